@@ -1,0 +1,298 @@
+"""The control plane's resources under `/api/v1`: what is stored, as its readers see it.
+
+Times are ISO 8601 in UTC; durations carry their unit in the name. Errors are RFC 9457 problems.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tidegate.spec import DeploymentSpec, Mode
+
+T = TypeVar("T")
+
+
+class Resource(BaseModel):
+    """A shape we return: a reader of an older version ignores the fields of a newer one."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Request(BaseModel):
+    """A shape we accept: unknown fields are refused by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(Resource, Generic[T]):
+    """One page of a list. Ask again with `after=<next>` while `has_more`."""
+
+    data: list[T]
+    has_more: bool = False
+    next: str | None = Field(default=None, description="cursor of the next page")
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+class ProblemIssue(Resource):
+    field: str
+    value: Any = None
+    message: str
+
+
+class Problem(Resource):
+    """RFC 9457 problem details, with media type `application/problem+json`."""
+
+    type: str = Field(description="`urn:tidegate:problem:<code>`")
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+    code: str
+    issues: list[ProblemIssue] = []
+    request_id: str | None = None
+
+
+# --- deployments ----------------------------------------------------------------------------------
+
+
+class DeploymentPhase(StrEnum):
+    PENDING = "pending"
+    PLANNING = "planning"
+    PROVISIONING = "provisioning"
+    READY = "ready"
+    UPDATING = "updating"
+    IDLE = "idle"
+    WAKING = "waking"
+    DEGRADED = "degraded"
+    PAUSED = "paused"
+    FAILED = "failed"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+class ReplicaPhase(StrEnum):
+    REQUESTED = "requested"
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    TERMINATED = "terminated"
+    FAILED = "failed"
+
+
+class Condition(Resource):
+    type: str
+    status: bool
+    reason: str
+    message: str
+    since: datetime
+
+
+class ReplicaCounts(Resource):
+    desired: int = 0
+    starting: int = 0
+    ready: int = 0
+    draining: int = 0
+
+
+class DeploymentView(Resource):
+    id: str
+    name: str
+    mode: Mode
+    phase: DeploymentPhase
+    message: str = Field(default="", description="one sentence on where it stands")
+    spec: DeploymentSpec
+    generation: int = Field(description="rises by one with each changed declaration")
+    observed_generation: int = Field(description="the generation that the replicas now serve")
+    revision: str | None = Field(default=None, description="the revision that now serves")
+    replicas: ReplicaCounts
+    conditions: list[Condition] = []
+    created_at: datetime
+    updated_at: datetime
+
+
+class RevisionView(Resource):
+    id: str
+    number: int
+    generation: int
+    model_version: str
+    plan: ResolvedPlan
+    created_at: datetime
+
+
+class ReplicaView(Resource):
+    id: str
+    revision: str
+    phase: ReplicaPhase
+    pid: int | None = None
+    port: int | None = None
+    reason: str | None = None
+    message: str | None = None
+    in_flight: int = 0
+    cold_start_s: float | None = Field(default=None, description="requested to ready, seconds")
+    created_at: datetime
+    updated_at: datetime
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class EventView(Resource):
+    id: str
+    time: datetime
+    object: str = Field(description="`deployment/<name>` or `replica/<id>`")
+    severity: Severity
+    reason: str = Field(description="a CamelCase word for machines")
+    message: str
+
+
+class LogLine(Resource):
+    replica: str
+    offset: int = Field(description="byte offset after this line in the replica's log")
+    text: str
+
+
+class LogPage(Resource):
+    """Log lines; ask again with `cursor=<cursor>` for those written since."""
+
+    data: list[LogLine]
+    cursor: str
+
+
+class ScaleRequest(Request):
+    """Change the replica bounds of a deployment; an absent bound stays as it is."""
+
+    min_replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
+    max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+class ModelFacts(Resource):
+    """What the files of a model say about it."""
+
+    format: Literal["safetensors", "gguf"]
+    architecture: str
+    digest: str = Field(description="sha256 over names, sizes and contents' fingerprints")
+    parameters: int
+    weights_bytes: int = Field(description="bytes of the weights as stored")
+    context_tokens: int
+    layers: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+
+
+class ChangeView(Resource):
+    field: str
+    before: Any = None
+    after: Any = None
+
+
+class ResolvedPlan(Resource):
+    """A declaration with every default resolved and its cost predicted."""
+
+    provisioner: str
+    precision: str
+    context_tokens: int
+    max_sequences: int
+    kv_cache_bytes: int
+    weights_bytes: int = Field(description="bytes of the weights in the planned precision")
+    memory_bytes: int = Field(description="predicted memory of one replica")
+    threads: int | None = None
+    min_replicas: int
+    max_replicas: int
+    target_in_flight: int
+    idle_timeout_s: float
+    drain_timeout_s: float
+    cold_start_s: float | None = Field(
+        default=None, description="median of measured cold starts of this model; null before one"
+    )
+
+
+class PlanView(Resource):
+    """The answer of a dry run: what would change, what would run, and nothing is touched."""
+
+    name: str
+    action: Literal["create", "update", "none"]
+    changes: list[ChangeView]
+    new_revision: bool
+    model: ModelFacts
+    plan: ResolvedPlan
+    warnings: list[str] = []
+
+
+# --- models, keys, usage --------------------------------------------------------------------------
+
+
+class ModelVersionView(Resource):
+    id: str
+    digest: str
+    source: str
+    revision: str | None = None
+    facts: ModelFacts
+    created_at: datetime
+
+
+class ModelView(Resource):
+    id: str
+    source: str
+    task: str
+    versions: list[ModelVersionView]
+    created_at: datetime
+
+
+class KeyRole(StrEnum):
+    ADMIN = "admin"
+    """Everything, keys included."""
+    INFERENCE = "inference"
+    """The data plane only: `/v1`."""
+
+
+class ApiKeyRequest(Request):
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    role: KeyRole = KeyRole.INFERENCE
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = 60
+    """None for no limit."""
+    tokens_per_minute: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = 100_000
+    """None for no limit."""
+
+
+class ApiKeyView(Resource):
+    id: str
+    name: str
+    role: KeyRole
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    created_at: datetime
+    revoked_at: datetime | None = None
+
+
+class ApiKeyCreated(ApiKeyView):
+    key: str = Field(description="the secret, shown this once")
+
+
+class UsageView(Resource):
+    deployment: str
+    mode: Mode
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class VersionView(Resource):
+    version: str
+    started_at: datetime
+
+
+RevisionView.model_rebuild()

@@ -1,0 +1,169 @@
+"""Durable work on the wire: invocations (ours), files and batches (OpenAI's shapes).
+
+Source: the OpenAI API reference (files, batches objects). Times are unix seconds.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tidegate.protocol.openai import Answer, ErrorDetail, WireModel
+
+MAX_BATCH_LINES = 50_000
+MAX_BATCH_BYTES = 200 * 1024 * 1024
+MAX_METADATA_PAIRS = 16
+
+
+class InvocationState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    DEAD = "dead"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing changes any more."""
+        return self not in (InvocationState.QUEUED, InvocationState.RUNNING)
+
+
+class Invocation(Answer):
+    """One durable request. `GET …/{id}/result` answers the model's own answer, once succeeded."""
+
+    id: str
+    object: Literal["invocation"] = "invocation"
+    model: str
+    endpoint: str
+    status: InvocationState
+    attempt: int = Field(default=0, description="runs begun so far")
+    max_attempts: int = 3
+    created_at: int
+    started_at: int | None = None
+    finished_at: int | None = None
+    expires_at: int | None = Field(default=None, description="when it expires if not finished")
+    error: ErrorDetail | None = None
+
+
+class InvocationList(Answer):
+    object: Literal["list"] = "list"
+    data: list[Invocation]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+
+class FileObject(Answer):
+    id: str
+    object: Literal["file"] = "file"
+    bytes: int
+    created_at: int
+    expires_at: int | None = None
+    filename: str
+    purpose: Literal["batch", "batch_output"]
+    status: Literal["processed"] = "processed"
+
+
+class FileList(Answer):
+    object: Literal["list"] = "list"
+    data: list[FileObject]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+
+class FileDeleted(Answer):
+    id: str
+    object: Literal["file"] = "file"
+    deleted: bool = True
+
+
+class BatchStatus(StrEnum):
+    VALIDATING = "validating"
+    FAILED = "failed"
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing changes any more."""
+        return self in (
+            BatchStatus.FAILED,
+            BatchStatus.COMPLETED,
+            BatchStatus.EXPIRED,
+            BatchStatus.CANCELLED,
+        )
+
+
+class BatchRequest(WireModel):
+    input_file_id: str = Field(min_length=1, max_length=64)
+    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+    completion_window: Literal["24h"]
+    metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA_PAIRS)
+
+
+class BatchError(Answer):
+    code: str
+    message: str
+    param: str | None = None
+    line: int | None = Field(default=None, description="line of the input file, from 1")
+
+
+class BatchErrors(Answer):
+    object: Literal["list"] = "list"
+    data: list[BatchError]
+
+
+class BatchCounts(Answer):
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class BatchObject(Answer):
+    id: str
+    object: Literal["batch"] = "batch"
+    endpoint: str
+    model: str | None = None
+    errors: BatchErrors | None = None
+    input_file_id: str
+    completion_window: str
+    status: BatchStatus
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    created_at: int
+    in_progress_at: int | None = None
+    expires_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    expired_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    request_counts: BatchCounts = BatchCounts()
+    metadata: dict[str, str] | None = None
+
+
+class BatchList(Answer):
+    object: Literal["list"] = "list"
+    data: list[BatchObject]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+
+class BatchLine(WireModel):
+    """One line of a batch's input file. `body` is a request of the batch's endpoint."""
+
+    custom_id: str = Field(min_length=1, max_length=512)
+    method: Literal["POST"]
+    url: str
+    body: dict[str, Any]

@@ -1,0 +1,57 @@
+"""The declaration language: what to serve, and how. Pure pydantic, no I/O.
+
+The same object comes from YAML, JSON and Python:
+
+    >>> spec = DeploymentSpec(name="smol", model="hf://org/name", mode="serverless")
+    >>> parse("name: smol\\nmodel: hf://org/name\\nmode: serverless") == spec
+    True
+"""
+
+from tidegate.spec.deployment import (
+    DeploymentSpec,
+    GpuSpec,
+    HardwareSpec,
+    Mode,
+    ModelSpec,
+    Precision,
+    ProvisionerName,
+    RolloutSpec,
+    RuntimeSpec,
+    ScalingSpec,
+    SloSpec,
+    SpeculationSpec,
+    Task,
+)
+from tidegate.spec.diff import Change, diff
+from tidegate.spec.errors import SpecError, SpecIssue, explain
+from tidegate.spec.schema import json_schema
+from tidegate.spec.source import ModelSource, SourceKind, check_files, parse_source
+from tidegate.spec.text import dump, parse
+
+__all__ = [
+    "Change",
+    "DeploymentSpec",
+    "GpuSpec",
+    "HardwareSpec",
+    "Mode",
+    "ModelSource",
+    "ModelSpec",
+    "Precision",
+    "ProvisionerName",
+    "RolloutSpec",
+    "RuntimeSpec",
+    "ScalingSpec",
+    "SloSpec",
+    "SourceKind",
+    "SpecError",
+    "SpecIssue",
+    "SpeculationSpec",
+    "Task",
+    "check_files",
+    "diff",
+    "dump",
+    "explain",
+    "json_schema",
+    "parse",
+    "parse_source",
+]

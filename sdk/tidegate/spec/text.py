@@ -1,0 +1,45 @@
+"""YAML and JSON in and out of a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tidegate.spec.deployment import DeploymentSpec
+from tidegate.spec.errors import SpecError, SpecIssue, explain
+
+
+def parse(declaration: str | Mapping[str, Any]) -> DeploymentSpec:
+    """Read a declaration from YAML text, JSON text (which is YAML) or a mapping.
+
+    Raises SpecError naming every fault: field, value and remedy.
+    """
+    data = _load(declaration) if isinstance(declaration, str) else declaration
+    if not isinstance(data, Mapping):
+        raise SpecError([SpecIssue("", data, "a declaration is a mapping of fields to values")])
+    try:
+        return DeploymentSpec.model_validate(dict(data))
+    except ValidationError as error:
+        raise explain(error, DeploymentSpec) from None
+
+
+def dump(spec: DeploymentSpec) -> str:
+    """Write a declaration as YAML, without the fields left at their defaults."""
+    data = spec.model_dump(mode="json", exclude_defaults=True)
+    if list(data["model"]) == ["source"]:
+        data["model"] = data["model"]["source"]
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _load(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the text"
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise SpecError([SpecIssue("", None, f"not YAML or JSON at {where}: {problem}")]) from None
