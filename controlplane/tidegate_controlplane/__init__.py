@@ -1,0 +1,1 @@
+"""The control plane: keeps declarations true, routes requests, and keeps the books."""

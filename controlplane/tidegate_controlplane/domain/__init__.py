@@ -1,0 +1,1 @@
+"""Decisions: pure functions of values. No clock, no random, no I/O except through arguments."""

@@ -1,0 +1,78 @@
+"""What each object may become: one table of allowed transitions per object (DESIGN §2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import TypeVar
+
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase
+from tidegate.protocol.work import BatchStatus, InvocationState
+
+S = TypeVar("S", bound=StrEnum)
+Transitions = Mapping[S, frozenset[S]]
+
+D, R, I, B = DeploymentPhase, ReplicaPhase, InvocationState, BatchStatus  # noqa: E741
+
+DEPLOYMENT: Transitions[DeploymentPhase] = {
+    D.PENDING: frozenset({D.PLANNING, D.PROVISIONING, D.IDLE, D.FAILED, D.PAUSED, D.DELETING}),
+    D.PLANNING: frozenset({D.PROVISIONING, D.IDLE, D.FAILED, D.PAUSED, D.DELETING}),
+    D.PROVISIONING: frozenset(
+        {D.PLANNING, D.READY, D.IDLE, D.DEGRADED, D.FAILED, D.PAUSED, D.DELETING}
+    ),
+    D.READY: frozenset({D.UPDATING, D.IDLE, D.WAKING, D.DEGRADED, D.FAILED, D.PAUSED, D.DELETING}),
+    D.UPDATING: frozenset({D.READY, D.IDLE, D.WAKING, D.DEGRADED, D.FAILED, D.PAUSED, D.DELETING}),
+    D.IDLE: frozenset({D.WAKING, D.UPDATING, D.READY, D.FAILED, D.PAUSED, D.DELETING}),
+    D.WAKING: frozenset({D.READY, D.IDLE, D.UPDATING, D.DEGRADED, D.FAILED, D.PAUSED, D.DELETING}),
+    D.DEGRADED: frozenset({D.READY, D.UPDATING, D.IDLE, D.WAKING, D.FAILED, D.PAUSED, D.DELETING}),
+    D.PAUSED: frozenset({D.PLANNING, D.PROVISIONING, D.IDLE, D.WAKING, D.DELETING}),
+    D.FAILED: frozenset({D.PLANNING, D.PROVISIONING, D.UPDATING, D.IDLE, D.PAUSED, D.DELETING}),
+    D.DELETING: frozenset({D.DELETED}),
+    D.DELETED: frozenset(),
+}
+
+REPLICA: Transitions[ReplicaPhase] = {
+    R.REQUESTED: frozenset({R.STARTING, R.TERMINATED, R.FAILED}),
+    R.STARTING: frozenset({R.LOADING, R.READY, R.DRAINING, R.TERMINATED, R.FAILED}),
+    R.LOADING: frozenset({R.READY, R.DRAINING, R.TERMINATED, R.FAILED}),
+    R.READY: frozenset({R.DRAINING, R.TERMINATED, R.FAILED}),
+    R.DRAINING: frozenset({R.TERMINATED, R.FAILED}),
+    R.TERMINATED: frozenset(),
+    R.FAILED: frozenset(),
+}
+
+INVOCATION: Transitions[InvocationState] = {
+    I.QUEUED: frozenset({I.RUNNING, I.CANCELED, I.EXPIRED, I.FAILED}),
+    I.RUNNING: frozenset({I.QUEUED, I.SUCCEEDED, I.FAILED, I.CANCELED, I.EXPIRED, I.DEAD}),
+    I.SUCCEEDED: frozenset(),
+    I.FAILED: frozenset(),
+    I.CANCELED: frozenset(),
+    I.EXPIRED: frozenset(),
+    I.DEAD: frozenset(),
+}
+
+BATCH: Transitions[BatchStatus] = {
+    B.VALIDATING: frozenset({B.IN_PROGRESS, B.FAILED, B.CANCELLING}),
+    B.IN_PROGRESS: frozenset({B.FINALIZING, B.CANCELLING, B.EXPIRED}),
+    B.FINALIZING: frozenset({B.COMPLETED, B.CANCELLING}),
+    B.CANCELLING: frozenset({B.CANCELLED}),
+    B.COMPLETED: frozenset(),
+    B.FAILED: frozenset(),
+    B.EXPIRED: frozenset(),
+    B.CANCELLED: frozenset(),
+}
+
+
+class ImpossibleTransition(ValueError):
+    """A change of state that its table does not allow: a fault in the program, never of a user."""
+
+
+def check_transition(table: Transitions[S], before: S, after: S) -> None:
+    """Raise ImpossibleTransition unless `table` allows it; staying where one is, is no change."""
+    if before is not after and after not in table[before]:
+        raise ImpossibleTransition(f"{type(before).__name__}: {before} → {after} is not allowed")
+
+
+def is_final(table: Transitions[S], state: S) -> bool:
+    """Whether nothing follows."""
+    return not table[state]

@@ -1,0 +1,1 @@
+"""The data plane: authenticate, limit, hold, route, retry, stream, account."""

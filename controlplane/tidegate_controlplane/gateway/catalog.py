@@ -1,0 +1,48 @@
+"""Which deployments can be named in a request: the living ones, by project and name.
+
+One process owns the database, so the catalog is kept in memory: loaded at start, changed after each
+commit that changes it. A request never waits for the database to find its deployment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tidegate.spec import Mode, Task
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the data plane needs to know of a deployment."""
+
+    deployment_id: str
+    project_id: str
+    name: str
+    mode: Mode
+    task: Task
+    created_at: datetime
+
+
+class Catalog:
+    """Living deployments by (project, name)."""
+
+    def __init__(self) -> None:
+        self._served: dict[tuple[str, str], Served] = {}
+
+    def put(self, served: Served) -> None:
+        self._served[served.project_id, served.name] = served
+
+    def remove(self, project_id: str, name: str) -> None:
+        self._served.pop((project_id, name), None)
+
+    def get(self, project_id: str, name: str) -> Served | None:
+        return self._served.get((project_id, name))
+
+    def by_id(self, deployment_id: str) -> Served | None:
+        return next((s for s in self._served.values() if s.deployment_id == deployment_id), None)
+
+    def of_project(self, project_id: str) -> list[Served]:
+        """Sorted by name."""
+        found = [s for (project, _), s in self._served.items() if project == project_id]
+        return sorted(found, key=lambda served: served.name)

@@ -1,0 +1,1 @@
+"""Durable state: SQLModel tables, migrations, and the unit of work."""

@@ -1,0 +1,305 @@
+"""Every table. Rows hold facts; what they may become is in `domain.states`.
+
+Times are UTC (`datetime` with zone). A `version` column is raised by each change and compared
+before it, so a writer that read an older row changes nothing.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+DEFAULT_PROJECT = "prj_default"
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC; SQLite forgets the zone, so it is put back when read."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"a time without a zone cannot be stored: {value!r}")
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None else None
+
+
+def _moment(nullable: bool = False, index: bool = False) -> Any:
+    return Field(
+        default=None if nullable else ...,
+        sa_type=UtcDateTime,
+        nullable=nullable,
+        index=index,
+    )
+
+
+def _json(nullable: bool = False) -> Any:
+    return Field(sa_column=Column(JSON(none_as_null=True), nullable=nullable))
+
+
+def _owner(table: str) -> Any:
+    return Field(sa_column=Column(ForeignKey(f"{table}.id"), nullable=False, index=True))
+
+
+class Project(SQLModel, table=True):
+    id: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    created_at: datetime = _moment()
+
+
+class ApiKey(SQLModel, table=True):
+    __tablename__ = "api_key"
+
+    id: str = Field(primary_key=True)
+    project_id: str = _owner("project")
+    name: str
+    role: str
+    digest: str = Field(description="HMAC-SHA-256 of the secret, hex")
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    created_at: datetime = _moment()
+    revoked_at: datetime | None = _moment(nullable=True)
+
+
+class Model(SQLModel, table=True):
+    __table_args__ = (UniqueConstraint("project_id", "source", "task"),)
+
+    id: str = Field(primary_key=True)
+    project_id: str = _owner("project")
+    source: str
+    task: str
+    created_at: datetime = _moment()
+
+
+class ModelVersion(SQLModel, table=True):
+    """Immutable: what the files of a source were when a plan read them."""
+
+    __tablename__ = "model_version"
+    __table_args__ = (UniqueConstraint("model_id", "digest"),)
+
+    id: str = Field(primary_key=True)
+    model_id: str = _owner("model")
+    digest: str
+    revision: str | None = None
+    facts: dict[str, Any] = _json()
+    created_at: datetime = _moment()
+
+
+class Deployment(SQLModel, table=True):
+    __table_args__ = (
+        Index(
+            "uq_deployment_living_name",
+            "project_id",
+            "name",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    project_id: str = _owner("project")
+    name: str
+    mode: str
+    spec: dict[str, Any] = _json()
+    plan: dict[str, Any] = _json()
+    """The resolved plan of `spec`, with scaling bounds; `domain.plan` makes it."""
+    generation: int = 1
+    observed_generation: int = 0
+    revision_id: str = Field(description="the revision wanted")
+    serving_revision_id: str | None = Field(default=None, description="the one that serves")
+    phase: str
+    message: str = ""
+    conditions: list[dict[str, Any]] = _json()
+    desired_replicas: int = 0
+    version: int = 1
+    created_at: datetime = _moment()
+    updated_at: datetime = _moment()
+    deleted_at: datetime | None = _moment(nullable=True)
+
+
+class Revision(SQLModel, table=True):
+    """Immutable: what its replicas are started with."""
+
+    __table_args__ = (UniqueConstraint("deployment_id", "number"),)
+
+    id: str = Field(primary_key=True)
+    deployment_id: str = _owner("deployment")
+    number: int
+    generation: int
+    fingerprint: str = Field(description="equal fingerprints need no new replicas")
+    model_version_id: str = _owner("model_version")
+    spec: dict[str, Any] = _json()
+    plan: dict[str, Any] = _json()
+    created_at: datetime = _moment()
+
+
+class Replica(SQLModel, table=True):
+    id: str = Field(primary_key=True)
+    deployment_id: str = _owner("deployment")
+    revision_id: str = _owner("revision")
+    phase: str = Field(index=True)
+    reason: str | None = None
+    message: str | None = None
+    pid: int | None = None
+    process_start: int | None = Field(
+        default=None, description="the process's start time in clock ticks, so a pid is not reused"
+    )
+    port: int | None = None
+    cold_start_s: float | None = None
+    version: int = 1
+    created_at: datetime = _moment()
+    updated_at: datetime = _moment()
+    ready_at: datetime | None = _moment(nullable=True)
+    finished_at: datetime | None = _moment(nullable=True)
+
+
+class Event(SQLModel, table=True):
+    """Append-only: what happened to an object, in one sentence."""
+
+    __table_args__ = (Index("ix_event_deployment_seq", "deployment_id", "seq"),)
+
+    seq: int | None = Field(default=None, primary_key=True)
+    project_id: str = _owner("project")
+    deployment_id: str | None = None
+    object: str
+    severity: str
+    reason: str
+    message: str
+    time: datetime = _moment()
+
+
+class File(SQLModel, table=True):
+    id: str = Field(primary_key=True)
+    project_id: str = _owner("project")
+    filename: str
+    purpose: str
+    bytes: int
+    sha256: str
+    object_key: str
+    created_at: datetime = _moment()
+    expires_at: datetime | None = _moment(nullable=True)
+    deleted_at: datetime | None = _moment(nullable=True)
+
+
+class Batch(SQLModel, table=True):
+    id: str = Field(primary_key=True)
+    project_id: str = _owner("project")
+    status: str = Field(index=True)
+    endpoint: str
+    model: str | None = None
+    input_file_id: str = _owner("file")
+    completion_window: str
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    errors: list[dict[str, Any]] | None = _json(nullable=True)
+    labels: dict[str, str] | None = Field(
+        sa_column=Column("metadata", JSON(none_as_null=True), nullable=True)
+    )
+    total: int = 0
+    key_id: str | None = None
+    version: int = 1
+    created_at: datetime = _moment()
+    in_progress_at: datetime | None = _moment(nullable=True)
+    expires_at: datetime | None = _moment(nullable=True)
+    finalizing_at: datetime | None = _moment(nullable=True)
+    completed_at: datetime | None = _moment(nullable=True)
+    failed_at: datetime | None = _moment(nullable=True)
+    expired_at: datetime | None = _moment(nullable=True)
+    cancelling_at: datetime | None = _moment(nullable=True)
+    cancelled_at: datetime | None = _moment(nullable=True)
+
+
+class Invocation(SQLModel, table=True):
+    """One durable request: alone, or a line of a batch."""
+
+    __table_args__ = (
+        Index(
+            "uq_invocation_idempotency_key",
+            "project_id",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=text("idempotency_key IS NOT NULL"),
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index(
+            "uq_invocation_batch_custom_id",
+            "batch_id",
+            "custom_id",
+            unique=True,
+            sqlite_where=text("custom_id IS NOT NULL"),
+            postgresql_where=text("custom_id IS NOT NULL"),
+        ),
+        Index("uq_invocation_batch_line", "batch_id", "line_no", unique=True),
+        Index("ix_invocation_claim", "deployment_id", "status", "priority", "id"),
+        Index("ix_invocation_status_due", "status", "available_at"),
+    )
+
+    id: str = Field(primary_key=True)
+    project_id: str = _owner("project")
+    deployment_id: str | None = Field(default=None, description="null when no deployment matched")
+    key_id: str | None = None
+    model: str
+    endpoint: str
+    status: str
+    priority: int = Field(default=0, description="lower runs first: 0 invocations, 10 batch lines")
+    attempt: int = 0
+    max_attempts: int = 3
+    timeout_s: float
+    request: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """The JSON body when small; otherwise it is the object `request_key`."""
+    request_key: str | None = None
+    request_sha256: str
+    idempotency_key: str | None = None
+    result: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    """The answer's JSON body when small; otherwise it is the object `result_key`."""
+    result_key: str | None = None
+    error: dict[str, Any] | None = _json(nullable=True)
+    """`{"status_code", "message", "type", "param", "code"}` of the last failure."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    batch_id: str | None = Field(
+        default=None, sa_column=Column(ForeignKey("batch.id"), nullable=True)
+    )
+    custom_id: str | None = None
+    line_no: int | None = None
+    lease_owner: str | None = None
+    lease_epoch: int = 0
+    lease_beat: int = Field(default=0, description="raised by each heartbeat")
+    cancel_requested: bool = False
+    created_at: datetime = _moment()
+    available_at: datetime = _moment()
+    """Not claimed before this time: the back-off between attempts."""
+    started_at: datetime | None = _moment(nullable=True)
+    finished_at: datetime | None = _moment(nullable=True)
+    expires_at: datetime | None = _moment(nullable=True)
+
+
+class UsageRecord(SQLModel, table=True):
+    """Tokens and requests of one key on one deployment in one hour."""
+
+    __tablename__ = "usage_record"
+
+    project_id: str = Field(primary_key=True)
+    deployment: str = Field(primary_key=True)
+    mode: str = Field(primary_key=True)
+    key_id: str = Field(primary_key=True)
+    hour: datetime = Field(sa_column=Column(UtcDateTime, primary_key=True))
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
