@@ -48,7 +48,8 @@ class ReconcileSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tick_s: Seconds = 0.25
-    health_interval_s: Seconds = 2.0
+    health_interval_s: Seconds = 1.0
+    health_timeout_s: Seconds = 5.0
     health_failures: int = 3
     """Failed health checks in a row after which a replica is replaced."""
     start_timeout_s: Seconds = 600.0

@@ -14,19 +14,16 @@ Transitions = Mapping[S, frozenset[S]]
 
 D, R, I, B = DeploymentPhase, ReplicaPhase, InvocationState, BatchStatus  # noqa: E741
 
+# What a living deployment's phase may follow: the phase is read off the replicas at each step, and
+# between two steps anything may have happened to them, so each of these may follow each other.
+_OBSERVED = frozenset(
+    {D.PROVISIONING, D.READY, D.UPDATING, D.IDLE, D.WAKING, D.DEGRADED, D.PAUSED, D.FAILED}
+)
+
 DEPLOYMENT: Transitions[DeploymentPhase] = {
-    D.PENDING: frozenset({D.PLANNING, D.PROVISIONING, D.IDLE, D.FAILED, D.PAUSED, D.DELETING}),
-    D.PLANNING: frozenset({D.PROVISIONING, D.IDLE, D.FAILED, D.PAUSED, D.DELETING}),
-    D.PROVISIONING: frozenset(
-        {D.PLANNING, D.READY, D.IDLE, D.DEGRADED, D.FAILED, D.PAUSED, D.DELETING}
-    ),
-    D.READY: frozenset({D.UPDATING, D.IDLE, D.WAKING, D.DEGRADED, D.FAILED, D.PAUSED, D.DELETING}),
-    D.UPDATING: frozenset({D.READY, D.IDLE, D.WAKING, D.DEGRADED, D.FAILED, D.PAUSED, D.DELETING}),
-    D.IDLE: frozenset({D.WAKING, D.UPDATING, D.READY, D.FAILED, D.PAUSED, D.DELETING}),
-    D.WAKING: frozenset({D.READY, D.IDLE, D.UPDATING, D.DEGRADED, D.FAILED, D.PAUSED, D.DELETING}),
-    D.DEGRADED: frozenset({D.READY, D.UPDATING, D.IDLE, D.WAKING, D.FAILED, D.PAUSED, D.DELETING}),
-    D.PAUSED: frozenset({D.PLANNING, D.PROVISIONING, D.IDLE, D.WAKING, D.DELETING}),
-    D.FAILED: frozenset({D.PLANNING, D.PROVISIONING, D.UPDATING, D.IDLE, D.PAUSED, D.DELETING}),
+    D.PENDING: _OBSERVED | {D.PLANNING, D.DELETING},
+    D.PLANNING: _OBSERVED | {D.DELETING},
+    **{phase: _OBSERVED - {phase} | {D.PLANNING, D.DELETING} for phase in _OBSERVED},
     D.DELETING: frozenset({D.DELETED}),
     D.DELETED: frozenset(),
 }

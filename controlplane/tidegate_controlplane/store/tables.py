@@ -56,6 +56,19 @@ def _owner(table: str) -> Any:
     return Field(sa_column=Column(ForeignKey(f"{table}.id"), nullable=False, index=True))
 
 
+def _index_where(name: str, where: str, *columns: str) -> Index:
+    condition = text(where)
+    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
+def _index_open(name: str, *columns: str) -> Index:
+    """An index of unfinished work only: it stays small however much is finished.
+
+    A query uses it when it says `finished_at IS NULL` in so many words.
+    """
+    return _index_where(name, "finished_at IS NULL", *columns)
+
+
 class Project(SQLModel, table=True):
     id: str = Field(primary_key=True)
     name: str = Field(unique=True)
@@ -127,6 +140,8 @@ class Deployment(SQLModel, table=True):
     message: str = ""
     conditions: list[dict[str, Any]] = _json()
     desired_replicas: int = 0
+    forgiven_at: datetime | None = _moment(nullable=True)
+    """Failures of replicas before this time no longer count: someone asked to try again."""
     version: int = 1
     created_at: datetime = _moment()
     updated_at: datetime = _moment()
@@ -156,6 +171,7 @@ class Replica(SQLModel, table=True):
     phase: str = Field(index=True)
     reason: str | None = None
     message: str | None = None
+    refused: bool = Field(default=False, description="starting again cannot help")
     pid: int | None = None
     process_start: int | None = Field(
         default=None, description="the process's start time in clock ticks, so a pid is not reused"
@@ -246,8 +262,13 @@ class Invocation(SQLModel, table=True):
             postgresql_where=text("custom_id IS NOT NULL"),
         ),
         Index("uq_invocation_batch_line", "batch_id", "line_no", unique=True),
-        Index("ix_invocation_claim", "deployment_id", "status", "priority", "id"),
-        Index("ix_invocation_status_due", "status", "available_at"),
+        _index_open(
+            "ix_invocation_claim", "deployment_id", "status", "priority", "created_at", "id"
+        ),
+        _index_open("ix_invocation_expiry", "expires_at"),
+        _index_where("ix_invocation_lease", "lease_owner IS NOT NULL", "lease_owner"),
+        _index_where("ix_invocation_list", "batch_id IS NULL", "project_id", "id"),
+        Index("ix_invocation_batch_status", "batch_id", "status"),
     )
 
     id: str = Field(primary_key=True)

@@ -292,7 +292,6 @@ class UsageView(Resource):
 
 class VersionView(Resource):
     version: str
-    started_at: datetime
 
 
 RevisionView.model_rebuild()

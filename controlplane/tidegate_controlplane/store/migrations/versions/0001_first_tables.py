@@ -68,6 +68,7 @@ def upgrade() -> None:
         sa.Column("message", sa.String(), nullable=False),
         sa.Column("conditions", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("desired_replicas", sa.Integer(), nullable=False),
+        sa.Column("forgiven_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
@@ -243,11 +244,36 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("ix_invocation_batch_status", "invocation", ["batch_id", "status"])
     op.create_index(
-        "ix_invocation_claim", "invocation", ["deployment_id", "status", "priority", "id"]
+        "ix_invocation_claim",
+        "invocation",
+        ["deployment_id", "status", "priority", "created_at", "id"],
+        sqlite_where=sa.text("finished_at IS NULL"),
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
+    op.create_index(
+        "ix_invocation_expiry",
+        "invocation",
+        ["expires_at"],
+        sqlite_where=sa.text("finished_at IS NULL"),
+        postgresql_where=sa.text("finished_at IS NULL"),
+    )
+    op.create_index(
+        "ix_invocation_lease",
+        "invocation",
+        ["lease_owner"],
+        sqlite_where=sa.text("lease_owner IS NOT NULL"),
+        postgresql_where=sa.text("lease_owner IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_invocation_list",
+        "invocation",
+        ["project_id", "id"],
+        sqlite_where=sa.text("batch_id IS NULL"),
+        postgresql_where=sa.text("batch_id IS NULL"),
     )
     op.create_index("ix_invocation_project_id", "invocation", ["project_id"])
-    op.create_index("ix_invocation_status_due", "invocation", ["status", "available_at"])
     op.create_index(
         "uq_invocation_batch_custom_id",
         "invocation",
@@ -299,6 +325,7 @@ def upgrade() -> None:
         sa.Column("phase", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=True),
         sa.Column("message", sa.String(), nullable=True),
+        sa.Column("refused", sa.Boolean(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=True),
         sa.Column("process_start", sa.Integer(), nullable=True),
         sa.Column("port", sa.Integer(), nullable=True),

@@ -1,0 +1,1 @@
+"""Declarations and what became of them: plan, apply, read, scale, delete."""

@@ -1,0 +1,236 @@
+"""From a declaration and the facts of its model to a resolved plan, or to every reason why not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tidegate.protocol.resources import ModelFacts, ResolvedPlan
+from tidegate.spec import DeploymentSpec, Mode, Precision, SpecIssue
+
+WEIGHT_BYTES = {Precision.FP32: 4, Precision.BF16: 2}
+KV_ELEMENT_BYTES = 2
+"""Keys and values are kept in bf16; twice that when the precision is fp32."""
+PROCESS_BYTES = 700 * 1024 * 1024
+"""One replica's interpreter and libraries: measured, resident, before any weight is loaded."""
+KV_SHARE = 16
+"""The default KV cache takes at most one sixteenth of the machine's memory."""
+IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0, Mode.BATCH: 15.0}
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What this platform can do, so that a plan promises nothing else."""
+
+    provisioners: frozenset[str]
+    precisions: frozenset[Precision]
+    memory_bytes: int
+    """Of the machine, or of the container around it."""
+    cores: int
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a declaration cannot be served here: every reason at once."""
+
+    issues: tuple[SpecIssue, ...]
+
+
+def resolve(
+    spec: DeploymentSpec,
+    facts: ModelFacts,
+    capabilities: Capabilities,
+    cold_start_s: float | None = None,
+) -> ResolvedPlan | Refusal:
+    """Fill every default and predict the memory of one replica; refuse what cannot run."""
+    issues = [*_unsupported(spec, capabilities), *_impossible(spec, facts)]
+    if issues:
+        return Refusal(tuple(issues))
+    precision = _precision(spec)
+    context = spec.runtime.context_tokens or facts.context_tokens
+    weights = facts.parameters * WEIGHT_BYTES[precision]
+    kv_cache = _kv_cache_bytes(spec, facts, context, precision, capabilities.memory_bytes)
+    low, high = replica_bounds(spec)
+    plan = ResolvedPlan(
+        provisioner=spec.hardware.provisioner.value,
+        precision=precision.value,
+        context_tokens=context,
+        max_sequences=spec.runtime.max_sequences,
+        kv_cache_bytes=kv_cache,
+        weights_bytes=weights,
+        memory_bytes=weights + kv_cache + PROCESS_BYTES,
+        threads=spec.hardware.cpu,
+        min_replicas=low,
+        max_replicas=high,
+        target_in_flight=spec.scaling.target_in_flight or spec.runtime.max_sequences,
+        idle_timeout_s=(
+            IDLE_TIMEOUT_S[spec.mode]
+            if spec.scaling.idle_timeout_s is None
+            else spec.scaling.idle_timeout_s
+        ),
+        drain_timeout_s=spec.rollout.drain_timeout_s,
+        cold_start_s=cold_start_s,
+    )
+    too_big = _does_not_fit(spec, plan, capabilities)
+    return Refusal((too_big,)) if too_big else plan
+
+
+def warnings(plan: ResolvedPlan, capabilities: Capabilities) -> list[str]:
+    """What will work but may surprise."""
+    found = []
+    if plan.memory_bytes * plan.max_replicas > capabilities.memory_bytes:
+        found.append(
+            f"scaling.max_replicas: {plan.max_replicas} replicas of {_size(plan.memory_bytes)} "
+            f"need more than this machine's {_size(capabilities.memory_bytes)}"
+        )
+    if plan.max_replicas > 1 and plan.threads is None:
+        found.append(
+            f"hardware.cpu: {plan.max_replicas} replicas will share all {capabilities.cores} "
+            "cores; set it to give each its own"
+        )
+    return found
+
+
+def replica_bounds(spec: DeploymentSpec) -> tuple[int, int]:
+    """Fewest and most replicas, with the defaults of the mode."""
+    low = spec.scaling.min_replicas
+    if low is None:
+        low = 1 if spec.mode is Mode.REALTIME else 0
+    return low, spec.scaling.max_replicas or max(1, low)
+
+
+def fingerprint(spec: DeploymentSpec, model_digest: str) -> str:
+    """What decides whether running replicas still fit: the model's digest and how it is run.
+
+    Scaling, objectives, rollout and labels change without new replicas.
+    """
+    run: dict[str, Any] = {
+        "name": spec.name,
+        "digest": model_digest,
+        "model": spec.model.model_dump(mode="json"),
+        "runtime": spec.runtime.model_dump(mode="json"),
+        "hardware": spec.hardware.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
+
+
+def kv_bytes_per_token(facts: ModelFacts, precision: Precision) -> int:
+    """Keys and values of one token over every layer."""
+    element = KV_ELEMENT_BYTES * (2 if precision is Precision.FP32 else 1)
+    return 2 * facts.layers * facts.kv_heads * facts.head_dim * element
+
+
+def _precision(spec: DeploymentSpec) -> Precision:
+    asked = spec.runtime.precision
+    return Precision.BF16 if asked is Precision.AUTO else asked
+
+
+def _kv_cache_bytes(
+    spec: DeploymentSpec, facts: ModelFacts, context: int, precision: Precision, memory: int
+) -> int:
+    if spec.model.task == "embed":
+        return 0
+    if spec.runtime.kv_cache is not None:
+        return int(spec.runtime.kv_cache)
+    one_sequence = context * kv_bytes_per_token(facts, precision)
+    return min(spec.runtime.max_sequences * one_sequence, max(one_sequence, memory // KV_SHARE))
+
+
+def _unsupported(spec: DeploymentSpec, capabilities: Capabilities) -> list[SpecIssue]:
+    """Fields that the language knows and this platform does not honour yet, each by name."""
+    issues = []
+    provisioner, runtime = spec.hardware.provisioner.value, spec.runtime
+    if provisioner not in capabilities.provisioners:
+        known = ", ".join(sorted(capabilities.provisioners))
+        issues.append(
+            SpecIssue(
+                "hardware.provisioner",
+                provisioner,
+                f"{provisioner!r} is not available on this platform; use {known}",
+            )
+        )
+    if _precision(spec) not in capabilities.precisions:
+        known = ", ".join(sorted(p.value for p in capabilities.precisions))
+        issues.append(
+            SpecIssue(
+                "runtime.precision",
+                runtime.precision.value,
+                f"{runtime.precision.value} is not available on this platform; use {known}",
+            )
+        )
+    for field, value in (
+        ("runtime.speculation", runtime.speculation),
+        ("runtime.adapters", runtime.adapters or None),
+        ("hardware.gpu", spec.hardware.gpu),
+        ("slo.ttft_ms", spec.slo.ttft_ms),
+        ("slo.itl_ms", spec.slo.itl_ms),
+    ):
+        if value is not None:
+            shown = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+            issues.append(SpecIssue(field, shown, "not honoured by this platform yet; remove it"))
+    return issues
+
+
+def _impossible(spec: DeploymentSpec, facts: ModelFacts) -> list[SpecIssue]:
+    issues = []
+    asked = spec.runtime.context_tokens
+    if asked is not None and asked > facts.context_tokens:
+        issues.append(
+            SpecIssue(
+                "runtime.context_tokens",
+                asked,
+                f"{asked} is more than the model's own {facts.context_tokens}; use at most that",
+            )
+        )
+    if spec.model.task == "embed" and spec.runtime.kv_cache is not None:
+        issues.append(
+            SpecIssue(
+                "runtime.kv_cache",
+                int(spec.runtime.kv_cache),
+                "an embedding model keeps no KV cache; remove it",
+            )
+        )
+    elif spec.runtime.kv_cache is not None:
+        context = asked or facts.context_tokens
+        least = context * kv_bytes_per_token(facts, _precision(spec))
+        if spec.runtime.kv_cache < least:
+            issues.append(
+                SpecIssue(
+                    "runtime.kv_cache",
+                    int(spec.runtime.kv_cache),
+                    f"{_size(int(spec.runtime.kv_cache))} cannot hold one sequence of {context} "
+                    f"tokens ({_size(least)}); raise it, or lower runtime.context_tokens",
+                )
+            )
+    return issues
+
+
+def _does_not_fit(
+    spec: DeploymentSpec, plan: ResolvedPlan, capabilities: Capabilities
+) -> SpecIssue | None:
+    need = f"{_size(plan.memory_bytes)} (weights {_size(plan.weights_bytes)}, KV cache "
+    need += f"{_size(plan.kv_cache_bytes)}, process {_size(PROCESS_BYTES)})"
+    remedy = "lower runtime.context_tokens, runtime.max_sequences or runtime.kv_cache"
+    bound = spec.hardware.memory
+    if bound is not None and plan.memory_bytes > bound:
+        return SpecIssue(
+            "hardware.memory",
+            int(bound),
+            f"one replica needs {need}, more than {_size(int(bound))}; raise it, or {remedy}",
+        )
+    if plan.memory_bytes > capabilities.memory_bytes:
+        return SpecIssue(
+            "model.source",
+            spec.model.source,
+            f"one replica needs {need}, and this machine has "
+            f"{_size(capabilities.memory_bytes)}; {remedy}, or use a smaller model",
+        )
+    return None
+
+
+def _size(count: int) -> str:
+    if count >= 1024**3:
+        return f"{count / 1024**3:.1f} GiB"
+    return f"{count / 1024**2:.0f} MiB"

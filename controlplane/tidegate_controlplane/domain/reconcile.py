@@ -1,0 +1,223 @@
+"""One step from what is observed towards what is declared: pure, idempotent, level-triggered.
+
+The loop around it reads everything, asks `step`, and applies the answer; after a crash at any
+instruction the next step sees what is true and goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase
+
+P, D = ReplicaPhase, DeploymentPhase
+LIVE = frozenset({P.REQUESTED, P.STARTING, P.LOADING, P.READY})
+STARTING = LIVE - {P.READY}
+STABLE_S = 60.0
+"""A replica that was ready for this long and then failed starts the count of failures anew."""
+HOPELESS_FAILURES = 3
+"""Failed starts in a row after which held requests are told instead of held on."""
+
+
+@dataclass(frozen=True)
+class ReplicaFact:
+    """A replica's row, after its process was looked at."""
+
+    id: str
+    revision_id: str
+    phase: ReplicaPhase
+    in_flight: int = 0
+    refused: bool = False
+    ready_for_s: float = 0.0
+    """How long it was ready, or has been."""
+    failed_ago_s: float | None = None
+    reason: str | None = None
+    message: str | None = None
+    forgiven: bool = False
+    """Its failure was before someone asked to try again."""
+
+
+@dataclass(frozen=True)
+class DeploymentFact:
+    """A deployment's row, and what the autoscaler wants of it."""
+
+    phase: DeploymentPhase
+    revision_id: str
+    serving_revision_id: str | None
+    deleting: bool
+    desired: int
+    recreate: bool
+    """Drain the former revision before the new one starts."""
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How long to wait after the n-th failure in a row: base · 2^(n-1), at most `max_s`."""
+
+    base_s: float
+    max_s: float
+
+    def after(self, failures: int) -> float:
+        return min(self.max_s, self.base_s * 2.0 ** (failures - 1)) if failures else 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do now, and how the deployment stands."""
+
+    create: int
+    """Replicas of the wanted revision to request."""
+    drain: tuple[str, ...]
+    serving_revision_id: str | None
+    phase: DeploymentPhase
+    reason: str
+    message: str
+    failures: int
+    hopeless: str | None
+    """Why no replica will come soon, for those who wait; None while there is hope."""
+    retry_in_s: float | None
+    """When the next start is due, while it is held back after failures."""
+
+
+def step(deployment: DeploymentFact, replicas: Sequence[ReplicaFact], backoff: Backoff) -> Step:
+    """The next step; `replicas` in order of creation, final ones included."""
+    if deployment.deleting:
+        return _deleting(deployment, replicas)
+    wanted = [r for r in replicas if r.revision_id == deployment.revision_id]
+    live = [r for r in wanted if r.phase in LIVE]
+    former = [r for r in replicas if r.revision_id != deployment.revision_id and r.phase in LIVE]
+    failures, last = consecutive_failures(wanted)
+    retry_in_s = _retry_in(failures, last, backoff)
+    serving = _serving(deployment, live, former)
+    create = deployment.desired - len(live)
+    if retry_in_s is not None or (last and last.refused):
+        create = 0
+    if deployment.recreate and former:
+        create = 0
+    drain = [r.id for r in _surplus(live, deployment.desired)]
+    if former and (serving == deployment.revision_id or deployment.recreate):
+        drain += [r.id for r in former]
+    phase, reason, message = _phase(deployment, serving, live, former, failures, last)
+    return Step(
+        create=max(0, create),
+        drain=tuple(drain),
+        serving_revision_id=serving,
+        phase=phase,
+        reason=reason,
+        message=message,
+        failures=failures,
+        hopeless=_hopeless(live, former, failures, last),
+        retry_in_s=retry_in_s,
+    )
+
+
+def consecutive_failures(wanted: Sequence[ReplicaFact]) -> tuple[int, ReplicaFact | None]:
+    """Failures in a row of one revision, newest first, and the newest of them.
+
+    A replica that is ready now, ended well, or was ready for `STABLE_S` ends the row.
+    """
+    failures, newest = 0, None
+    for replica in reversed(wanted):
+        if replica.phase in STARTING:
+            continue
+        if replica.phase is not P.FAILED or replica.forgiven:
+            break
+        failures += 1
+        newest = newest or replica
+        if replica.ready_for_s >= STABLE_S:
+            break
+    return failures, newest
+
+
+def _deleting(deployment: DeploymentFact, replicas: Sequence[ReplicaFact]) -> Step:
+    live = [r for r in replicas if r.phase in LIVE]
+    draining = [r for r in replicas if r.phase is P.DRAINING]
+    gone = not live and not draining
+    return Step(
+        create=0,
+        drain=tuple(r.id for r in live),
+        serving_revision_id=deployment.serving_revision_id,
+        phase=D.DELETED if gone else D.DELETING,
+        reason="Deleted" if gone else "Draining",
+        message="deleted" if gone else f"{len(live) + len(draining)} replicas still to end",
+        failures=0,
+        hopeless="the deployment is being deleted",
+        retry_in_s=None,
+    )
+
+
+def _retry_in(failures: int, last: ReplicaFact | None, backoff: Backoff) -> float | None:
+    if last is None or last.failed_ago_s is None:
+        return None
+    remaining = backoff.after(failures) - last.failed_ago_s
+    return remaining if remaining > 0 else None
+
+
+def _serving(
+    deployment: DeploymentFact, live: Sequence[ReplicaFact], former: Sequence[ReplicaFact]
+) -> str | None:
+    """The wanted revision once it can carry the traffic, or at once when there is none to carry."""
+    ready = sum(r.phase is P.READY for r in live)
+    if ready >= max(1, deployment.desired) or not former:
+        return deployment.revision_id
+    return deployment.serving_revision_id
+
+
+def _surplus(live: Sequence[ReplicaFact], desired: int) -> list[ReplicaFact]:
+    """Those above the desired count: not yet ready first, then the least busy, then the newest."""
+    newest_first = list(reversed(live))
+    newest_first.sort(key=lambda r: (r.phase is P.READY, r.in_flight))
+    return newest_first[: max(0, len(live) - desired)]
+
+
+def _phase(
+    deployment: DeploymentFact,
+    serving: str | None,
+    live: Sequence[ReplicaFact],
+    former: Sequence[ReplicaFact],
+    failures: int,
+    last: ReplicaFact | None,
+) -> tuple[DeploymentPhase, str, str]:
+    ready = sum(r.phase is P.READY for r in live)
+    answering = ready + sum(r.phase is P.READY for r in former)
+    cause = f"{last.reason}: {last.message}" if last else ""
+    if last and last.refused:
+        phase = D.DEGRADED if answering else D.FAILED
+        return phase, last.reason or "Refused", last.message or "the replica refused to start"
+    if serving != deployment.revision_id:
+        if failures:
+            return D.DEGRADED, "RolloutFailing", f"the new revision does not start: {cause}"
+        return D.UPDATING, "RollingOut", "the new revision is starting; the former one serves"
+    if ready and ready >= deployment.desired:
+        return D.READY, "Ready", _ready_sentence(ready)
+    if failures:
+        return D.DEGRADED, last.reason if last and last.reason else "Failing", cause
+    if ready:
+        return D.READY, "ScalingUp", f"{_ready_sentence(ready)}, {deployment.desired} wanted"
+    if deployment.desired == 0:
+        return D.IDLE, "Idle", "no replicas, and a request wakes it"
+    if deployment.phase in (D.PENDING, D.PLANNING, D.PROVISIONING):
+        return D.PROVISIONING, "Starting", "the first replica is starting"
+    if deployment.phase is D.FAILED:
+        return D.PROVISIONING, "Starting", "trying again"
+    return D.WAKING, "Waking", "a replica is starting"
+
+
+def _ready_sentence(ready: int) -> str:
+    return f"{ready} replica{'s' if ready != 1 else ''} ready"
+
+
+def _hopeless(
+    live: Sequence[ReplicaFact],
+    former: Sequence[ReplicaFact],
+    failures: int,
+    last: ReplicaFact | None,
+) -> str | None:
+    if last is None or any(r.phase is P.READY for r in (*live, *former)):
+        return None
+    if last.refused:
+        return f"it cannot start: {last.message}"
+    if failures >= HOPELESS_FAILURES:
+        return f"its replicas failed {failures} times in a row: {last.reason}: {last.message}"
+    return None

@@ -1,0 +1,97 @@
+"""What a replica's row becomes, given what is seen of its process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidegate.protocol.resources import ReplicaPhase
+
+P = ReplicaPhase
+
+
+@dataclass(frozen=True)
+class Missing:
+    """There is no process: it was never started, or its control plane died."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """The process lives. `phase` is what it says of itself: starting, loading, ready, draining."""
+
+    phase: ReplicaPhase
+    pid: int
+    process_start: int
+    port: int | None = None
+    healthy: bool = True
+    overdue: bool = False
+    """It has not become ready within the start timeout."""
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The process ended. `refused` when starting again cannot help."""
+
+    code: int
+    reason: str
+    message: str
+    refused: bool = False
+
+
+Observation = Missing | Running | Exited
+
+
+@dataclass(frozen=True)
+class Change:
+    """A replica's next phase and why."""
+
+    phase: ReplicaPhase
+    reason: str | None = None
+    message: str | None = None
+    refused: bool = False
+    kill: bool = False
+    """The process must be ended: it lives, and its row says it should not."""
+
+
+def next_phase(phase: ReplicaPhase, seen: Observation) -> Change | None:
+    """The change that the observation calls for; None when the row already tells the truth."""
+    if phase in (P.TERMINATED, P.FAILED):
+        return None
+    match seen:
+        case Missing():
+            return _without_process(phase)
+        case Exited():
+            return _after_exit(phase, seen)
+        case Running():
+            return _while_running(phase, seen)
+
+
+def _without_process(phase: ReplicaPhase) -> Change | None:
+    if phase is P.REQUESTED:
+        return None
+    if phase is P.DRAINING:
+        return Change(P.TERMINATED, "Drained", "the process is gone")
+    return Change(P.FAILED, "Lost", "the process is gone")
+
+
+def _after_exit(phase: ReplicaPhase, seen: Exited) -> Change:
+    if phase is P.DRAINING:
+        return Change(P.TERMINATED, "Drained", f"exited with status {seen.code}")
+    return Change(P.FAILED, seen.reason, seen.message, refused=seen.refused)
+
+
+def _while_running(phase: ReplicaPhase, seen: Running) -> Change | None:
+    if phase is P.DRAINING:
+        return None
+    if seen.overdue and seen.phase is not P.READY:
+        return Change(P.FAILED, "StartTimeout", "it did not become ready in time", kill=True)
+    if phase is P.READY and not seen.healthy:
+        return Change(P.FAILED, "Unhealthy", "it stopped answering health checks", kill=True)
+    if seen.phase is phase or (phase is P.REQUESTED and seen.phase is P.STARTING):
+        return Change(P.STARTING) if phase is P.REQUESTED else None
+    if phase is P.REQUESTED:
+        return Change(P.STARTING)
+    if seen.phase is P.READY and seen.healthy:
+        return Change(P.READY)
+    if phase is P.STARTING and seen.phase is P.LOADING:
+        return Change(P.LOADING)
+    return None

@@ -1,0 +1,36 @@
+"""What this machine has, and what the platform on it can therefore promise."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from tidegate.spec import Precision, ProvisionerName
+from tidegate_controlplane.domain.plan import Capabilities
+
+CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+
+def capabilities() -> Capabilities:
+    """The provisioners and precisions of this version, and the memory and cores of the machine."""
+    return Capabilities(
+        provisioners=frozenset({ProvisionerName.LOCAL.value}),
+        precisions=frozenset({Precision.BF16, Precision.FP32}),
+        memory_bytes=memory_bytes(),
+        cores=len(os.sched_getaffinity(0)),
+    )
+
+
+def memory_bytes() -> int:
+    """Total memory of the machine, or of the container around this process when that is less."""
+    total = int(psutil.virtual_memory().total)
+    for path in CGROUP_LIMITS:
+        with suppress(OSError, ValueError):
+            total = min(total, int(path.read_text()))
+    return total

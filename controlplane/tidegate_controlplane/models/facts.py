@@ -1,0 +1,112 @@
+"""From a model's files to its facts: the config, and the headers of its weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from tidegate.protocol.resources import ModelFacts
+from tidegate_controlplane.models.source import ModelFiles, SourceError
+
+GGUF_HEADER_BYTES = 64 * 1024 * 1024
+"""Metadata, vocabulary and tensor descriptions lie within this much of a GGUF file's start."""
+SAFETENSORS_HEADER_BYTES = 100 * 1024 * 1024
+CONFIG_BYTES = 16 * 1024 * 1024
+
+
+def read_json(files: ModelFiles, name: str) -> dict[str, Any]:
+    """A JSON object of the model; raises SourceError when it is not one."""
+    try:
+        content = json.loads(files.read(name, 0, CONFIG_BYTES))
+    except ValueError as error:
+        raise SourceError(f"its {name} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise SourceError(f"its {name} is not a JSON object")
+    return content
+
+
+def safetensors_facts(files: ModelFiles, listing: Mapping[str, int], digest: str) -> ModelFacts:
+    """Facts of a directory with `config.json` and safetensors weights."""
+    config = read_json(files, "config.json")
+    config = config.get("text_config", config)
+    weights = sorted(name for name in listing if name.endswith(".safetensors"))
+    parameters = sum(_safetensors_parameters(files, name) for name in weights)
+    try:
+        heads = int(config["num_attention_heads"])
+        return ModelFacts(
+            format="safetensors",
+            architecture=str((config.get("architectures") or [config["model_type"]])[0]),
+            digest=digest,
+            parameters=parameters,
+            weights_bytes=sum(listing[name] for name in weights),
+            context_tokens=int(config.get("max_position_embeddings") or config["n_positions"]),
+            layers=int(config["num_hidden_layers"]),
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
+            vocabulary=int(config["vocab_size"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"its config.json does not describe a transformer that can be served: {error!r}"
+        ) from error
+
+
+def gguf_facts(files: ModelFiles, name: str, size_bytes: int, digest: str) -> ModelFacts:
+    """Facts of one GGUF file, from its header alone (the rest is a hole in a sparse copy)."""
+    from gguf import GGUFReader  # slow to import, and most sources are not GGUF
+
+    with tempfile.NamedTemporaryFile(suffix=".gguf") as copy:
+        copy.write(files.read(name, 0, GGUF_HEADER_BYTES))
+        copy.truncate(size_bytes)
+        copy.flush()
+        try:
+            reader = GGUFReader(copy.name)
+            return _gguf_facts(reader, size_bytes, digest)
+        except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+            raise SourceError(f"{name!r} is not a GGUF file that can be read: {error}") from error
+
+
+def _gguf_facts(reader: Any, size_bytes: int, digest: str) -> ModelFacts:
+    def value(key: str) -> Any:
+        field = reader.get_field(key)
+        return None if field is None else field.contents()
+
+    architecture = value("general.architecture")
+    if architecture is None:
+        raise ValueError("it names no architecture")
+    heads = int(value(f"{architecture}.attention.head_count"))
+    key_length = value(f"{architecture}.attention.key_length")
+    width = int(value(f"{architecture}.embedding_length"))
+    tokens = reader.get_field("tokenizer.ggml.tokens")
+    return ModelFacts(
+        format="gguf",
+        architecture=str(architecture),
+        digest=digest,
+        parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
+        weights_bytes=size_bytes,
+        context_tokens=int(value(f"{architecture}.context_length")),
+        layers=int(value(f"{architecture}.block_count")),
+        kv_heads=int(value(f"{architecture}.attention.head_count_kv") or heads),
+        head_dim=int(key_length or width // heads),
+        vocabulary=len(tokens.data) if tokens else int(value(f"{architecture}.vocab_size")),
+    )
+
+
+def _safetensors_parameters(files: ModelFiles, name: str) -> int:
+    """Elements of every tensor. Source: the safetensors format, an 8-byte length and JSON."""
+    prefix = files.read(name, 0, 8)
+    if len(prefix) < 8:
+        raise SourceError(f"{name!r} is not a safetensors file: it is shorter than its header")
+    (length,) = struct.unpack("<Q", prefix)
+    if length > SAFETENSORS_HEADER_BYTES:
+        raise SourceError(f"{name!r} is not a safetensors file: its header would be {length} bytes")
+    try:
+        header = json.loads(files.read(name, 8, length))
+        shapes = [item["shape"] for key, item in header.items() if key != "__metadata__"]
+        return sum(math.prod(shape) for shape in shapes)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SourceError(f"{name!r} is not a safetensors file: {error}") from error

@@ -1,0 +1,209 @@
+"""The control plane process: puts the rooms together, runs them, and takes them down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from typing import Any
+
+import uvicorn
+from litestar import Litestar
+
+from tidegate.protocol.resources import ApiKeyRequest, KeyRole
+from tidegate_controlplane.access.keys import KeyService
+from tidegate_controlplane.access.pepper import load_pepper
+from tidegate_controlplane.access.quota import Quotas
+from tidegate_controlplane.api import deployments as deployment_routes
+from tidegate_controlplane.api import platform as platform_routes
+from tidegate_controlplane.app import Services, build_app
+from tidegate_controlplane.clock import SystemClock
+from tidegate_controlplane.deployments.planner import Planner
+from tidegate_controlplane.deployments.service import Deployments
+from tidegate_controlplane.errors import Unauthenticated
+from tidegate_controlplane.files import (
+    announced_pid,
+    listen,
+    owned,
+    read_connection,
+    write_private,
+)
+from tidegate_controlplane.gateway import routes as gateway_routes
+from tidegate_controlplane.gateway.catalog import Catalog
+from tidegate_controlplane.gateway.endpoints import Endpoints
+from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.machine import capabilities
+from tidegate_controlplane.objects.open import open_objects
+from tidegate_controlplane.provision.local import LocalProvisioner
+from tidegate_controlplane.reconcile.loop import Reconciler
+from tidegate_controlplane.settings import Settings
+from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.tables import DEFAULT_PROJECT
+from tidegate_controlplane.work import routes as work_routes
+from tidegate_controlplane.work.service import Work
+
+logger = logging.getLogger("tidegate")
+HANDLERS = [
+    *gateway_routes.HANDLERS,
+    *work_routes.HANDLERS,
+    *deployment_routes.HANDLERS,
+    *platform_routes.HANDLERS,
+]
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises StartError when it cannot start."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (
+        owned(settings.lock_path),
+        contextlib.closing(listen(settings.host, settings.port)) as listener,
+        announced_pid(settings.pid_path),
+    ):
+        async with running(settings) as services:
+            await _serve_http(services, listener)
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Services]:
+    """Every service, started; stopped at the end in the opposite order.
+
+    Stopping ends the replicas, hands unfinished work back to the queue, and closes the books.
+    """
+    clock = SystemClock()
+    async with contextlib.AsyncExitStack() as stack:
+        database = Database(settings.database_path)
+        stack.callback(database.close)
+        await asyncio.to_thread(migrate, database.writer)
+        objects = await asyncio.to_thread(open_objects, settings)
+        client = await stack.enter_async_context(replica_client())
+        endpoints = Endpoints(clock, hold_queue=settings.limits.hold_queue)
+        catalog = Catalog()
+        provisioner = LocalProvisioner(
+            settings.replicas_dir, settings.cache_dir, settings.reconcile, clock
+        )
+        stack.push_async_callback(provisioner.close)
+        usage = UsageBook(database, clock)
+        await stack.enter_async_context(usage.running())
+        planner = Planner(database, capabilities())
+        deployments = Deployments(database, planner, catalog, endpoints, provisioner, clock)
+        await deployments.load_catalog()
+        reconciler = Reconciler(
+            database, provisioner, endpoints, deployments.bell, clock, settings.reconcile
+        )
+        await reconciler.recover()
+        await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
+        forwarder = Forwarder(endpoints, client, clock)
+        work = Work(
+            settings=settings,
+            database=database,
+            objects=objects,
+            catalog=catalog,
+            endpoints=endpoints,
+            forwarder=forwarder,
+            usage=usage,
+            clock=clock,
+        )
+        await work.start()
+        stack.push_async_callback(work.stop)
+        ready = asyncio.Event()
+        stack.callback(ready.clear)
+        yield Services(
+            settings=settings,
+            clock=clock,
+            database=database,
+            endpoints=endpoints,
+            catalog=catalog,
+            keys=KeyService(database, load_pepper(settings.pepper_path), clock),
+            quotas=Quotas(clock),
+            usage=usage,
+            forwarder=forwarder,
+            deployments=deployments,
+            files=work.files,
+            batches=work.batches,
+            invocations=work.invocations,
+            ready=ready,
+        )
+
+
+async def connect(services: Services, url: str) -> str:
+    """Write the connection file: the URL, and a key that works. Returns the key.
+
+    The key of an earlier run is kept while it is valid; secrets are not stored, so when the file
+    was lost a new admin key takes its place.
+    """
+    settings, keys = services.settings, services.keys
+    key = await keys.ensure_first()
+    if key is None:
+        key = read_connection(settings.connection_path).get("api_key")
+        try:
+            await keys.authenticate(f"Bearer {key}")
+        except Unauthenticated:
+            wanted = ApiKeyRequest(
+                name="connection",
+                role=KeyRole.ADMIN,
+                requests_per_minute=None,
+                tokens_per_minute=None,
+            )
+            key = (await keys.create(DEFAULT_PROJECT, wanted)).key
+    write_private(settings.connection_path, {"url": url, "api_key": key})
+    return str(key)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: this process ends in its own order."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _serve_http(services: Services, listener: socket.socket) -> None:
+    settings = services.settings
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    server = _Server(_http_config(build_app(services, HANDLERS), settings))
+    await connect(services, url)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    services.ready.set()
+    logger.info("serving on %s, data in %s", url, settings.data_dir)
+    async with _background(server.serve(sockets=[listener]), "http") as serving:
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        logger.info("stopping: requests in flight may finish for %g s", settings.shutdown_s)
+        services.ready.clear()
+        server.should_exit = True
+        await serving
+
+
+def _http_config(app: Litestar, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(settings.shutdown_s),
+        timeout_keep_alive=75,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _background(
+    work: Coroutine[Any, Any, None], name: str
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a coroutine beside the block, and cancel it at the end when it still runs."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

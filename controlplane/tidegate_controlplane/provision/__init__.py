@@ -1,0 +1,1 @@
+"""Where replicas run: one contract, one provisioner per place."""

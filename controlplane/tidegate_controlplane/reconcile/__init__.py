@@ -1,0 +1,1 @@
+"""The level-triggered loop that makes true what is declared."""

@@ -1,0 +1,46 @@
+"""What the loop remembers between passes: durations, measured on the monotonic clock.
+
+Losing it costs nothing but patience: after a restart a back-off or a peak starts anew.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from tidegate.protocol.resources import ReplicaPhase
+
+
+@dataclass
+class ReplicaMemory:
+    """When this process saw a replica enter a phase, in monotonic seconds."""
+
+    entered: dict[ReplicaPhase, float] = field(default_factory=dict)
+
+    def since(self, phase: ReplicaPhase, now: float) -> float | None:
+        began = self.entered.get(phase)
+        return None if began is None else now - began
+
+
+@dataclass
+class DeploymentMemory:
+    """Recent calls for replicas, and the replicas of one deployment."""
+
+    calls: deque[tuple[float, int]] = field(default_factory=deque)
+    replicas: dict[str, ReplicaMemory] = field(default_factory=dict)
+
+    def replica(self, replica_id: str) -> ReplicaMemory:
+        return self.replicas.setdefault(replica_id, ReplicaMemory())
+
+    def recent_peak(self, now: float, window_s: float) -> int:
+        """The most replicas that work called for within the window."""
+        while self.calls and now - self.calls[0][0] > window_s:
+            self.calls.popleft()
+        return max((count for _, count in self.calls), default=0)
+
+    def remember_call(self, now: float, count: int) -> None:
+        if not self.calls or self.calls[-1][1] != count or now - self.calls[-1][0] > 1.0:
+            self.calls.append((now, count))
+
+    def keep_only(self, replica_ids: set[str]) -> None:
+        self.replicas = {key: value for key, value in self.replicas.items() if key in replica_ids}

@@ -1,0 +1,120 @@
+"""Read everything: the rows, the processes and the demand of one deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel import Session
+
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, ResolvedPlan
+from tidegate_controlplane.domain.autoscale import Bounds, Signals
+from tidegate_controlplane.domain.reconcile import LIVE, DeploymentFact, ReplicaFact
+from tidegate_controlplane.domain.replicas import Change
+from tidegate_controlplane.gateway.endpoints import Demand, Endpoints
+from tidegate_controlplane.reconcile.memory import DeploymentMemory
+from tidegate_controlplane.store.deployments import all_living, recent_replicas
+from tidegate_controlplane.store.invocations import Backlog, backlog
+from tidegate_controlplane.store.tables import Deployment, Replica
+
+
+@dataclass(frozen=True)
+class Declared:
+    """One deployment's rows."""
+
+    row: Deployment
+    replicas: list[Replica]
+    backlog: Backlog | None
+
+    @property
+    def plan(self) -> ResolvedPlan:
+        return ResolvedPlan.model_validate(self.row.plan)
+
+
+def read_all(session: Session, now: datetime) -> list[Declared]:
+    """Every living deployment, in one consistent view."""
+    waiting = backlog(session, now)
+    return [
+        Declared(row, recent_replicas(session, row.id), waiting.get(row.id))
+        for row in all_living(session)
+    ]
+
+
+def bounds_of(plan: ResolvedPlan) -> Bounds:
+    return Bounds(
+        min_replicas=plan.min_replicas,
+        max_replicas=plan.max_replicas,
+        target_in_flight=plan.target_in_flight,
+        idle_timeout_s=plan.idle_timeout_s,
+    )
+
+
+def signals_of(declared: Declared, demand: Demand, recent_peak: int) -> Signals:
+    return Signals(
+        in_flight=demand.in_flight,
+        held=demand.held,
+        queued=declared.backlog.queued if declared.backlog else 0,
+        idle_s=demand.idle_s,
+        replicas=sum(ReplicaPhase(r.phase) in LIVE for r in declared.replicas),
+        recent_peak=recent_peak,
+    )
+
+
+def deployment_fact(row: Deployment, desired: int) -> DeploymentFact:
+    return DeploymentFact(
+        phase=DeploymentPhase(row.phase),
+        revision_id=row.revision_id,
+        serving_revision_id=row.serving_revision_id,
+        deleting=row.phase == DeploymentPhase.DELETING,
+        desired=desired,
+        recreate=row.spec["rollout"]["strategy"] == "recreate",
+    )
+
+
+def replica_facts(
+    declared: Declared,
+    changes: Mapping[str, Change],
+    memory: DeploymentMemory,
+    endpoints: Endpoints,
+    now: float,
+) -> Sequence[ReplicaFact]:
+    """Each replica as it will be once its change is written."""
+    return [
+        _replica_fact(declared.row, replica, changes.get(replica.id), memory, endpoints, now)
+        for replica in declared.replicas
+    ]
+
+
+def _replica_fact(
+    deployment: Deployment,
+    row: Replica,
+    change: Change | None,
+    memory: DeploymentMemory,
+    endpoints: Endpoints,
+    now: float,
+) -> ReplicaFact:
+    phase = change.phase if change else ReplicaPhase(row.phase)
+    remembered = memory.replica(row.id)
+    failed_ago_s = remembered.since(ReplicaPhase.FAILED, now)
+    if change and change.phase is ReplicaPhase.FAILED:
+        failed_ago_s = 0.0
+    forgiven_at, finished_at = deployment.forgiven_at, row.finished_at
+    return ReplicaFact(
+        id=row.id,
+        revision_id=row.revision_id,
+        phase=phase,
+        in_flight=endpoints.in_flight_on(deployment.id, row.id),
+        refused=change.refused if change else row.refused,
+        ready_for_s=_ready_for_s(row, memory, now),
+        failed_ago_s=failed_ago_s,
+        reason=change.reason if change else row.reason,
+        message=change.message if change else row.message,
+        forgiven=bool(forgiven_at and finished_at and finished_at < forgiven_at),
+    )
+
+
+def _ready_for_s(row: Replica, memory: DeploymentMemory, now: float) -> float:
+    if row.ready_at and row.finished_at:
+        return (row.finished_at - row.ready_at).total_seconds()
+    return memory.replica(row.id).since(ReplicaPhase.READY, now) or 0.0

@@ -1,0 +1,213 @@
+"""Write one step: every change of a deployment and its replicas, with its events, at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlmodel import Session
+
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, Severity
+from tidegate_controlplane.domain.autoscale import Decision
+from tidegate_controlplane.domain.reconcile import Step
+from tidegate_controlplane.domain.replicas import Change, Running
+from tidegate_controlplane.reconcile.observe import Declared
+from tidegate_controlplane.store.deployments import (
+    add_event,
+    change_deployment,
+    change_replica,
+)
+from tidegate_controlplane.store.ids import new_id
+from tidegate_controlplane.store.tables import Deployment, Replica
+
+TROUBLE = (DeploymentPhase.FAILED, DeploymentPhase.DEGRADED)
+HEALTHY = (
+    DeploymentPhase.READY,
+    DeploymentPhase.UPDATING,
+    DeploymentPhase.IDLE,
+    DeploymentPhase.WAKING,
+)
+FINAL = (ReplicaPhase.TERMINATED, ReplicaPhase.FAILED)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The process of a replica, to be noted on its row."""
+
+    running: Mapping[str, Running]
+    cold_start_s: Mapping[str, float]
+
+
+@dataclass
+class Outcome:
+    """The change as it will be written, so that nothing is written when nothing changes."""
+
+    declared: Declared
+    step: Step
+    decision: Decision
+    changes: Mapping[str, Change]
+    seen: Seen
+    now: datetime
+    created: list[Replica] = field(default_factory=list)
+
+    def write(self, session: Session) -> None:
+        """The unit of work. Raises StaleRow when someone else wrote meanwhile."""
+        for replica in self.declared.replicas:
+            if change := self.changes.get(replica.id):
+                self._change_replica(session, replica, change)
+        for replica in self.declared.replicas:
+            if replica.id in self.step.drain:
+                self._drain(session, replica)
+        for _ in range(self.step.create):
+            self.created.append(self._create(session))
+        values = self.deployment_values()
+        if values:
+            self._change_deployment(session, self.declared.row, values)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.changes or self.step.create or self.step.drain or self.deployment_values())
+
+    def deployment_values(self) -> dict[str, Any]:
+        """The columns of the deployment that change."""
+        row, step = self.declared.row, self.step
+        reached = step.serving_revision_id == row.revision_id
+        wanted: dict[str, Any] = {
+            "phase": step.phase.value,
+            "message": step.message,
+            "serving_revision_id": step.serving_revision_id,
+            "desired_replicas": self._desired(),
+            "observed_generation": row.generation if reached else row.observed_generation,
+        }
+        values = {key: value for key, value in wanted.items() if getattr(row, key) != value}
+        conditions = _conditions(row, step, self.now)
+        if conditions != row.conditions:
+            values["conditions"] = conditions
+        if step.phase is DeploymentPhase.DELETED:
+            values["deleted_at"] = self.now
+        return values
+
+    def _desired(self) -> int:
+        deleting = self.declared.row.phase == DeploymentPhase.DELETING
+        return 0 if deleting else self.decision.desired
+
+    def _change_replica(self, session: Session, row: Replica, change: Change) -> None:
+        values: dict[str, Any] = {"phase": change.phase.value}
+        values |= {"reason": change.reason, "message": change.message, "refused": change.refused}
+        if running := self.seen.running.get(row.id):
+            values |= {
+                "pid": running.pid,
+                "process_start": running.process_start,
+                "port": running.port,
+            }
+        if change.phase is ReplicaPhase.READY:
+            values |= {"ready_at": self.now, "cold_start_s": self.seen.cold_start_s.get(row.id)}
+        if change.phase in FINAL:
+            values["finished_at"] = self.now
+        change_replica(session, row, self.now, **values)
+        failed = change.phase is ReplicaPhase.FAILED
+        add_event(
+            session,
+            self.declared.row,
+            self.now,
+            change.reason or f"Replica{change.phase.value.capitalize()}",
+            _replica_sentence(row, change),
+            severity=Severity.ERROR if failed else Severity.INFO,
+            replica_id=row.id,
+        )
+
+    def _drain(self, session: Session, row: Replica) -> None:
+        began = row.phase != ReplicaPhase.REQUESTED
+        phase = ReplicaPhase.DRAINING if began else ReplicaPhase.TERMINATED
+        values: dict[str, Any] = {"phase": phase.value}
+        if not began:
+            values["finished_at"] = self.now
+        change_replica(session, row, self.now, **values)
+        add_event(
+            session,
+            self.declared.row,
+            self.now,
+            "ReplicaDraining",
+            f"draining: {self._why_drained(row)}",
+            replica_id=row.id,
+        )
+
+    def _why_drained(self, row: Replica) -> str:
+        deployment = self.declared.row
+        if deployment.phase == DeploymentPhase.DELETING:
+            return "the deployment is being deleted"
+        if row.revision_id != deployment.revision_id:
+            return "a newer revision replaces its own"
+        return self.decision.sentence
+
+    def _create(self, session: Session) -> Replica:
+        deployment = self.declared.row
+        replica = Replica(
+            id=new_id("rep"),
+            deployment_id=deployment.id,
+            revision_id=deployment.revision_id,
+            phase=ReplicaPhase.REQUESTED.value,
+            created_at=self.now,
+            updated_at=self.now,
+        )
+        session.add(replica)
+        session.flush()
+        add_event(
+            session,
+            deployment,
+            self.now,
+            "ReplicaRequested",
+            f"requested: {self.decision.sentence}",
+            replica_id=replica.id,
+        )
+        return replica
+
+    def _change_deployment(self, session: Session, row: Deployment, values: dict[str, Any]) -> None:
+        before = row.phase
+        change_deployment(session, row, self.now, **values)
+        if row.phase != before:
+            trouble = self.step.phase in TROUBLE
+            add_event(
+                session,
+                row,
+                self.now,
+                self.step.reason,
+                f"{before} → {row.phase}: {self.step.message}",
+                severity=Severity.WARNING if trouble else Severity.INFO,
+            )
+
+
+def _replica_sentence(row: Replica, change: Change) -> str:
+    if change.phase is ReplicaPhase.READY and row.cold_start_s is not None:
+        return f"ready after {row.cold_start_s:.1f} s"
+    return change.message or change.phase.value
+
+
+def _conditions(row: Deployment, step: Step, now: datetime) -> list[dict[str, Any]]:
+    """`Ready`: a request is answered or held with hope. `Current`: the last declaration serves."""
+    reached = step.serving_revision_id == row.revision_id
+    wanted = {
+        "Ready": (step.phase in HEALTHY, step.reason),
+        "Current": (reached, "Serving" if reached else step.reason),
+    }
+    former = {condition["type"]: condition for condition in row.conditions}
+    conditions = []
+    for kind, (status, reason) in wanted.items():
+        old = former.get(kind)
+        if old and (old["status"], old["reason"]) == (status, reason):
+            conditions.append(old)
+            continue
+        since = old["since"] if old and old["status"] == status else now.isoformat()
+        conditions.append(
+            {
+                "type": kind,
+                "status": status,
+                "reason": reason,
+                "message": step.message,
+                "since": since,
+            }
+        )
+    return conditions
