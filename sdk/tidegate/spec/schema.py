@@ -17,6 +17,6 @@ def json_schema() -> dict[str, Any]:
         schema["properties"]["model"]["description"] = description
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Tidegate deployment",
         **schema,
+        "title": "Tidegate deployment",
     }

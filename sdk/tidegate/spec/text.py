@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -13,7 +15,7 @@ from tidegate.spec.errors import SpecError, SpecIssue, explain
 
 
 def parse(declaration: str | Mapping[str, Any]) -> DeploymentSpec:
-    """Read a declaration from YAML text, JSON text (which is YAML) or a mapping.
+    """Read a declaration from YAML text, JSON text or a mapping.
 
     Raises SpecError naming every fault: field, value and remedy.
     """
@@ -27,11 +29,11 @@ def parse(declaration: str | Mapping[str, Any]) -> DeploymentSpec:
 
 
 def dump(spec: DeploymentSpec) -> str:
-    """Write a declaration as YAML, without the fields left at their defaults."""
+    """Write a declaration as YAML in ASCII, without the fields left at their defaults."""
     data = spec.model_dump(mode="json", exclude_defaults=True)
     if list(data["model"]) == ["source"]:
         data["model"] = data["model"]["source"]
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(data, sort_keys=False)
     return text
 
 
@@ -51,6 +53,10 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def _load(text: str) -> Any:
+    """JSON first: a JSON string may hold characters that YAML does not allow."""
+    if text.lstrip().startswith("{"):
+        with suppress(ValueError):
+            return json.loads(text)
     try:
         return yaml.load(text, _PlainLoader)
     except yaml.YAMLError as error:

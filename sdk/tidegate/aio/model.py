@@ -1,0 +1,116 @@
+"""A model that is served under a name: all that a key for inference may do with it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from tidegate.aio.pump import AsyncPump
+from tidegate.aio.stream import AsyncStream
+from tidegate.aio.work import AsyncBatch, AsyncInvocation
+from tidegate.answers import ChatAnswer, ChatChunk, Embeddings, TextAnswer
+from tidegate.routes import batch_input, batches, generate, invocations
+
+
+class AsyncServedModel:
+    """Ask it now (`chat`, `stream`, `complete`, `embed`), or hand in work (`submit`, `batch`).
+
+    `timeout` is in seconds of silence; the client's own when it is None.
+    """
+
+    def __init__(self, pump: AsyncPump, name: str) -> None:
+        self._pump = pump
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """What requests put into `model`."""
+        return self._name
+
+    async def chat(
+        self,
+        messages: generate.Messages,
+        *,
+        timeout: float | None = None,
+        **sampling: Unpack[generate.ChatSampling],
+    ) -> ChatAnswer:
+        """The model's answer, whole. Text alone is one message of the user."""
+        return await self._pump.run(generate.chat(self.name, messages, sampling, timeout))
+
+    def stream(
+        self,
+        messages: generate.Messages,
+        *,
+        timeout: float | None = None,
+        **sampling: Unpack[generate.StreamSampling],
+    ) -> AsyncStream[ChatChunk]:
+        """The model's answer as it is written; each chunk's `text` is what it adds."""
+        return self._pump.stream(generate.stream(self.name, messages, sampling, timeout))
+
+    async def complete(
+        self,
+        prompt: str | list[str],
+        *,
+        timeout: float | None = None,
+        **sampling: Unpack[generate.TextSampling],
+    ) -> TextAnswer:
+        """How the model continues the prompt."""
+        return await self._pump.run(generate.complete(self.name, prompt, sampling, timeout))
+
+    async def embed(
+        self,
+        inputs: str | list[str],
+        *,
+        dimensions: int | None = None,
+        timeout: float | None = None,
+    ) -> Embeddings:
+        """One vector per input."""
+        return await self._pump.run(generate.embed(self.name, inputs, dimensions, timeout))
+
+    async def submit(
+        self,
+        work: invocations.Work,
+        *,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+        expires_in_s: float | None = None,
+        **sampling: Unpack[generate.ChatSampling],
+    ) -> AsyncInvocation:
+        """Hand in a prompt, a conversation or a whole body, to be answered later.
+
+        `timeout_s` bounds its run and `expires_in_s` its life, queue included; both are seconds.
+        The key, made up when absent, makes sure that a repeated request is not a second one.
+        """
+        flow = invocations.submit(
+            {**invocations.work_body(self.name, work), **sampling},
+            idempotency_key=idempotency_key or uuid.uuid4().hex,
+            timeout_s=timeout_s,
+            expires_in_s=expires_in_s,
+        )
+        return AsyncInvocation(self._pump, await self._pump.run(flow))
+
+    async def batch(
+        self,
+        source: batch_input.BatchSource,
+        *,
+        endpoint: str = generate.CHAT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> AsyncBatch:
+        """Answer every line of a JSONL file, or every item of an iterable of prompts or bodies.
+
+        A line that names no model gets this one. Raises ConfigurationError for a file that cannot
+        be read.
+        """
+        with batch_input.opened(source, endpoint, self.name) as (file, filename):
+            started = await self._pump.run(batches.start(file, filename, endpoint, metadata))
+        return AsyncBatch(self._pump, started)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    def __eq__(self, other: Any) -> bool:
+        return type(other) is type(self) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self._name)

@@ -1,0 +1,177 @@
+"""What a client holds: lists to look through, and things to find by name or id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import BinaryIO
+
+from tidegate.aio.deployment import AsyncDeployment
+from tidegate.aio.pump import AsyncPump
+from tidegate.aio.stream import AsyncStream
+from tidegate.aio.work import AsyncBatch, AsyncInvocation
+from tidegate.protocol import work
+from tidegate.protocol.openai import ModelCard
+from tidegate.protocol.resources import (
+    ApiKeyCreated,
+    ApiKeyView,
+    KeyRole,
+    ModelView,
+)
+from tidegate.routes import batches, deployments, files, invocations, platform
+from tidegate.routes.file_input import readable
+from tidegate.spec import Mode
+
+Cards = list[ModelCard]
+
+
+class AsyncDeployments:
+    """`client.deployments`."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+
+    async def get(self, name: str) -> AsyncDeployment:
+        """Raises NotFound."""
+        return AsyncDeployment(self._pump, *await self._pump.run(deployments.get(name)))
+
+    def list(
+        self, mode: Mode | str | None = None, label: str | None = None
+    ) -> AsyncStream[AsyncDeployment]:
+        """All of them, or those of a mode or with a label (`key=value`)."""
+        flow = deployments.listing(mode, label, lambda view: AsyncDeployment(self._pump, view))
+        return self._pump.stream(flow)
+
+    async def delete(self, name: str, wait: bool = True, timeout_s: float | None = 300) -> None:
+        """Delete it; with `wait`, return when nothing of it runs any more. Raises NotFound."""
+        await self._pump.run(deployments.delete(name, wait=wait, timeout_s=timeout_s))
+
+
+class AsyncModels:
+    """`client.models`: what deployments are made of."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+
+    def list(self) -> AsyncStream[ModelView]:
+        """Every model and its versions."""
+        return self._pump.stream(platform.models())
+
+    async def get(self, model_id: str) -> ModelView:
+        return await self._pump.run(platform.model(model_id))
+
+    async def served(self) -> Cards:
+        """The names that requests may put into `model`; a key for inference may ask this too."""
+        return await self._pump.run(platform.served())
+
+
+class AsyncKeys:
+    """`client.keys`: API keys."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+
+    async def create(
+        self,
+        name: str,
+        role: KeyRole | str = KeyRole.INFERENCE,
+        requests_per_minute: int | None = 60,
+        tokens_per_minute: int | None = 100_000,
+    ) -> ApiKeyCreated:
+        """A new key; its secret is in `key`, this once. A limit of None means no limit."""
+        flow = platform.create_key(name, role, requests_per_minute, tokens_per_minute)
+        return await self._pump.run(flow)
+
+    def list(self) -> AsyncStream[ApiKeyView]:
+        """Every key, revoked ones too, without their secrets."""
+        return self._pump.stream(platform.keys())
+
+    async def revoke(self, key_id: str) -> ApiKeyView:
+        """From now on the key opens nothing."""
+        return await self._pump.run(platform.revoke_key(key_id))
+
+
+class AsyncInvocations:
+    """`client.invocations`."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+
+    async def get(self, invocation_id: str) -> AsyncInvocation:
+        """Raises NotFound."""
+        return AsyncInvocation(self._pump, await self._pump.run(invocations.get(invocation_id)))
+
+    def list(
+        self, status: work.InvocationState | str | None = None, model: str | None = None
+    ) -> AsyncStream[AsyncInvocation]:
+        """All of them, or those in a state or of a model."""
+        flow = invocations.listing(status, model, lambda view: AsyncInvocation(self._pump, view))
+        return self._pump.stream(flow)
+
+    async def cancel(self, invocation_id: str) -> AsyncInvocation:
+        """Ask for it to end without a result."""
+        return AsyncInvocation(self._pump, await self._pump.run(invocations.cancel(invocation_id)))
+
+
+class AsyncBatches:
+    """`client.batches`."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+
+    async def create(
+        self, input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None = None
+    ) -> AsyncBatch:
+        """Begin on a file that was uploaded before."""
+        return AsyncBatch(
+            self._pump, await self._pump.run(batches.create(input_file_id, endpoint, metadata))
+        )
+
+    async def get(self, batch_id: str) -> AsyncBatch:
+        """Raises NotFound."""
+        return AsyncBatch(self._pump, await self._pump.run(batches.get(batch_id)))
+
+    def list(self) -> AsyncStream[AsyncBatch]:
+        return self._pump.stream(batches.listing(lambda view: AsyncBatch(self._pump, view)))
+
+    async def cancel(self, batch_id: str) -> AsyncBatch:
+        """Ask for it to end; what was answered stays readable."""
+        return AsyncBatch(self._pump, await self._pump.run(batches.cancel(batch_id)))
+
+
+class AsyncFiles:
+    """`client.files`."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+
+    async def upload(
+        self,
+        source: str | PathLike[str] | BinaryIO,
+        purpose: str = "batch",
+        filename: str | None = None,
+    ) -> work.FileObject:
+        """Send a file, by its path or as an open, seekable binary file.
+
+        Raises ConfigurationError when the path cannot be read.
+        """
+        with readable(source, filename) as (file, name):
+            return await self._pump.run(files.upload(file, name, purpose))
+
+    async def get(self, file_id: str) -> work.FileObject:
+        """Raises NotFound."""
+        return await self._pump.run(files.get(file_id))
+
+    def list(self, purpose: str | None = None) -> AsyncStream[work.FileObject]:
+        return self._pump.stream(files.listing(purpose))
+
+    async def delete(self, file_id: str) -> work.FileDeleted:
+        return await self._pump.run(files.delete(file_id))
+
+    async def content(self, file_id: str) -> bytes:
+        """The whole file in memory; `lines` reads a large one piece by piece."""
+        return await self._pump.run(files.content(file_id))
+
+    def lines(self, file_id: str) -> AsyncStream[str]:
+        """The file's lines, as they arrive."""
+        return self._pump.stream(files.content_lines(file_id, str))

@@ -1,0 +1,116 @@
+"""Work that was handed in: one invocation, or a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tidegate.aio.pump import AsyncPump
+from tidegate.aio.stream import AsyncStream
+from tidegate.answers import BatchResult, ModelAnswer
+from tidegate.protocol import work
+from tidegate.routes import batches, invocations
+
+
+class AsyncInvocation:
+    """A durable request. It goes on without this object: keep the `id` to find it again."""
+
+    def __init__(self, pump: AsyncPump, view: work.Invocation) -> None:
+        self._pump = pump
+        self._view = view
+
+    @property
+    def view(self) -> work.Invocation:
+        """What the server last said about it."""
+        return self._view
+
+    @property
+    def id(self) -> str:
+        return self._view.id
+
+    @property
+    def status(self) -> work.InvocationState:
+        """Its state when last seen; `refresh()` looks again."""
+        return self._view.status
+
+    async def refresh(self) -> AsyncInvocation:
+        """Look again; returns itself."""
+        self._view = await self._pump.run(invocations.get(self.id))
+        return self
+
+    async def result(self, timeout_s: float | None = None) -> ModelAnswer:
+        """What the model answered, waiting for it.
+
+        Raises InvocationFailed when it ended otherwise, WaitTimeout after `timeout_s` seconds.
+        """
+        if not self.status.is_final:
+            self._view = await self._pump.run(invocations.finished(self.id, timeout_s))
+        return await self._pump.run(invocations.result(self._view))
+
+    async def cancel(self) -> AsyncInvocation:
+        """Ask for it to end without a result; returns itself."""
+        self._view = await self._pump.run(invocations.cancel(self.id))
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.status.value}>"
+
+
+class AsyncBatch:
+    """A file of requests. It goes on without this object: keep the `id` to find it again."""
+
+    def __init__(self, pump: AsyncPump, view: work.BatchObject) -> None:
+        self._pump = pump
+        self._view = view
+
+    @property
+    def view(self) -> work.BatchObject:
+        """What the server last said about it."""
+        return self._view
+
+    @property
+    def id(self) -> str:
+        return self._view.id
+
+    @property
+    def status(self) -> work.BatchStatus:
+        """Its state when last seen; `refresh()` looks again."""
+        return self._view.status
+
+    @property
+    def counts(self) -> work.BatchCounts:
+        """Lines in all, completed and failed, when last seen."""
+        return self._view.request_counts
+
+    async def refresh(self) -> AsyncBatch:
+        """Look again; returns itself."""
+        self._view = await self._pump.run(batches.get(self.id))
+        return self
+
+    async def wait(
+        self,
+        timeout_s: float | None = None,
+        on_progress: Callable[[work.BatchObject], None] | None = None,
+    ) -> AsyncBatch:
+        """Wait until it is completed; `on_progress` sees every change. Returns itself.
+
+        Raises BatchFailed when it ended otherwise, WaitTimeout after `timeout_s` seconds.
+        """
+        self._view = await self._pump.run(batches.finished(self.id, timeout_s, on_progress))
+        batches.completed(self._view)
+        return self
+
+    def results(self) -> AsyncStream[BatchResult]:
+        """The lines that were answered, in no promised order, waiting for the batch's end."""
+        return self._pump.stream(batches.results(self.id))
+
+    def errors(self) -> AsyncStream[BatchResult]:
+        """The lines that failed, waiting for the batch's end."""
+        return self._pump.stream(batches.errors(self.id))
+
+    async def cancel(self) -> AsyncBatch:
+        """Ask for it to end; what was answered stays readable. Returns itself."""
+        self._view = await self._pump.run(batches.cancel(self.id))
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.status.value}>"

@@ -1,0 +1,81 @@
+"""Waiting, shown: a spinner or bar on a terminal, a line per change elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tidegate.cli.output import console, note
+
+if TYPE_CHECKING:
+    from tidegate.client import Deployment
+    from tidegate.protocol.resources import DeploymentView
+    from tidegate.protocol.work import BatchObject
+
+
+def wait_ready(deployment: Deployment, timeout_s: float, *, quiet: bool) -> Deployment:
+    """Wait until it serves, saying where it stands; with `quiet`, only wait."""
+    if quiet:
+        return deployment.wait_ready(timeout_s)
+    with _status(f"{deployment.name}: {deployment.phase.value}") as show:
+        return deployment.wait_ready(timeout_s, lambda view: show(_standing(view)))
+
+
+@contextmanager
+def batch_bar(*, quiet: bool) -> Iterator[Callable[[BatchObject], None]]:
+    """A bar over a batch's lines; with `quiet`, nothing."""
+    screen = console(stderr=True)
+    if quiet:
+        yield lambda _: None
+    elif screen.is_terminal:
+        from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=screen) as progress:
+            task = progress.add_task("validating", total=None)
+
+            def advance(batch: BatchObject) -> None:
+                counts = batch.request_counts
+                progress.update(
+                    task,
+                    description=batch.status.value,
+                    total=counts.total or None,
+                    completed=counts.completed + counts.failed,
+                )
+
+            yield advance
+    else:
+        yield lambda batch: note(_batch_standing(batch))
+
+
+@contextmanager
+def held(name: str) -> Iterator[None]:
+    """Until the first word: a model at zero wakes now. Shown on a terminal only."""
+    screen = console(stderr=True)
+    if not screen.is_terminal:
+        yield
+        return
+    with screen.status(f"{name}: waiting for the first word"):
+        yield
+
+
+@contextmanager
+def _status(first: str) -> Iterator[Callable[[str], None]]:
+    screen = console(stderr=True)
+    if screen.is_terminal:
+        with screen.status(first) as status:
+            yield status.update
+    else:
+        yield note
+
+
+def _standing(view: DeploymentView) -> str:
+    detail = f": {view.message}" if view.message else ""
+    return f"{view.name} is {view.phase.value}{detail}"
+
+
+def _batch_standing(batch: BatchObject) -> str:
+    counts = batch.request_counts
+    done = counts.completed + counts.failed
+    return f"{batch.id} is {batch.status.value}: {done} of {counts.total}, {counts.failed} failed"

@@ -1,0 +1,116 @@
+"""A model that is served under a name: all that a key for inference may do with it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any, Unpack
+
+from tidegate.answers import ChatAnswer, ChatChunk, Embeddings, TextAnswer
+from tidegate.client.pump import Pump
+from tidegate.client.stream import Stream
+from tidegate.client.work import Batch, Invocation
+from tidegate.routes import batch_input, batches, generate, invocations
+
+
+class ServedModel:
+    """Ask it now (`chat`, `stream`, `complete`, `embed`), or hand in work (`submit`, `batch`).
+
+    `timeout` is in seconds of silence; the client's own when it is None.
+    """
+
+    def __init__(self, pump: Pump, name: str) -> None:
+        self._pump = pump
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """What requests put into `model`."""
+        return self._name
+
+    def chat(
+        self,
+        messages: generate.Messages,
+        *,
+        timeout: float | None = None,
+        **sampling: Unpack[generate.ChatSampling],
+    ) -> ChatAnswer:
+        """The model's answer, whole. Text alone is one message of the user."""
+        return self._pump.run(generate.chat(self.name, messages, sampling, timeout))
+
+    def stream(
+        self,
+        messages: generate.Messages,
+        *,
+        timeout: float | None = None,
+        **sampling: Unpack[generate.StreamSampling],
+    ) -> Stream[ChatChunk]:
+        """The model's answer as it is written; each chunk's `text` is what it adds."""
+        return self._pump.stream(generate.stream(self.name, messages, sampling, timeout))
+
+    def complete(
+        self,
+        prompt: str | list[str],
+        *,
+        timeout: float | None = None,
+        **sampling: Unpack[generate.TextSampling],
+    ) -> TextAnswer:
+        """How the model continues the prompt."""
+        return self._pump.run(generate.complete(self.name, prompt, sampling, timeout))
+
+    def embed(
+        self,
+        inputs: str | list[str],
+        *,
+        dimensions: int | None = None,
+        timeout: float | None = None,
+    ) -> Embeddings:
+        """One vector per input."""
+        return self._pump.run(generate.embed(self.name, inputs, dimensions, timeout))
+
+    def submit(
+        self,
+        work: invocations.Work,
+        *,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+        expires_in_s: float | None = None,
+        **sampling: Unpack[generate.ChatSampling],
+    ) -> Invocation:
+        """Hand in a prompt, a conversation or a whole body, to be answered later.
+
+        `timeout_s` bounds its run and `expires_in_s` its life, queue included; both are seconds.
+        The key, made up when absent, makes sure that a repeated request is not a second one.
+        """
+        flow = invocations.submit(
+            {**invocations.work_body(self.name, work), **sampling},
+            idempotency_key=idempotency_key or uuid.uuid4().hex,
+            timeout_s=timeout_s,
+            expires_in_s=expires_in_s,
+        )
+        return Invocation(self._pump, self._pump.run(flow))
+
+    def batch(
+        self,
+        source: batch_input.BatchSource,
+        *,
+        endpoint: str = generate.CHAT,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Batch:
+        """Answer every line of a JSONL file, or every item of an iterable of prompts or bodies.
+
+        A line that names no model gets this one. Raises ConfigurationError for a file that cannot
+        be read.
+        """
+        with batch_input.opened(source, endpoint, self.name) as (file, filename):
+            started = self._pump.run(batches.start(file, filename, endpoint, metadata))
+        return Batch(self._pump, started)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}>"
+
+    def __eq__(self, other: Any) -> bool:
+        return type(other) is type(self) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self._name)

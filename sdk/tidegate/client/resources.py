@@ -1,0 +1,173 @@
+"""What a client holds: lists to look through, and things to find by name or id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import BinaryIO
+
+from tidegate.client.deployment import Deployment
+from tidegate.client.pump import Pump
+from tidegate.client.stream import Stream
+from tidegate.client.work import Batch, Invocation
+from tidegate.protocol import work
+from tidegate.protocol.openai import ModelCard
+from tidegate.protocol.resources import (
+    ApiKeyCreated,
+    ApiKeyView,
+    KeyRole,
+    ModelView,
+)
+from tidegate.routes import batches, deployments, files, invocations, platform
+from tidegate.routes.file_input import readable
+from tidegate.spec import Mode
+
+Cards = list[ModelCard]
+
+
+class Deployments:
+    """`client.deployments`."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def get(self, name: str) -> Deployment:
+        """Raises NotFound."""
+        return Deployment(self._pump, *self._pump.run(deployments.get(name)))
+
+    def list(self, mode: Mode | str | None = None, label: str | None = None) -> Stream[Deployment]:
+        """All of them, or those of a mode or with a label (`key=value`)."""
+        flow = deployments.listing(mode, label, lambda view: Deployment(self._pump, view))
+        return self._pump.stream(flow)
+
+    def delete(self, name: str, wait: bool = True, timeout_s: float | None = 300) -> None:
+        """Delete it; with `wait`, return when nothing of it runs any more. Raises NotFound."""
+        self._pump.run(deployments.delete(name, wait=wait, timeout_s=timeout_s))
+
+
+class Models:
+    """`client.models`: what deployments are made of."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def list(self) -> Stream[ModelView]:
+        """Every model and its versions."""
+        return self._pump.stream(platform.models())
+
+    def get(self, model_id: str) -> ModelView:
+        return self._pump.run(platform.model(model_id))
+
+    def served(self) -> Cards:
+        """The names that requests may put into `model`; a key for inference may ask this too."""
+        return self._pump.run(platform.served())
+
+
+class Keys:
+    """`client.keys`: API keys."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def create(
+        self,
+        name: str,
+        role: KeyRole | str = KeyRole.INFERENCE,
+        requests_per_minute: int | None = 60,
+        tokens_per_minute: int | None = 100_000,
+    ) -> ApiKeyCreated:
+        """A new key; its secret is in `key`, this once. A limit of None means no limit."""
+        flow = platform.create_key(name, role, requests_per_minute, tokens_per_minute)
+        return self._pump.run(flow)
+
+    def list(self) -> Stream[ApiKeyView]:
+        """Every key, revoked ones too, without their secrets."""
+        return self._pump.stream(platform.keys())
+
+    def revoke(self, key_id: str) -> ApiKeyView:
+        """From now on the key opens nothing."""
+        return self._pump.run(platform.revoke_key(key_id))
+
+
+class Invocations:
+    """`client.invocations`."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def get(self, invocation_id: str) -> Invocation:
+        """Raises NotFound."""
+        return Invocation(self._pump, self._pump.run(invocations.get(invocation_id)))
+
+    def list(
+        self, status: work.InvocationState | str | None = None, model: str | None = None
+    ) -> Stream[Invocation]:
+        """All of them, or those in a state or of a model."""
+        flow = invocations.listing(status, model, lambda view: Invocation(self._pump, view))
+        return self._pump.stream(flow)
+
+    def cancel(self, invocation_id: str) -> Invocation:
+        """Ask for it to end without a result."""
+        return Invocation(self._pump, self._pump.run(invocations.cancel(invocation_id)))
+
+
+class Batches:
+    """`client.batches`."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def create(
+        self, input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None = None
+    ) -> Batch:
+        """Begin on a file that was uploaded before."""
+        return Batch(self._pump, self._pump.run(batches.create(input_file_id, endpoint, metadata)))
+
+    def get(self, batch_id: str) -> Batch:
+        """Raises NotFound."""
+        return Batch(self._pump, self._pump.run(batches.get(batch_id)))
+
+    def list(self) -> Stream[Batch]:
+        return self._pump.stream(batches.listing(lambda view: Batch(self._pump, view)))
+
+    def cancel(self, batch_id: str) -> Batch:
+        """Ask for it to end; what was answered stays readable."""
+        return Batch(self._pump, self._pump.run(batches.cancel(batch_id)))
+
+
+class Files:
+    """`client.files`."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def upload(
+        self,
+        source: str | PathLike[str] | BinaryIO,
+        purpose: str = "batch",
+        filename: str | None = None,
+    ) -> work.FileObject:
+        """Send a file, by its path or as an open, seekable binary file.
+
+        Raises ConfigurationError when the path cannot be read.
+        """
+        with readable(source, filename) as (file, name):
+            return self._pump.run(files.upload(file, name, purpose))
+
+    def get(self, file_id: str) -> work.FileObject:
+        """Raises NotFound."""
+        return self._pump.run(files.get(file_id))
+
+    def list(self, purpose: str | None = None) -> Stream[work.FileObject]:
+        return self._pump.stream(files.listing(purpose))
+
+    def delete(self, file_id: str) -> work.FileDeleted:
+        return self._pump.run(files.delete(file_id))
+
+    def content(self, file_id: str) -> bytes:
+        """The whole file in memory; `lines` reads a large one piece by piece."""
+        return self._pump.run(files.content(file_id))
+
+    def lines(self, file_id: str) -> Stream[str]:
+        """The file's lines, as they arrive."""
+        return self._pump.stream(files.content_lines(file_id, str))
