@@ -83,7 +83,8 @@ class BatchResult(Answer):
     """One line of a batch's output or error file."""
 
     id: str | None = None
-    custom_id: str
+    custom_id: str | None
+    """None for a line that was not JSON."""
     response: BatchResponse | None = None
     error: BatchError | None = None
 

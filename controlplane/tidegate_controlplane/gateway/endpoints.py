@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, field
 
 from tidegate_controlplane.clock import Clock
@@ -115,6 +116,10 @@ class Endpoints:
         """The replicas that may be chosen now."""
         return list(self._of(deployment_id).endpoints.values())
 
+    def refusal(self, deployment_id: str) -> Unavailable | None:
+        """Why a request that finds no replica would not be held; None when it would be."""
+        return self._refusal(self._of(deployment_id))
+
     @asynccontextmanager
     async def acquire(
         self, deployment_id: str, deadline: float, exclude: frozenset[str] = frozenset()
@@ -144,17 +149,23 @@ class Endpoints:
         while True:
             if endpoint := _least_busy(deployment, exclude):
                 return endpoint
-            if deployment.hopeless:
-                raise deployment.hopeless
+            if refusal := self._refusal(deployment):
+                raise refusal
             await self._hold(deployment, deadline)
 
-    async def _hold(self, deployment: _Deployment, deadline: float) -> None:
+    def _refusal(self, deployment: _Deployment) -> Unavailable | None:
+        """A new exception each time: one that is raised twice keeps the frames of both."""
+        if deployment.hopeless:
+            return copy(deployment.hopeless)
         if len(deployment.waiting) >= self._hold_queue:
-            raise Unavailable(
+            return Unavailable(
                 f"{self._hold_queue} requests are already held for this deployment; try again",
                 code="hold_queue_full",
                 retry_after_s=deployment.cold_start_s or 10.0,
             )
+        return None
+
+    async def _hold(self, deployment: _Deployment, deadline: float) -> None:
         remaining_s = deadline - self._clock.monotonic()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         deployment.waiting[future] = None

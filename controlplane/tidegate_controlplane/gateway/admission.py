@@ -1,0 +1,123 @@
+"""What a data-plane request asks for, checked before anything is woken for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from tidegate.protocol.openai import (
+    ENDPOINT_REQUESTS,
+    EmbeddingRequest,
+    SamplingFields,
+    error_from_validation,
+)
+from tidegate.spec import Mode, Task
+from tidegate_controlplane.errors import BadRequest, NotFound
+from tidegate_controlplane.gateway.catalog import Catalog, Served
+from tidegate_controlplane.web.body import JsonBody
+
+SHOWN_MODELS = 5
+BYTES_PER_TOKEN = 4
+"""A rule of thumb, used only where nobody counted."""
+
+WorkRequest = SamplingFields | EmbeddingRequest
+
+_DOORS = {
+    Mode.ASYNC: "it is served as 'async': send the body to POST /v1/invocations",
+    Mode.BATCH: "it is served as 'batch': upload a file of requests and POST /v1/batches",
+}
+_TASKS = {
+    "/v1/chat/completions": Task.GENERATE,
+    "/v1/completions": Task.GENERATE,
+    "/v1/embeddings": Task.EMBED,
+}
+_TASK_DOORS = {
+    Task.GENERATE: "generates text: use /v1/chat/completions or /v1/completions",
+    Task.EMBED: "makes embeddings: use /v1/embeddings",
+}
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A request that a replica may be asked."""
+
+    served: Served
+    path: str
+    body: bytes
+    """What is forwarded: the caller's own bytes, unless usage had to be asked for."""
+    is_stream: bool
+    wants_usage: bool
+    """Whether the caller asked for the usage of a stream."""
+
+    @property
+    def prompt_estimate(self) -> int:
+        """Tokens of the prompt, when the replica never said."""
+        return len(self.body) // BYTES_PER_TOKEN
+
+
+def admit(catalog: Catalog, project_id: str, path: str, body: JsonBody) -> Admitted:
+    """The request of `path` in `body`. Raises BadRequest and NotFound."""
+    asked = validated(path, body.document)
+    served = find(catalog, project_id, asked.model)
+    check_mode(served)
+    check_task(served, path)
+    is_stream = isinstance(asked, SamplingFields) and bool(asked.stream)
+    wants_usage = isinstance(asked, SamplingFields) and bool(
+        asked.stream_options and asked.stream_options.include_usage
+    )
+    return Admitted(
+        served=served,
+        path=path,
+        body=_asking_usage(body.document) if is_stream and not wants_usage else body.raw,
+        is_stream=is_stream,
+        wants_usage=wants_usage,
+    )
+
+
+def validated(path: str, document: dict[str, Any]) -> WorkRequest:
+    """The request as its endpoint's model. Raises BadRequest naming the field."""
+    try:
+        return ENDPOINT_REQUESTS[path].model_validate(document)
+    except ValidationError as error:
+        detail = error_from_validation(error.errors(include_url=False))
+        raise BadRequest(detail.message, code=detail.code, param=detail.param) from None
+
+
+def find(catalog: Catalog, project_id: str, model: str) -> Served:
+    """The deployment named `model`. Raises NotFound naming some that exist."""
+    if served := catalog.get(project_id, model):
+        return served
+    names = [served.name for served in catalog.of_project(project_id)]
+    known = ", ".join(names[:SHOWN_MODELS]) + (", …" if len(names) > SHOWN_MODELS else "")
+    hint = f"deployments here: {known}" if names else "nothing is deployed here yet"
+    raise NotFound(
+        f"the model {model!r} does not exist; {hint}", code="model_not_found", param="model"
+    )
+
+
+def check_mode(served: Served) -> None:
+    """Raise BadRequest when the deployment does not answer while the caller waits."""
+    if served.mode in _DOORS:
+        raise BadRequest(
+            f"the model {served.name!r} does not answer at this door: {_DOORS[served.mode]}",
+            code="wrong_mode",
+            param="model",
+        )
+
+
+def check_task(served: Served, path: str) -> None:
+    """Raise BadRequest when the deployment's model does other work than `path` asks for."""
+    if served.task is not _TASKS[path]:
+        raise BadRequest(
+            f"the model {served.name!r} {_TASK_DOORS[served.task]}",
+            code="wrong_task",
+            param="model",
+        )
+
+
+def _asking_usage(document: dict[str, Any]) -> bytes:
+    options = {**(document.get("stream_options") or {}), "include_usage": True}
+    return json.dumps({**document, "stream_options": options}).encode("ascii")

@@ -1,0 +1,139 @@
+"""The OpenAI-compatible routes that do a model's work now. They translate; the gateway decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.types import ASGIApp, ControllerRouterHandler
+from pydantic import BaseModel
+
+from tidegate.protocol.openai import (
+    ChatCompletion,
+    ChatCompletionRequest,
+    Completion,
+    CompletionRequest,
+    EmbeddingRequest,
+    EmbeddingResponse,
+    ModelCard,
+    ModelList,
+)
+from tidegate_controlplane.access.principal import Principal
+from tidegate_controlplane.gateway.admission import admit, find
+from tidegate_controlplane.gateway.catalog import Catalog, Served
+from tidegate_controlplane.gateway.gateway import Caller, Gateway
+from tidegate_controlplane.web.body import read_json
+from tidegate_controlplane.web.context import principal_of, request_id_of
+from tidegate_controlplane.web.openapi import EVENTS, JSON, describe
+from tidegate_controlplane.web.prefer import wait_s
+from tidegate_controlplane.web.relay import Relay
+
+REFUSES = (404, 502, 503, 504)
+HEADERS = {"Prefer": "`wait=N`: be held for at most N seconds while no replica is ready"}
+
+
+@post(
+    "/v1/chat/completions",
+    status_code=200,
+    opt=describe(
+        "Answer a conversation",
+        body=ChatCompletionRequest,
+        answers={200: (ChatCompletion, EVENTS)},
+        refuses=REFUSES,
+        headers=HEADERS,
+    ),
+)
+async def create_chat_completion(
+    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
+) -> ASGIApp:
+    """Chat, streamed or not."""
+    return await _work(request, gateway, "/v1/chat/completions")
+
+
+@post(
+    "/v1/completions",
+    status_code=200,
+    opt=describe(
+        "Continue a text",
+        body=CompletionRequest,
+        answers={200: (Completion, EVENTS)},
+        refuses=REFUSES,
+        headers=HEADERS,
+    ),
+)
+async def create_completion(
+    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
+) -> ASGIApp:
+    """Completions, streamed or not."""
+    return await _work(request, gateway, "/v1/completions")
+
+
+@post(
+    "/v1/embeddings",
+    status_code=200,
+    opt=describe(
+        "Embed texts",
+        body=EmbeddingRequest,
+        answers={200: EmbeddingResponse},
+        refuses=REFUSES,
+        headers=HEADERS,
+    ),
+)
+async def create_embeddings(
+    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
+) -> ASGIApp:
+    """Embeddings."""
+    return await _work(request, gateway, "/v1/embeddings")
+
+
+@get(
+    "/v1/models",
+    opt=describe("List the deployments of the key's project", answers={200: ModelList}),
+    sync_to_thread=False,
+)
+def list_models(
+    catalog: NamedDependency[Catalog], principal: NamedDependency[Principal]
+) -> Response[bytes]:
+    """Every deployment, whatever its mode."""
+    cards = [_card(served) for served in catalog.of_project(principal.project_id)]
+    return _json(ModelList(data=cards))
+
+
+@get(
+    "/v1/models/{model:path}",
+    opt=describe("Describe one deployment", answers={200: ModelCard}),
+    sync_to_thread=False,
+)
+def get_model(
+    model: FromPath[str], catalog: NamedDependency[Catalog], principal: NamedDependency[Principal]
+) -> Response[bytes]:
+    """One deployment, by its name."""
+    return _json(_card(find(catalog, principal.project_id, model.removeprefix("/"))))
+
+
+async def _work(request: Request[Any, Any, Any], gateway: Gateway, path: str) -> ASGIApp:
+    limits, principal = gateway.limits, principal_of(request)
+    hold_s = wait_s(request.headers.get("prefer"), limits.hold_s) or limits.hold_s
+    body = await read_json(request, limits.sync_body_bytes, limits.json_depth)
+    admitted = admit(gateway.catalog, principal.project_id, path, body)
+    caller = Caller(principal, request_id_of(request), hold_s)
+    return Relay(gateway.answer(admitted, caller))
+
+
+def _card(served: Served) -> ModelCard:
+    return ModelCard(id=served.name, created=int(served.created_at.timestamp()))
+
+
+def _json(content: BaseModel) -> Response[bytes]:
+    return Response(content.model_dump_json().encode(), media_type=JSON)
+
+
+HANDLERS: list[ControllerRouterHandler] = [
+    create_chat_completion,
+    create_completion,
+    create_embeddings,
+    list_models,
+    get_model,
+]

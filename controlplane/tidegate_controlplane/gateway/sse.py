@@ -1,0 +1,134 @@
+"""Server-sent events of a replica, read as they pass.
+
+Bytes go in as they come and whole events come out as soon as they are whole; nothing is held back
+but the beginning of an event whose end has not come. (Source: the WHATWG event stream format, of
+which replicas use `data` and comments.)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from tidegate_controlplane.errors import UpstreamFailed
+
+DONE = b"[DONE]"
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+_END = re.compile(rb"\r?\n\r?\n")
+_LINE = re.compile(rb"\r?\n")
+
+
+class EventSplitter:
+    """Cuts a byte stream after each blank line."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._searched = 0
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The events that `piece` completes, each with its blank line."""
+        self._rest += piece
+        while match := _END.search(self._rest, max(0, self._searched - 3)):
+            event = bytes(self._rest[: match.end()])
+            del self._rest[: match.end()]
+            self._searched = 0
+            yield event
+        self._searched = len(self._rest)
+        if self._searched > MAX_EVENT_BYTES:
+            raise UpstreamFailed("the replica sent an event without an end")
+
+
+class UsageFilter:
+    """Reads the usage out of a stream; takes it out as well when the client did not ask for it.
+
+    The replica is always asked for usage, so that it can be accounted. An event in which nothing
+    has to change passes byte for byte.
+    """
+
+    def __init__(self, *, keep_usage: bool) -> None:
+        self._keep_usage = keep_usage
+        self._splitter = EventSplitter()
+        self._usage: tuple[int, int] | None = None
+        self.token_events = 0
+        """Events that brought text: the number of completion tokens, as far as anybody saw."""
+        self.is_finished = False
+        """Whether the replica said its last word: `[DONE]`, or an error event."""
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """What the client is to receive of `piece` and what was held before."""
+        for event in self._splitter.feed(piece):
+            if kept := self._pass(event):
+                yield kept
+
+    def tokens(self, prompt_estimate: int) -> tuple[int, int]:
+        """Prompt and completion tokens: the replica's count, else what was seen of a cut stream."""
+        return self._usage or (prompt_estimate, self.token_events)
+
+    def _pass(self, event: bytes) -> bytes | None:
+        data = _data_of(event)
+        if data == DONE:
+            self.is_finished = True
+            return event
+        chunk = _object(data)
+        if chunk is None:
+            return event
+        self.is_finished = self.is_finished or "error" in chunk
+        self.token_events += any(_brings_text(choice) for choice in chunk.get("choices") or [])
+        if "usage" not in chunk:
+            return event
+        if chunk["usage"]:
+            self._usage = _counts(chunk["usage"])
+        if self._keep_usage:
+            return event
+        if chunk.pop("usage") and not chunk.get("choices"):
+            return None
+        return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+
+
+def usage_of(body: bytes) -> tuple[int, int]:
+    """Prompt and completion tokens of a whole JSON answer; zeros when it does not say.
+
+    Only the part from the last `"usage"` on is parsed: an answer with embeddings can be many
+    megabytes. Inside a JSON string the quotes would be escaped, so it is a key.
+    """
+    start = body.rfind(b'"usage"')
+    if start < 0:
+        return 0, 0
+    text = body[start + len(b'"usage"') :].decode(errors="replace").lstrip().removeprefix(":")
+    try:
+        usage, _ = json.JSONDecoder().raw_decode(text.lstrip())
+    except ValueError:
+        return 0, 0
+    return _counts(usage)
+
+
+def error_event(body: bytes) -> bytes:
+    """An error envelope as the last event of a stream."""
+    return b"data: " + body + b"\n\n"
+
+
+def _data_of(event: bytes) -> bytes:
+    """The data lines of an event, joined; empty for a comment."""
+    lines = (line for line in _LINE.split(event) if line.startswith(b"data:"))
+    return b"\n".join(line[5:].removeprefix(b" ") for line in lines)
+
+
+def _object(data: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(data) if data else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _brings_text(choice: Any) -> bool:
+    delta = choice.get("delta") or {}
+    return bool(choice.get("text") or delta.get("content"))
+
+
+def _counts(usage: Any) -> tuple[int, int]:
+    if not isinstance(usage, dict):
+        return 0, 0
+    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)

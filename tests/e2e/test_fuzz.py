@@ -1,0 +1,47 @@
+"""Whatever is sent, the OpenAPI document says what may come back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.e2e.platform import Platform
+
+SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")
+CHECKS = (
+    "not_a_server_error,status_code_conformance,content_type_conformance,"
+    "response_schema_conformance"
+)
+
+
+def test_fuzzing_finds_no_server_error_and_no_undocumented_status(
+    platform: Platform, realtime: str, tmp_path: Path
+):
+    """Deletion of the shared deployment and of the caller's own key is left out, long waits too."""
+    done = subprocess.run(
+        [
+            SCHEMATHESIS,
+            "run",
+            f"{platform.url}/docs/openapi.json",
+            "--header",
+            f"Authorization: Bearer {platform.api_key}",
+            "--checks",
+            CHECKS,
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-examples",
+            "12",
+            "--seed",
+            "7",
+            "--request-timeout",
+            "60",
+            "--no-color",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    assert realtime in platform.cli("ls")

@@ -1,0 +1,353 @@
+"""The real application on a loopback port, and replicas that do what a test tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from litestar import Litestar, get
+
+from tidegate.protocol.resources import ApiKeyRequest, KeyRole
+from tidegate.spec import Mode, Task
+from tidegate_controlplane.access.keys import KeyService
+from tidegate_controlplane.access.pepper import load_pepper
+from tidegate_controlplane.access.quota import Quotas
+from tidegate_controlplane.app import Services, build_app
+from tidegate_controlplane.clock import SystemClock
+from tidegate_controlplane.gateway import routes
+from tidegate_controlplane.gateway.catalog import Catalog, Served
+from tidegate_controlplane.gateway.endpoints import Demand, Endpoint, Endpoints
+from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.settings import LimitSettings, Settings
+from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.tables import DEFAULT_PROJECT
+
+LIMITS = LimitSettings(
+    sync_body_bytes=64 * 1024, hold_queue=2, hold_s=5, heartbeat_s=0.05, invocation_run_s=5
+)
+
+
+@asynccontextmanager
+async def serve(app: Any) -> AsyncIterator[str]:
+    """An ASGI application on a free loopback port."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=0,
+            log_config=None,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
+    )
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+# --- replicas -------------------------------------------------------------------------------------
+
+
+class Dies:
+    """The replica's process ends: its connection is reset."""
+
+
+Part = bytes | float | Dies | asyncio.Event
+"""Bytes to send, seconds to sleep, an end, an event to wait for."""
+
+
+@dataclass
+class Script:
+    """What a replica answers: a status, then parts one after the other."""
+
+    parts: list[Part]
+    status: int = 200
+    media_type: str = "application/json"
+
+    @classmethod
+    def json(cls, content: Any, status: int = 200) -> Script:
+        return cls([json.dumps(content).encode()], status=status)
+
+    @classmethod
+    def error(cls, status: int) -> Script:
+        return cls.json({"error": {"message": "no", "type": "x", "code": "no"}}, status)
+
+    @classmethod
+    def stream(cls, *parts: Part) -> Script:
+        return cls(list(parts), media_type="text/event-stream")
+
+
+@dataclass
+class Replica:
+    """A real HTTP server that answers every request by its script and remembers what it was asked.
+
+    It speaks HTTP by hand, because it has to do what no server library does: die at any byte.
+    """
+
+    id: str
+    script: Script
+    url: str = ""
+    token: str = "replica-token"
+    asked: list[Any] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    running: int = 0
+    was_left: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a client went away before its answer was whole."""
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Replica]:
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
+            headers = {name.lower(): value for name, value in (line.split(": ") for line in head)}
+            self.headers.append(headers)
+            body = await reader.readexactly(int(headers["content-length"]))
+            self.asked.append(json.loads(body))
+            await self._answer_while_connected(reader, writer)
+        writer.close()
+
+    async def _answer_while_connected(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.running += 1
+        answering = asyncio.create_task(self._answer(writer))
+        leaving = asyncio.create_task(reader.read(1))
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        self.running -= 1
+        if not answering.done():
+            self.was_left.set()
+        answering.cancel()
+        leaving.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
+
+    async def _answer(self, writer: asyncio.StreamWriter) -> None:
+        script = self.script
+        is_begun = False
+        for part in script.parts:
+            if isinstance(part, asyncio.Event):
+                await part.wait()
+            elif isinstance(part, float):
+                await asyncio.sleep(part)
+            elif isinstance(part, Dies):
+                await asyncio.sleep(0.02)
+                writer.transport.abort()
+                return
+            else:
+                if not is_begun:
+                    writer.write(_head(script))
+                    is_begun = True
+                writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+                await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+def _head(script: Script) -> bytes:
+    return (
+        f"HTTP/1.1 {script.status} X\r\ncontent-type: {script.media_type}\r\n"
+        "transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
+    ).encode()
+
+
+def event(content: Any) -> bytes:
+    return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
+
+
+def chunk(text: str, usage: Any = None) -> bytes:
+    """One streamed piece of a chat answer, as a replica that reports usage sends it."""
+    return event(
+        {
+            "id": "c1",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "smol",
+            "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+            "usage": usage,
+        }
+    )
+
+
+USAGE = event(
+    {
+        "id": "c1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "smol",
+        "choices": [],
+        "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+    }
+)
+DONE = b"data: [DONE]\n\n"
+COMPLETION = {
+    "id": "c1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "smol",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Paris"},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
+}
+
+
+# --- the platform ---------------------------------------------------------------------------------
+
+
+@get("/api/v1/version", sync_to_thread=False)
+def control_route() -> dict[str, str]:
+    """Stands for the control plane's routes."""
+    return {"version": "test"}
+
+
+@get("/api/v1/broken", sync_to_thread=False)
+def broken_route() -> dict[str, str]:
+    raise RuntimeError("a secret of the inside")
+
+
+@dataclass
+class Platform:
+    """The platform under test, and handles to its inside."""
+
+    url: str
+    app: Litestar
+    services: Services
+    admin_key: str
+    key: str
+    _replicas: Callable[[Replica], Awaitable[Replica]]
+
+    # What the tests need of this file.
+    Script = Script
+    Dies = Dies
+    chunk = staticmethod(chunk)
+    event = staticmethod(event)
+    USAGE, DONE, COMPLETION = USAGE, DONE, COMPLETION
+
+    def deploy(
+        self, name: str = "smol", mode: Mode = Mode.SERVERLESS, task: Task = Task.GENERATE
+    ) -> str:
+        """A deployment without replicas; its id."""
+        served = Served(
+            deployment_id=f"dep_{name}",
+            project_id=DEFAULT_PROJECT,
+            name=name,
+            mode=mode,
+            task=task,
+            created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        )
+        self.services.catalog.put(served)
+        return served.deployment_id
+
+    async def replica(self, script: Script, replica_id: str = "rep_a") -> Replica:
+        """A replica that listens, not published yet."""
+        return await self._replicas(Replica(replica_id, script))
+
+    def publish(self, *replicas: Replica, deployment: str = "dep_smol") -> None:
+        self.services.endpoints.publish(
+            deployment, [Endpoint(r.id, r.url, r.token, capacity=4) for r in replicas]
+        )
+
+    async def ready(self, script: Script) -> Replica:
+        """The deployment `smol` with one published replica."""
+        self.deploy()
+        replica = await self.replica(script)
+        self.publish(replica)
+        return replica
+
+    def demand(self) -> Demand:
+        return self.services.endpoints.demand("dep_smol")
+
+    async def make_key(self, **fields: Any) -> str:
+        """Another key of the project."""
+        request = ApiKeyRequest(name="another", **fields)
+        return (await self.services.keys.create(DEFAULT_PROJECT, request)).key
+
+    def client(self, key: str | None = None) -> httpx.AsyncClient:
+        headers = {"authorization": f"Bearer {key or self.key}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=10)
+
+    def chat(self, **fields: Any) -> dict[str, Any]:
+        """A chat request for `smol`."""
+        return {"model": "smol", "messages": [{"role": "user", "content": "hi"}], **fields}
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with this version's tables and no rows."""
+    path = tmp_path_factory.mktemp("migrated") / "tidegate.db"
+    database = Database(path)
+    migrate(database.writer)
+    database.close()
+    return path
+
+
+@pytest.fixture
+async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
+    settings = Settings(data_dir=tmp_path, limits=LIMITS)
+    clock = SystemClock()
+    shutil.copy(migrated, settings.database_path)
+    database = Database(settings.database_path)
+    keys = KeyService(database, load_pepper(settings.pepper_path), clock)
+    endpoints = Endpoints(clock, hold_queue=LIMITS.hold_queue)
+    async with AsyncExitStack() as stack:
+        stack.callback(database.close)
+        client = await stack.enter_async_context(replica_client())
+        missing: Any = None
+        services = Services(
+            settings=settings,
+            clock=clock,
+            database=database,
+            endpoints=endpoints,
+            catalog=Catalog(),
+            keys=keys,
+            quotas=Quotas(clock),
+            usage=UsageBook(database, clock),
+            forwarder=Forwarder(endpoints, client, clock),
+            deployments=missing,
+            files=missing,
+            batches=missing,
+            invocations=missing,
+            ready=asyncio.Event(),
+        )
+        app = build_app(services, [*routes.HANDLERS, control_route, broken_route])
+
+        async def listen(replica: Replica) -> Replica:
+            return await stack.enter_async_context(replica.listening())
+
+        admin_key = await keys.ensure_first()
+        assert admin_key is not None
+        request = ApiKeyRequest(
+            name="plain", role=KeyRole.INFERENCE, requests_per_minute=None, tokens_per_minute=None
+        )
+        key = (await keys.create(DEFAULT_PROJECT, request)).key
+        url = await stack.enter_async_context(serve(app))
+        yield Platform(url, app, services, admin_key, key, listen)
