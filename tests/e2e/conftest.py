@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,3 +43,12 @@ def realtime(platform: Platform, smollm2: str) -> str:
     """The name of a realtime deployment of the real model."""
     platform.cli("deploy", smollm2, "--name", "paris", "--mode", "realtime", "--wait")
     return "paris"
+
+
+@pytest.fixture
+def fragile(platform: Platform, realtime: str, tmp_path: Path) -> Iterator[Platform]:
+    """A platform of its own, to be harmed; the model it will serve is already in its cache."""
+    shutil.copytree(platform.data / "cache", tmp_path / "data" / "cache")
+    running = start(tmp_path / "data", tmp_path / "config")
+    yield running
+    stop(running)

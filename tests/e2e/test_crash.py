@@ -6,23 +6,13 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from tests.e2e.platform import Platform, start, stop
+from tests.e2e.platform import Platform, start
 
 from tidegate_controlplane.provision.process import is_alive, start_ticks
 
 LINES = 24
-
-
-@pytest.fixture
-def fragile(tmp_path: Path) -> Iterator[Platform]:
-    """A platform of its own, to be harmed."""
-    running = start(tmp_path / "data", tmp_path / "config")
-    yield running
-    stop(running)
 
 
 def test_a_batch_survives_kill_9_with_one_answer_per_custom_id(
@@ -39,14 +29,15 @@ def test_a_batch_survives_kill_9_with_one_answer_per_custom_id(
     restarted = start(fragile.data, fragile.config_home)
 
     assert restarted.api_key == fragile.api_key
-    client = restarted.openai()
-    deadline = time.monotonic() + 240
-    while (found := client.batches.retrieve(batch["id"])).status != "completed":
-        assert found.status in ("validating", "in_progress", "finalizing"), found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.5)
+    with restarted.openai() as client:
+        deadline = time.monotonic() + 240
+        while (found := client.batches.retrieve(batch["id"])).status != "completed":
+            assert found.status in ("validating", "in_progress", "finalizing"), found
+            assert time.monotonic() < deadline, found
+            time.sleep(0.5)
+        output = client.files.content(found.output_file_id).text
     assert found.request_counts.completed == LINES
-    answers = [json.loads(line) for line in client.files.content(found.output_file_id).iter_lines()]
+    answers = [json.loads(line) for line in output.splitlines()]
     assert [answer["custom_id"] for answer in answers] == [f"line-{n}" for n in range(LINES)]
 
 
@@ -54,9 +45,10 @@ def test_a_realtime_deployment_serves_again_after_kill_9(fragile: Platform, smol
     fragile.cli("deploy", smollm2, "--name", "steady", "--mode", "realtime", "--wait")
     os.kill(fragile.pid, signal.SIGKILL)
     restarted = start(fragile.data, fragile.config_home)
-    answer = restarted.openai().completions.create(
-        model="steady", prompt="The capital of France is", max_tokens=4, temperature=0
-    )
+    with restarted.openai() as client:
+        answer = client.completions.create(
+            model="steady", prompt="The capital of France is", max_tokens=4, temperature=0
+        )
     assert "Paris" in answer.choices[0].text
     assert len(_replica_pids(restarted, "steady")) == 1
 
@@ -82,15 +74,12 @@ def _input(directory: Path) -> Path:
 
 
 def _until_some_lines_are_done(platform: Platform, batch_id: str) -> None:
-    client = platform.openai()
     deadline = time.monotonic() + 120
-    while True:
-        counts = client.batches.retrieve(batch_id).request_counts
-        if counts.completed:
-            assert counts.completed < LINES, "too quick to be interrupted: make the batch longer"
-            return
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    with platform.openai() as client:
+        while not (done := client.batches.retrieve(batch_id).request_counts.completed):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert done < LINES, "too quick to be interrupted: make the batch longer"
 
 
 def _replica_pids(platform: Platform, name: str) -> list[int]:

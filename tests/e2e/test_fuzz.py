@@ -16,22 +16,23 @@ CHECKS = (
 
 
 def test_fuzzing_finds_no_server_error_and_no_undocumented_status(
-    platform: Platform, realtime: str, tmp_path: Path
+    fragile: Platform, smollm2: str, tmp_path: Path
 ):
-    """Deletion of the shared deployment and of the caller's own key is left out, long waits too."""
+    """A platform of its own, since fuzzing learns names from answers and deletes what it finds."""
+    fragile.cli("deploy", smollm2, "--name", "fuzzed", "--mode", "serverless", "--wait")
     done = subprocess.run(
         [
             SCHEMATHESIS,
             "run",
-            f"{platform.url}/docs/openapi.json",
+            f"{fragile.url}/docs/openapi.json",
             "--header",
-            f"Authorization: Bearer {platform.api_key}",
+            f"Authorization: Bearer {fragile.api_key}",
             "--checks",
             CHECKS,
             "--phases",
             "examples,coverage,fuzzing",
             "--max-examples",
-            "12",
+            "8",
             "--seed",
             "7",
             "--request-timeout",
@@ -44,4 +45,5 @@ def test_fuzzing_finds_no_server_error_and_no_undocumented_status(
         timeout=600,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    assert realtime in platform.cli("ls")
+    log = (fragile.data / "controlplane.log").read_text()
+    assert "Traceback" not in log, log[log.index("Traceback") - 2000 :][:6000]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
 
 import openai
 import pytest
@@ -12,8 +14,9 @@ MESSAGES = [{"role": "user", "content": PARIS}]
 
 
 @pytest.fixture(scope="module")
-def client(platform: Platform, realtime: str) -> openai.OpenAI:
-    return platform.openai()
+def client(platform: Platform, realtime: str) -> Iterator[openai.OpenAI]:
+    with platform.openai() as client:
+        yield client
 
 
 def test_chat_answers_with_usage(client: openai.OpenAI, realtime: str):
@@ -115,8 +118,11 @@ def test_files_and_batches(client: openai.OpenAI, realtime: str):
 
 
 def test_a_wrong_key_is_an_authentication_error(platform: Platform, realtime: str):
-    with pytest.raises(openai.AuthenticationError) as caught:
-        platform.openai(api_key="tg_wrong").models.list()
+    with (
+        platform.openai(api_key="tg_wrong") as stranger,
+        pytest.raises(openai.AuthenticationError) as caught,
+    ):
+        stranger.models.list()
     assert caught.value.code == "invalid_api_key"
 
 
@@ -146,10 +152,10 @@ def test_a_prompt_beyond_the_context_is_a_bad_request(client: openai.OpenAI, rea
 
 def test_a_key_over_its_rate_is_told_when_to_come_again(platform: Platform, realtime: str):
     key = platform.cli_json("keys", "create", "slow", "--rpm", "1")["key"]
-    limited = platform.openai(api_key=key)
-    limited.chat.completions.create(model=realtime, messages=MESSAGES, max_tokens=1)
-    with pytest.raises(openai.RateLimitError) as caught:
+    with platform.openai(api_key=key) as limited:
         limited.chat.completions.create(model=realtime, messages=MESSAGES, max_tokens=1)
+        with pytest.raises(openai.RateLimitError) as caught:
+            limited.chat.completions.create(model=realtime, messages=MESSAGES, max_tokens=1)
     assert int(caught.value.response.headers["retry-after"]) >= 1
     assert caught.value.response.headers["x-ratelimit-limit-requests"] == "1"
 
@@ -159,8 +165,6 @@ def _dot(left: list[float], right: list[float]) -> float:
 
 
 def _finished(client: openai.OpenAI, batch_id: str) -> openai.types.Batch:
-    import time
-
     deadline = time.monotonic() + 120
     while True:
         batch = client.batches.retrieve(batch_id)

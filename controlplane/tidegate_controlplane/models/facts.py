@@ -15,14 +15,17 @@ from tidegate_controlplane.models.source import ModelFiles, SourceError
 GGUF_HEADER_BYTES = 64 * 1024 * 1024
 """Metadata, vocabulary and tensor descriptions lie within this much of a GGUF file's start."""
 SAFETENSORS_HEADER_BYTES = 100 * 1024 * 1024
+SENTENCE_CONFIG = "sentence_bert_config.json"
 CONFIG_BYTES = 16 * 1024 * 1024
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError)
+"""What reading a file of someone else's raises when it is not what it says it is."""
 
 
 def read_json(files: ModelFiles, name: str) -> dict[str, Any]:
     """A JSON object of the model; raises SourceError when it is not one."""
     try:
         content = json.loads(files.read(name, 0, CONFIG_BYTES))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"its {name} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise SourceError(f"its {name} is not a JSON object")
@@ -32,27 +35,54 @@ def read_json(files: ModelFiles, name: str) -> dict[str, Any]:
 def safetensors_facts(files: ModelFiles, listing: Mapping[str, int], digest: str) -> ModelFacts:
     """Facts of a directory with `config.json` and safetensors weights."""
     config = read_json(files, "config.json")
-    config = config.get("text_config", config)
     weights = sorted(name for name in listing if name.endswith(".safetensors"))
     parameters = sum(_safetensors_parameters(files, name) for name in weights)
+    weights_bytes = sum(listing[name] for name in weights)
     try:
-        heads = int(config["num_attention_heads"])
-        return ModelFacts(
-            format="safetensors",
-            architecture=str((config.get("architectures") or [config["model_type"]])[0]),
-            digest=digest,
-            parameters=parameters,
-            weights_bytes=sum(listing[name] for name in weights),
-            context_tokens=int(config.get("max_position_embeddings") or config["n_positions"]),
-            layers=int(config["num_hidden_layers"]),
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or config["hidden_size"] // heads),
-            vocabulary=int(config["vocab_size"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        facts = _config_facts(config, digest, parameters, weights_bytes)
+        return _checked(_within_sentence_limit(facts, files, listing))
+    except MALFORMED as error:
         raise SourceError(
             f"its config.json does not describe a transformer that can be served: {error!r}"
         ) from error
+
+
+def _within_sentence_limit(
+    facts: ModelFacts, files: ModelFiles, listing: Mapping[str, int]
+) -> ModelFacts:
+    """An embedding model may be trained for less than its positions allow, and say so beside."""
+    if SENTENCE_CONFIG not in listing:
+        return facts
+    limit = int(read_json(files, SENTENCE_CONFIG).get("max_seq_length") or facts.context_tokens)
+    return facts.model_copy(update={"context_tokens": min(facts.context_tokens, limit)})
+
+
+def _config_facts(
+    config: Mapping[str, Any], digest: str, parameters: int, weights_bytes: int
+) -> ModelFacts:
+    """A model of several parts keeps what describes its language part under `text_config`."""
+    text = config.get("text_config", config)
+    heads = int(text["num_attention_heads"])
+    return ModelFacts(
+        format="safetensors",
+        architecture=str((config.get("architectures") or [config["model_type"]])[0]),
+        digest=digest,
+        parameters=parameters,
+        weights_bytes=weights_bytes,
+        context_tokens=int(text.get("max_position_embeddings") or text["n_positions"]),
+        layers=int(text["num_hidden_layers"]),
+        kv_heads=int(text.get("num_key_value_heads") or heads),
+        head_dim=int(text.get("head_dim") or text["hidden_size"] // heads),
+        vocabulary=int(text["vocab_size"]),
+    )
+
+
+def _checked(facts: ModelFacts) -> ModelFacts:
+    """Raises ValueError when a count is not positive: a plan could not reckon with it."""
+    for name, value in facts:
+        if isinstance(value, int) and value <= 0:
+            raise ValueError(f"its {name} is {value}")
+    return facts
 
 
 def gguf_facts(files: ModelFiles, name: str, size_bytes: int, digest: str) -> ModelFacts:
@@ -64,9 +94,8 @@ def gguf_facts(files: ModelFiles, name: str, size_bytes: int, digest: str) -> Mo
         copy.truncate(size_bytes)
         copy.flush()
         try:
-            reader = GGUFReader(copy.name)
-            return _gguf_facts(reader, size_bytes, digest)
-        except (ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+            return _checked(_gguf_facts(GGUFReader(copy.name), size_bytes, digest))
+        except MALFORMED as error:
             raise SourceError(f"{name!r} is not a GGUF file that can be read: {error}") from error
 
 
@@ -108,5 +137,5 @@ def _safetensors_parameters(files: ModelFiles, name: str) -> int:
         header = json.loads(files.read(name, 8, length))
         shapes = [item["shape"] for key, item in header.items() if key != "__metadata__"]
         return sum(math.prod(shape) for shape in shapes)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (*MALFORMED, RecursionError) as error:
         raise SourceError(f"{name!r} is not a safetensors file: {error}") from error
