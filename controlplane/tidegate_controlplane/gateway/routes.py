@@ -26,12 +26,15 @@ from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.gateway.gateway import Caller, Gateway
 from tidegate_controlplane.web.body import read_json
 from tidegate_controlplane.web.context import principal_of, request_id_of
-from tidegate_controlplane.web.openapi import EVENTS, JSON, describe
+from tidegate_controlplane.web.openapi import EVENTS, JSON, Header, describe
+from tidegate_controlplane.web.prefer import SCHEMA as WAIT
 from tidegate_controlplane.web.prefer import wait_s
 from tidegate_controlplane.web.relay import Relay
 
 REFUSES = (404, 502, 503, 504)
-HEADERS = {"Prefer": "`wait=N`: be held for at most N seconds while no replica is ready"}
+HEADERS = {
+    "Prefer": Header("`wait=N`: be held for at most N seconds while no replica is ready", WAIT)
+}
 
 
 @post(

@@ -32,8 +32,8 @@ A route is described where it is declared:
   404 for a path parameter, 429 for what is charged. Their shape follows from the path.
 - Litestar 2.25 wants what a handler is given to be marked: `NamedDependency[...]` (litestar.di) for
   a service, `FromPath[str]` (litestar.params) for a path parameter.
-- `query` is a model for `read_query`; `headers` are the request headers that are honoured, with
-  one sentence each.
+- `query` is a model for `read_query`; `headers` are the request headers that are honoured: a
+  sentence each, or a `Header` when only some values are.
 """
 
 from __future__ import annotations
@@ -77,6 +77,14 @@ EVENTS = Media(EVENT_STREAM, schema={"type": "string"})
 
 
 @dataclass(frozen=True)
+class Header:
+    """A request header of which only some values are honoured."""
+
+    text: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Operation:
     """What one route says of itself."""
 
@@ -85,7 +93,7 @@ class Operation:
     refuses: frozenset[int]
     body: tuple[Media, ...]
     query: type[BaseModel] | None
-    headers: Mapping[str, str]
+    headers: Mapping[str, Header]
     public: bool
 
 
@@ -96,7 +104,7 @@ def describe(
     refuses: Iterable[int] = (),
     body: Any = None,
     query: type[BaseModel] | None = None,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str | Header] | None = None,
     public: bool = False,
 ) -> dict[str, Any]:
     """The `opt` of a route handler; the module's docstring shows it in use."""
@@ -107,7 +115,7 @@ def describe(
             refuses=frozenset(refuses),
             body=_media(body),
             query=query,
-            headers=headers or {},
+            headers={name: _header(given) for name, given in (headers or {}).items()},
             public=public,
         )
     }
@@ -142,6 +150,10 @@ def document(app: Litestar, *, title: str, version: str, description: str) -> Js
 
 
 # --- collecting -----------------------------------------------------------------------------------
+
+
+def _header(given: str | Header) -> Header:
+    return given if isinstance(given, Header) else Header(given, {"type": "string"})
 
 
 def _media(given: Any) -> tuple[Media, ...]:
@@ -252,8 +264,8 @@ def _parameters(path: str, operation: Operation, schemas: _Schemas) -> list[Json
         for name in (part.split("}")[0] for part in path.split("{")[1:])
     ]
     found += [
-        {"name": name, "in": "header", "description": text, "schema": {"type": "string"}}
-        for name, text in operation.headers.items()
+        {"name": name, "in": "header", "description": header.text, "schema": dict(header.schema)}
+        for name, header in operation.headers.items()
     ]
     if operation.query is not None:
         schema = operation.query.model_json_schema(ref_template=_REFERENCES)

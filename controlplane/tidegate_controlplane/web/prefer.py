@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tidegate_controlplane.errors import BadRequest
 
+SCHEMA = {"type": "string", "pattern": "^wait=[1-9][0-9]{0,2}$"}
+"""What the header looks like, for the OpenAPI document."""
+
 
 def wait_s(header: str | None, most_s: float) -> float | None:
     """The seconds asked for, at most `most_s`; None when the header does not ask.

@@ -1,0 +1,163 @@
+"""Objects as files of one directory.
+
+A writer fills a temporary file in the same file system, then: fsync the file, rename it to its
+name, fsync the directory. A power loss leaves the old object, the new one, or none; never a part.
+What a killed writer left in the temporary folder is removed at start.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from tidegate_controlplane.objects.base import (
+    PIECE_BYTES,
+    Chunks,
+    ObjectNotFound,
+    Stored,
+    StoreFull,
+    StoreUnavailable,
+    check_key,
+    pieces,
+)
+from tidegate_controlplane.objects.threads import in_thread
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class DirectoryStore:
+    """An ObjectStore in `root`, which belongs to this process alone."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._unfinished = root / ".unfinished"  # no key begins with a dot
+        shutil.rmtree(self._unfinished, ignore_errors=True)
+        self._unfinished.mkdir(parents=True)
+
+    async def put(self, key: str, chunks: Chunks, max_bytes: int | None = None) -> Stored:
+        target = self._path(key)
+        digest = hashlib.sha256()
+        size = 0
+        file = _Unfinished(key, self._unfinished)
+        try:
+            async for piece in pieces(chunks, PIECE_BYTES, max_bytes):
+                await _run(key, file.write, piece)
+                digest.update(piece)
+                size += len(piece)
+            await _run(key, file.publish, target)
+        finally:
+            await in_thread(file.close)
+        return Stored(size, digest.hexdigest())
+
+    async def get(self, key: str, start: int = 0) -> AsyncGenerator[bytes]:
+        file = _Reader(self._path(key))
+        try:
+            await _run(key, file.open, start)
+            while piece := await _run(key, file.read):
+                yield piece
+        finally:
+            file.close()
+
+    async def read(self, key: str) -> bytes:
+        return await _run(key, self._path(key).read_bytes)
+
+    async def delete(self, key: str) -> None:
+        await _run(key, self._path(key).unlink, missing_ok=True)
+
+    async def exists(self, key: str) -> bool:
+        return await _run(key, self._path(key).is_file)
+
+    def _path(self, key: str) -> Path:
+        return self._root / check_key(key)
+
+
+class _Reader:
+    """A file that is closed even when a cancellation came while it was being opened."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BufferedReader | None = None
+
+    def open(self, start: int) -> None:
+        self._file = self._path.open("rb")
+        self._file.seek(start)
+
+    def read(self) -> bytes:
+        return self._file.read(PIECE_BYTES) if self._file else b""
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+class _Unfinished:
+    """A temporary file that becomes an object, or nothing."""
+
+    def __init__(self, key: str, folder: Path) -> None:
+        with _said_plainly(key):
+            self._fd, name = tempfile.mkstemp(dir=folder)
+        self._path = Path(name)
+
+    def write(self, piece: bytes) -> None:
+        rest = memoryview(piece)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
+
+    def publish(self, target: Path) -> None:
+        os.fsync(self._fd)
+        _make_folder(target.parent)
+        self._path.replace(target)
+        _sync_folder(target.parent)
+
+    def close(self) -> None:
+        """Also removes it, unless it was published."""
+        os.close(self._fd)
+        self._path.unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create it with its parents, each durable in the one above."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+async def _run(key: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    with _said_plainly(key):
+        return await in_thread(call, *args, **kwargs)
+
+
+@contextmanager
+def _said_plainly(key: str) -> Iterator[None]:
+    """Turn the operating system's errors into the store's."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise ObjectNotFound(f"there is no object {key!r}") from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StoreFull(
+                f"no space is left to store {key!r}; free some and try again"
+            ) from error
+        raise StoreUnavailable(f"object {key!r}: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Durable work: files, batches, invocations, and the workers that run them."""

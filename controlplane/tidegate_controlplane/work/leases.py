@@ -1,0 +1,135 @@
+"""Keeping leases alive, and taking back those whose owner is not heard of any more.
+
+A lease is judged by the change of its beat, on this process's monotonic clock: it is lost when the
+beat has not changed for `lease_s` of our own time. Wall clocks are not asked, so one that jumps
+loses no lease and keeps none (DESIGN §8, P13).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel import Session
+
+from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store.invocations import Held, Lease
+from tidegate_controlplane.work.notices import Notices
+from tidegate_controlplane.work.outcome import Again, End, Interrupted, after_lost_lease
+from tidegate_controlplane.work.worker import Plane, Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """A beat, and when it was first seen (monotonic seconds)."""
+
+    beat: int
+    since: float
+
+
+def observe(
+    seen: Mapping[Lease, Sighting], held: Iterable[Held], now: float
+) -> dict[Lease, Sighting]:
+    """What is known of each lease that exists now; a beat that changed begins anew."""
+    found: dict[Lease, Sighting] = {}
+    for one in held:
+        before = seen.get(one.lease)
+        unchanged = before is not None and before.beat == one.beat
+        found[one.lease] = before if before and unchanged else Sighting(one.beat, now)
+    return found
+
+
+def is_lost(sighting: Sighting, now: float, lease_s: float) -> bool:
+    return now - sighting.since >= lease_s
+
+
+class LeaseKeeper:
+    """Beats for what runs here, and requeues what nobody beats for."""
+
+    def __init__(self, plane: Plane, worker: Worker, notices: Notices, owner: str) -> None:
+        self._plane = plane
+        self._worker = worker
+        self._notices = notices
+        self._owner = owner
+        self._seen: dict[Lease, Sighting] = {}
+
+    async def recover(self) -> None:
+        """Requeue at once what other owners hold; for the start of a process.
+
+        One process owns the database file at a time, by a lock, so the former owner is dead. Its
+        death was not the request's fault and counts as no attempt.
+        """
+        now = self._plane.clock.now()
+
+        def unit(session: Session) -> int:
+            others = [held for held in invocations.leased(session) if held.owner != self._owner]
+            for held in others:
+                invocations.requeue(session, held.lease, now, available_at=now, counted=False)
+            return len(others)
+
+        if number := await self._plane.db.write(unit):
+            log.info("requeued %d requests that a former process had begun", number)
+
+    async def release(self) -> None:
+        """Requeue what this process still holds; for its end, when nothing runs any more."""
+        now = self._plane.clock.now()
+
+        def unit(session: Session) -> None:
+            for held in invocations.leased(session, self._owner):
+                invocations.requeue(session, held.lease, now, available_at=now, counted=False)
+
+        await self._plane.db.write(unit)
+
+    async def tick(self) -> None:
+        """Beat first, so that a process that was stopped for long does not judge itself dead."""
+        await self._beat()
+        await self._reap()
+
+    async def _beat(self) -> None:
+        mine = [run.lease for run in self._worker.runs]
+        if not mine:
+            return
+        held = await self._plane.db.write(
+            lambda session: invocations.beat(session, self._owner, mine)
+        )
+        canceled = {one.lease for one in held if one.cancel_requested}
+        lost = set(mine) - {one.lease for one in held}
+        for run in self._worker.runs:
+            if run.lease in canceled:
+                run.interrupt(Interrupted.CANCELED)
+            elif run.lease in lost:
+                run.interrupt(Interrupted.LOST)  # its result could change nothing any more
+
+    async def _reap(self) -> None:
+        now = self._plane.clock.monotonic()
+        held = await self._plane.db.read(invocations.leased)
+        self._seen = observe(self._seen, held, now)
+        lease_s = self._plane.settings.work.lease_s
+        lost = [one for one in held if is_lost(self._seen[one.lease], now, lease_s)]
+        if lost:
+            wall = self._plane.clock.now()
+            finished = await self._plane.db.write(lambda session: _take_back(session, lost, wall))
+            self._notices.finished(finished)
+
+
+def _take_back(session: Session, lost: Iterable[Held], now: datetime) -> list[str]:
+    """Requeue, or end, each of these; returns the ids of those that are finished now."""
+    finished: list[str] = []
+    for held in lost:
+        outcome = after_lost_lease(
+            held.attempt, held.max_attempts, cancel_requested=held.cancel_requested
+        )
+        match outcome:
+            case End(state=state, failure=failure):
+                error = failure.model_dump() if failure else None
+                if invocations.end(session, held.lease, state, now, error):
+                    finished.append(held.lease.invocation_id)
+            case Again(counted=counted):
+                invocations.requeue(session, held.lease, now, available_at=now, counted=counted)
+            case _:
+                raise AssertionError(f"a lost lease cannot become {outcome}")
+    return finished

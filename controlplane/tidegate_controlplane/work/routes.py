@@ -1,0 +1,366 @@
+"""The routes of durable work. They translate; the services decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from litestar import Request, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
+from litestar.types import ASGIApp, ControllerRouterHandler
+from pydantic import BaseModel, Field
+
+from tidegate.protocol.openai import (
+    ChatCompletion,
+    ChatCompletionRequest,
+    Completion,
+    CompletionRequest,
+    EmbeddingRequest,
+    EmbeddingResponse,
+)
+from tidegate.protocol.work import (
+    MAX_BATCH_BYTES,
+    BatchList,
+    BatchObject,
+    BatchRequest,
+    FileDeleted,
+    FileList,
+    FileObject,
+    Invocation,
+    InvocationList,
+    InvocationState,
+)
+from tidegate_controlplane.access.principal import Principal
+from tidegate_controlplane.errors import TooLarge
+from tidegate_controlplane.settings import Settings
+from tidegate_controlplane.web.body import read_bytes, read_model
+from tidegate_controlplane.web.openapi import JSON, Header, Media, describe
+from tidegate_controlplane.web.prefer import SCHEMA as WAIT
+from tidegate_controlplane.web.prefer import wait_s
+from tidegate_controlplane.web.query import PageQuery, Query, read_query
+from tidegate_controlplane.web.relay import Head, Producer, Relay
+from tidegate_controlplane.work.batches import Batches
+from tidegate_controlplane.work.files import Files
+from tidegate_controlplane.work.invocations import MAX_WAIT_S, Invocations, Terms
+from tidegate_controlplane.work.upload import parts
+
+AnyRequest = Request[Any, Any, Any]
+ModelRequest = ChatCompletionRequest | CompletionRequest | EmbeddingRequest
+ModelAnswer = ChatCompletion | Completion | EmbeddingResponse
+
+BYTES = "application/octet-stream"
+FORM_OVERHEAD_BYTES = 64 * 1024
+"""What a form may add to the file that it carries."""
+
+UPLOAD = Media(
+    "multipart/form-data",
+    schema={
+        "type": "object",
+        "properties": {
+            "file": {"type": "string", "format": "binary", "description": "JSONL, at most 200 MB"},
+            "purpose": {"type": "string", "enum": ["batch"]},
+        },
+        "required": ["file", "purpose"],
+        "additionalProperties": False,
+    },
+)
+CONTENT = Media(BYTES, schema={"type": "string", "format": "binary"})
+
+
+class FilesQuery(PageQuery):
+    purpose: Annotated[str, Field(max_length=64)] | None = None
+
+
+class InvocationsQuery(PageQuery):
+    status: InvocationState | None = None
+    model: Annotated[str, Field(max_length=256)] | None = None
+
+
+class SubmitQuery(Query):
+    timeout_s: float | None = Field(
+        default=None, gt=0, le=3600, allow_inf_nan=False, description="run limit; 900 when absent"
+    )
+    expires_in_s: float = Field(
+        default=86_400,
+        gt=0,
+        le=604_800,
+        allow_inf_nan=False,
+        description="it expires when it has not begun by then",
+    )
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@post(
+    "/v1/files",
+    status_code=200,
+    opt=describe(
+        "Upload a file of requests",
+        body=UPLOAD,
+        answers={200: FileObject},
+        refuses=(503,),
+    ),
+)
+async def create_file(
+    request: AnyRequest, files: NamedDependency[Files], principal: NamedDependency[Principal]
+) -> Response[bytes]:
+    """The file goes to the object store as it comes in."""
+    _check_length(request.headers.get("content-length"))
+    form = parts(request.stream(), request.headers.get("content-type"))
+    return _json(await files.create(principal, form))
+
+
+@get("/v1/files", opt=describe("List files", query=FilesQuery, answers={200: FileList}))
+async def list_files(
+    request: AnyRequest, files: NamedDependency[Files], principal: NamedDependency[Principal]
+) -> Response[bytes]:
+    """Newest first."""
+    query = read_query(request, FilesQuery)
+    return _json(
+        await files.list(principal, after=query.after, limit=query.limit, purpose=query.purpose)
+    )
+
+
+@get("/v1/files/{file_id:str}", opt=describe("Describe a file", answers={200: FileObject}))
+async def get_file(
+    file_id: FromPath[str],
+    files: NamedDependency[Files],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """Its size, name and purpose."""
+    return _json(await files.get(principal, file_id))
+
+
+@delete(
+    "/v1/files/{file_id:str}",
+    status_code=200,
+    opt=describe("Delete a file", answers={200: FileDeleted}, refuses=(409, 503)),
+)
+async def delete_file(
+    file_id: FromPath[str],
+    files: NamedDependency[Files],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """Refused while an unfinished batch reads it."""
+    return _json(await files.delete(principal, file_id))
+
+
+@get(
+    "/v1/files/{file_id:str}/content",
+    opt=describe("Fetch the bytes of a file", answers={200: CONTENT}, refuses=(503,)),
+)
+async def get_file_content(
+    file_id: FromPath[str],
+    files: NamedDependency[Files],
+    principal: NamedDependency[Principal],
+) -> ASGIApp:
+    """Streamed from the object store."""
+    return Relay(_content(files, principal, file_id))
+
+
+async def _content(files: Files, principal: Principal, file_id: str) -> Producer:
+    file, pieces = await files.content(principal, file_id)
+    async with aclosing(pieces):
+        yield Head(200, BYTES, {"content-length": str(file.bytes)})
+        async for piece in pieces:
+            yield piece
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+@post(
+    "/v1/batches",
+    status_code=200,
+    opt=describe(
+        "Begin a batch over an uploaded file", body=BatchRequest, answers={200: BatchObject}
+    ),
+)
+async def create_batch(
+    request: AnyRequest,
+    batches: NamedDependency[Batches],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+) -> Response[bytes]:
+    """Its lines are read afterwards."""
+    wanted = await read_model(request, BatchRequest, settings.limits.sync_body_bytes)
+    return _json(await batches.create(principal, wanted))
+
+
+@get("/v1/batches", opt=describe("List batches", query=PageQuery, answers={200: BatchList}))
+async def list_batches(
+    request: AnyRequest, batches: NamedDependency[Batches], principal: NamedDependency[Principal]
+) -> Response[bytes]:
+    """Newest first."""
+    query = read_query(request, PageQuery)
+    return _json(await batches.list(principal, after=query.after, limit=query.limit))
+
+
+@get("/v1/batches/{batch_id:str}", opt=describe("Describe a batch", answers={200: BatchObject}))
+async def get_batch(
+    batch_id: FromPath[str],
+    batches: NamedDependency[Batches],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """Its state, and how many of its lines have ended."""
+    return _json(await batches.get(principal, batch_id))
+
+
+@post(
+    "/v1/batches/{batch_id:str}/cancel",
+    status_code=200,
+    opt=describe("Cancel a batch", answers={200: BatchObject}),
+)
+async def cancel_batch(
+    batch_id: FromPath[str],
+    batches: NamedDependency[Batches],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """A finished one stays as it is."""
+    return _json(await batches.cancel(principal, batch_id))
+
+
+# --- invocations ----------------------------------------------------------------------------------
+
+
+@post(
+    "/v1/invocations",
+    status_code=202,
+    opt=describe(
+        "Accept a request durably",
+        body=ModelRequest,
+        query=SubmitQuery,
+        answers={200: ModelAnswer, 202: Invocation},
+        refuses=(404, 409, 410, 422, 503),
+        headers={
+            "Idempotency-Key": "the same key and body are the same invocation for 24 hours",
+            "Prefer": Header(
+                "`wait=N`: answer with the result if it is there within N seconds", WAIT
+            ),
+        },
+    ),
+)
+async def create_invocation(
+    request: AnyRequest,
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+) -> Response[bytes]:
+    """The endpoint follows from the body's fields."""
+    query = read_query(request, SubmitQuery)
+    patience_s = wait_s(request.headers.get("prefer"), MAX_WAIT_S)
+    terms = Terms(request.headers.get("idempotency-key"), query.timeout_s, query.expires_in_s)
+    body = await read_bytes(request, settings.limits.invocation_body_bytes)
+    accepted, _ = await invocations.submit(principal, body, terms)
+    if patience_s is not None:
+        accepted = await invocations.wait(principal, accepted.id, patience_s)
+    headers = {"location": f"/v1/invocations/{accepted.id}"}
+    if patience_s is not None and accepted.status is InvocationState.SUCCEEDED:
+        result = await invocations.result(principal, accepted.id)
+        return Response(result, status_code=200, media_type=JSON, headers=headers)
+    return _json(accepted, 202, headers)
+
+
+@get(
+    "/v1/invocations",
+    opt=describe("List invocations", query=InvocationsQuery, answers={200: InvocationList}),
+)
+async def list_invocations(
+    request: AnyRequest,
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """Newest first, without the lines of batches."""
+    query = read_query(request, InvocationsQuery)
+    return _json(
+        await invocations.list(
+            principal,
+            after=query.after,
+            limit=query.limit,
+            status=query.status,
+            model=query.model,
+        )
+    )
+
+
+@get(
+    "/v1/invocations/{invocation_id:str}",
+    opt=describe("Describe an invocation", answers={200: Invocation}),
+)
+async def get_invocation(
+    invocation_id: FromPath[str],
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """Its state, without its result."""
+    return _json(await invocations.get(principal, invocation_id))
+
+
+@get(
+    "/v1/invocations/{invocation_id:str}/result",
+    opt=describe(
+        "Fetch the model's answer",
+        answers={200: ModelAnswer},
+        refuses=(400, 409, 410, 502, 503, 504),
+    ),
+)
+async def get_invocation_result(
+    invocation_id: FromPath[str],
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """409 before it is finished; the error when it did not succeed."""
+    return Response(await invocations.result(principal, invocation_id), media_type=JSON)
+
+
+@post(
+    "/v1/invocations/{invocation_id:str}/cancel",
+    status_code=200,
+    opt=describe("Cancel an invocation", answers={200: Invocation}),
+)
+async def cancel_invocation(
+    invocation_id: FromPath[str],
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """A finished one stays as it is."""
+    return _json(await invocations.cancel(principal, invocation_id))
+
+
+def _json(
+    content: BaseModel, status_code: int = 200, headers: Mapping[str, str] | None = None
+) -> Response[bytes]:
+    return Response(
+        content.model_dump_json().encode(),
+        status_code=status_code,
+        media_type=JSON,
+        headers=dict(headers or {}),
+    )
+
+
+def _check_length(declared: str | None) -> None:
+    """Refuse a file that is announced as too large before any of it is read."""
+    most = MAX_BATCH_BYTES + FORM_OVERHEAD_BYTES
+    if declared is not None and declared.isdecimal() and int(declared) > most:
+        raise TooLarge(f"the file is larger than {MAX_BATCH_BYTES} bytes; split it")
+
+
+HANDLERS: list[ControllerRouterHandler] = [
+    create_file,
+    list_files,
+    get_file,
+    delete_file,
+    get_file_content,
+    create_batch,
+    list_batches,
+    get_batch,
+    cancel_batch,
+    create_invocation,
+    list_invocations,
+    get_invocation,
+    get_invocation_result,
+    cancel_invocation,
+]

@@ -1,0 +1,72 @@
+"""Durable work as one part of the process: three services, and the loops behind them."""
+
+from __future__ import annotations
+
+from tidegate_controlplane.gateway.catalog import Catalog
+from tidegate_controlplane.store.ids import new_id
+from tidegate_controlplane.work.batch_runner import BatchRunner
+from tidegate_controlplane.work.batches import Batches
+from tidegate_controlplane.work.dispatch import Dispatcher
+from tidegate_controlplane.work.files import Files
+from tidegate_controlplane.work.invocations import Invocations
+from tidegate_controlplane.work.leases import LeaseKeeper
+from tidegate_controlplane.work.lines import GROUP_LINES
+from tidegate_controlplane.work.loop import Loop
+from tidegate_controlplane.work.notices import Notices
+from tidegate_controlplane.work.worker import Plane, Worker
+
+
+class Work:
+    """Construct it once the catalog is loaded; `start`, serve, `stop`."""
+
+    def __init__(self, plane: Plane, catalog: Catalog, group_lines: int = GROUP_LINES) -> None:
+        """`group_lines` of a batch's file become rows in one transaction."""
+        settings, owner, notices = plane.settings, new_id("wrk"), Notices()
+        worker = Worker(plane, notices)
+        self._plane = plane
+        self._notices = notices
+        self._worker = worker
+        self._leases = LeaseKeeper(plane, worker, notices, owner)
+        self._runner = BatchRunner(plane, catalog, worker, group_lines)
+        dispatcher = Dispatcher(plane, catalog, worker, notices, owner)
+        poll_s = settings.work.poll_s
+        self._dispatching = Loop("work dispatcher", dispatcher.tick, poll_s)
+        self._batching = Loop("batch runner", self._runner.tick, poll_s)
+        self._keeping = Loop("lease keeper", self._leases.tick, settings.work.heartbeat_s)
+
+        self.files = Files(plane.db, plane.objects, plane.clock)
+        self.batches = Batches(plane.db, plane.clock)
+        self.invocations = Invocations(
+            plane.db, plane.objects, catalog, plane.clock, settings, worker, notices
+        )
+        self.invocations.on_queued = self._dispatching.wake
+        self.batches.on_changed = self._batching.wake
+        self._runner.on_queued = self._dispatching.wake
+        self._runner.on_progress = self._batching.wake
+        worker.on_room = self._dispatching.wake
+
+    async def start(self) -> None:
+        """Take over what a former process left, and begin to work."""
+        await self._leases.recover()
+        for loop in (self._dispatching, self._batching, self._keeping):
+            loop.start()
+
+    async def stop(self) -> None:
+        """Claim nothing more, let what runs end within `shutdown_s`, hand back the rest.
+
+        The database must stay open until this returns.
+        """
+        self._notices.close()
+        await self._batching.stop()
+        await self._runner.stop()
+        await self._dispatching.stop()
+        await self._worker.drain(self._plane.settings.shutdown_s)
+        await self._keeping.stop()
+        await self._leases.release()
+
+    async def __aenter__(self) -> Work:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()

@@ -1,0 +1,30 @@
+"""The object store's errors, as answers to a caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tidegate_controlplane.errors import TooLarge, Unavailable
+from tidegate_controlplane.objects.base import ObjectStoreError, ObjectTooLarge, StoreFull
+
+
+@contextmanager
+def answering_for_storage() -> Iterator[None]:
+    """Raise TooLarge or Unavailable instead of what the object store raises."""
+    try:
+        yield
+    except ObjectTooLarge as error:
+        raise TooLarge(f"too large: {error}") from error
+    except StoreFull as error:
+        raise Unavailable(
+            "the platform's storage is full; nothing was stored",
+            code="storage_full",
+            retry_after_s=60.0,
+        ) from error
+    except ObjectStoreError as error:
+        raise Unavailable(
+            f"the platform's storage cannot be used: {error}",
+            code="storage_unavailable",
+            retry_after_s=5.0,
+        ) from error

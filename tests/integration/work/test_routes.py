@@ -1,0 +1,227 @@
+"""The routes of durable work, over HTTP, also as the unmodified `openai` client calls them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tidegate_controlplane.access.keys import KeyService
+from tidegate_controlplane.access.pepper import load_pepper
+from tidegate_controlplane.access.quota import Quotas
+from tidegate_controlplane.app import Services, build_app
+from tidegate_controlplane.store.tables import DEFAULT_PROJECT
+from tidegate_controlplane.work.routes import HANDLERS
+
+
+@pytest.fixture
+async def http(house):
+    """A client of the application, with a key; the work behind it runs."""
+    keys = KeyService(house.db, load_pepper(house.settings.pepper_path), house.clock)
+    key = await keys.ensure_first()
+    missing: Any = None
+    async with house.working() as work:
+        services = Services(
+            settings=house.settings,
+            clock=house.clock,
+            database=house.db,
+            endpoints=house.endpoints,
+            catalog=house.catalog,
+            keys=keys,
+            quotas=Quotas(house.clock),
+            usage=missing,
+            forwarder=missing,
+            deployments=missing,
+            files=work.files,
+            batches=work.batches,
+            invocations=work.invocations,
+            ready=asyncio.Event(),
+        )
+        transport = httpx.ASGITransport(app=build_app(services, HANDLERS))
+        async with httpx.AsyncClient(
+            transport=transport,
+            base_url="http://platform",
+            headers={"authorization": f"Bearer {key}"},
+        ) as client:
+            yield client
+
+
+@pytest.fixture
+async def sdk(http):
+    return openai.AsyncOpenAI(
+        api_key=http.headers["authorization"].removeprefix("Bearer "),
+        base_url="http://platform/v1",
+        http_client=http,
+        max_retries=0,
+    )
+
+
+@pytest.fixture
+async def deployed(house):
+    return await house.deploy(project=DEFAULT_PROJECT)
+
+
+@pytest.fixture
+async def asleep(house):
+    return await house.deploy(project=DEFAULT_PROJECT, capacity=0)
+
+
+async def final(http, url):
+    while (found := (await http.get(url)).json())["status"] not in (
+        "succeeded",
+        "failed",
+        "dead",
+        "canceled",
+    ):
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def test_an_invocation_is_accepted_with_its_place_and_gives_its_result(http, kit, deployed):
+    accepted = await http.post("/v1/invocations", content=kit.chat_bytes("hi"))
+    assert accepted.status_code == 202
+    assert accepted.headers["location"] == f"/v1/invocations/{accepted.json()['id']}"
+    found = await final(http, accepted.headers["location"])
+    assert (found["status"], found["model"], found["endpoint"]) == (
+        "succeeded",
+        "m",
+        "/v1/chat/completions",
+    )
+    result = await http.get(accepted.headers["location"] + "/result")
+    assert (result.status_code, result.json()["text"]) == (200, "echo hi")
+    assert result.headers["content-type"] == "application/json"
+
+
+async def test_prefer_wait_answers_with_the_result_when_it_comes_in_time(http, kit, deployed):
+    answer = await http.post(
+        "/v1/invocations", content=kit.chat_bytes("hi"), headers={"prefer": "wait=20"}
+    )
+    assert (answer.status_code, answer.json()["text"]) == (200, "echo hi")
+
+
+async def test_prefer_wait_answers_202_when_patience_ends_first(http, kit, asleep):
+    answer = await http.post(
+        "/v1/invocations", content=kit.chat_bytes("hi"), headers={"prefer": "wait=1"}
+    )
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+
+
+async def test_the_idempotency_key_is_a_header(http, kit, asleep):
+    headers = {"idempotency-key": "k"}
+    first = await http.post("/v1/invocations", content=kit.chat_bytes("hi"), headers=headers)
+    again = await http.post("/v1/invocations", content=kit.chat_bytes("hi"), headers=headers)
+    other = await http.post("/v1/invocations", content=kit.chat_bytes("ho"), headers=headers)
+    assert first.json() == again.json()
+    assert (again.status_code, other.status_code) == (202, 422)
+    assert other.json()["error"]["code"] == "idempotency_key_reused"
+
+
+@pytest.mark.parametrize(
+    "query", ["timeout_s=0", "timeout_s=3601", "timeout_s=nan", "expires_in_s=-1", "priority=1"]
+)
+async def test_terms_out_of_bounds_are_refused_by_name(http, kit, deployed, query):
+    answer = await http.post(f"/v1/invocations?{query}", content=kit.chat_bytes("hi"))
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == query.split("=")[0]
+
+
+async def test_a_result_that_is_not_there_yet_says_when_to_ask_again(http, kit, asleep):
+    accepted = await http.post("/v1/invocations", content=kit.chat_bytes("hi"))
+    answer = await http.get(accepted.headers["location"] + "/result")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "not_finished")
+    assert int(answer.headers["retry-after"]) >= 1
+    canceled = await http.post(accepted.headers["location"] + "/cancel")
+    assert (canceled.status_code, canceled.json()["status"]) == (200, "canceled")
+
+
+async def test_a_body_that_is_too_large_is_refused(http, house, deployed):
+    most = house.settings.limits.invocation_body_bytes
+    answer = await http.post("/v1/invocations", content=b" " * (most + 1))
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("form", "param"),
+    [
+        ({"data": {"purpose": "batch"}, "files": {"other": b"x"}}, "other"),
+        ({"files": {"purpose": (None, "batch")}}, "file"),
+        ({"files": {"file": b"{}"}}, "purpose"),
+        ({"files": {"file": b"{}"}, "data": {"purpose": "assistants"}}, "purpose"),
+        ({"json": {"purpose": "batch"}}, None),
+    ],
+)
+async def test_an_upload_that_is_wrong_names_what_is_missing(http, form, param):
+    answer = await http.post("/v1/files", **form)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+async def test_an_upload_that_is_announced_as_too_large_is_refused_at_once(http):
+    headers = {"content-length": str(300 * 1024 * 1024), "content-type": "multipart/form-data"}
+    assert (await http.post("/v1/files", headers=headers)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/files/file_x",
+        "/v1/files/file_x/content",
+        "/v1/batches/batch_x",
+        "/v1/invocations/inv_x",
+        "/v1/invocations/inv_x/result",
+    ],
+)
+async def test_what_does_not_exist_is_not_found(http, path):
+    answer = await http.get(path)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
+
+
+async def test_the_openai_client_runs_a_batch(sdk, house, kit, deployed):
+    lines = b"".join(
+        b'{"custom_id":"%d","method":"POST","url":"/v1/chat/completions","body":%b}\n'
+        % (number, kit.chat_bytes(str(number)))
+        for number in range(3)
+    )
+    file = await sdk.files.create(file=("in.jsonl", lines + b"junk\n"), purpose="batch")
+    assert (file.bytes, file.filename, file.purpose) == (len(lines) + 5, "in.jsonl", "batch")
+    batch = await sdk.batches.create(
+        input_file_id=file.id,
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        metadata={"for": "a test"},
+    )
+    while batch.status not in ("completed", "failed"):
+        await asyncio.sleep(0.02)
+        batch = await sdk.batches.retrieve(batch.id)
+    assert (batch.status, batch.metadata) == ("completed", {"for": "a test"})
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (3, 1)
+    assert b"".join([(await sdk.files.content(batch.output_file_id)).content]).count(b"\n") == 3
+    assert b"invalid_json" in (await sdk.files.content(batch.error_file_id)).content
+    assert (await sdk.files.content(file.id)).content == lines + b"junk\n"
+    assert [one.id async for one in sdk.batches.list(limit=1)] == [batch.id]
+    names = {one.id async for one in sdk.files.list(limit=1)}
+    assert names == {file.id, batch.output_file_id, batch.error_file_id}
+    assert (await sdk.files.delete(file.id)).deleted
+
+
+async def test_the_openai_client_raises_its_own_errors(sdk, http, kit, asleep):
+    with pytest.raises(openai.NotFoundError):
+        await sdk.files.retrieve("file_absent")
+    with pytest.raises(openai.BadRequestError) as refused:
+        await sdk.batches.create(
+            input_file_id="file_absent",
+            endpoint="/v1/chat/completions",
+            completion_window="24h",
+        )
+    assert refused.value.param == "input_file_id"
+    line = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":%b}'
+    file = await sdk.files.create(file=("in.jsonl", line % kit.chat_bytes("hi")), purpose="batch")
+    batch = await sdk.batches.create(
+        input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+    )
+    with pytest.raises(openai.ConflictError):
+        await sdk.files.delete(file.id)
+    assert (await sdk.batches.cancel(batch.id)).status == "cancelling"

@@ -1,0 +1,60 @@
+"""What a batch needs next, for every state and every kind of lines."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from tidegate.protocol.work import BatchStatus, InvocationState
+from tidegate_controlplane.domain.states import BATCH
+from tidegate_controlplane.work.batch_steps import Step, next_step
+
+B, I = BatchStatus, InvocationState  # noqa: E741
+
+LINES = {
+    "none": {},
+    "queued": {I.QUEUED: 1, I.SUCCEEDED: 1},
+    "running": {I.RUNNING: 1, I.FAILED: 1},
+    "ended": {I.SUCCEEDED: 1, I.FAILED: 1, I.DEAD: 1},
+    "cut off": {I.SUCCEEDED: 1, I.CANCELED: 1},
+}
+OPEN = ("queued", "running")
+
+
+def expected(status, lines, overdue):
+    if status.is_final:
+        return Step.NOTHING
+    if status is B.VALIDATING:
+        return Step.VALIDATE
+    if status is B.FINALIZING:
+        return Step.COMPLETE
+    if status is B.CANCELLING:
+        return Step.END_LINES if lines in OPEN else Step.CANCEL
+    if lines in OPEN:
+        return Step.END_LINES if overdue else Step.WAIT
+    return Step.EXPIRE if lines == "cut off" else Step.FINALIZE
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "overdue"), list(product(BatchStatus, LINES, [False, True]))
+)
+def test_each_state_has_its_step(status, lines, overdue):
+    assert next_step(status, LINES[lines], overdue=overdue) is expected(status, lines, overdue)
+
+
+LEADS_TO = {
+    Step.VALIDATE: {B.IN_PROGRESS, B.FAILED},
+    Step.FINALIZE: {B.FINALIZING},
+    Step.COMPLETE: {B.COMPLETED},
+    Step.EXPIRE: {B.EXPIRED},
+    Step.CANCEL: {B.CANCELLED},
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "overdue"), list(product(BatchStatus, LINES, [False, True]))
+)
+def test_a_step_only_leads_where_the_table_of_states_allows(status, lines, overdue):
+    step = next_step(status, LINES[lines], overdue=overdue)
+    assert LEADS_TO.get(step, set()) <= BATCH[status]
