@@ -22,9 +22,14 @@ EXIT_DATA_TAKEN = 5
 def owned(lock_path: Path) -> Iterator[None]:
     """Own the data directory until the end of the block; the kernel lets go when we die.
 
-    Raises StartError when another process owns it.
+    Raises StartError when another process owns it, or it cannot be written.
     """
-    descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(
+            f"cannot write in {lock_path.parent}: {error.strerror}; use another --data directory"
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,9 +85,13 @@ def read_connection(path: Path) -> dict[str, Any]:
 def write_private(path: Path, content: dict[str, Any]) -> None:
     """Replace a JSON file atomically; only its owner can read it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

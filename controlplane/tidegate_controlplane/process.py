@@ -46,6 +46,7 @@ from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 from tidegate_controlplane.work import routes as work_routes
 from tidegate_controlplane.work.service import Work
+from tidegate_controlplane.work.worker import Plane
 
 logger = logging.getLogger("tidegate")
 HANDLERS = [
@@ -98,18 +99,16 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         await reconciler.recover()
         await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
         forwarder = Forwarder(endpoints, client, clock)
-        work = Work(
-            settings=settings,
-            database=database,
+        plane = Plane(
+            db=database,
             objects=objects,
-            catalog=catalog,
             endpoints=endpoints,
             forwarder=forwarder,
             usage=usage,
             clock=clock,
+            settings=settings,
         )
-        await work.start()
-        stack.push_async_callback(work.stop)
+        work = await stack.enter_async_context(Work(plane, catalog))
         ready = asyncio.Event()
         stack.callback(ready.clear)
         yield Services(

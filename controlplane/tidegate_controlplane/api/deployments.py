@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from litestar import Request, Response, delete, get, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 from pydantic import Field
 
@@ -22,10 +24,11 @@ from tidegate.spec import Mode
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.api.answer import answer
 from tidegate_controlplane.api.declaration import BODY, DECLARATION_BYTES, read_declaration
-from tidegate_controlplane.deployments.service import Deployments, etag
+from tidegate_controlplane.deployments.rules import etag
+from tidegate_controlplane.deployments.service import Deployments
 from tidegate_controlplane.errors import BadRequest
 from tidegate_controlplane.web.body import read_model
-from tidegate_controlplane.web.openapi import describe
+from tidegate_controlplane.web.openapi import Header, describe
 from tidegate_controlplane.web.query import PageQuery, Query, read_query
 
 AnyRequest = Request[Any, Any, Any]
@@ -63,7 +66,9 @@ class LogsQuery(Query):
     ),
 )
 async def create_plan(
-    request: AnyRequest, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     spec = await read_declaration(request)
     return answer(await deployments.plan(principal.project_id, spec))
@@ -76,11 +81,19 @@ async def create_plan(
         body=BODY,
         answers={200: DeploymentView, 201: DeploymentView},
         refuses=(409, 412),
-        headers={**IF_MATCH, "If-None-Match": "`*`: refused with 412 when the name is taken"},
+        headers={
+            **IF_MATCH,
+            "If-None-Match": Header(
+                "refused with 412 when the name is taken", {"type": "string", "enum": ["*"]}
+            ),
+        },
     ),
 )
 async def put_deployment(
-    request: AnyRequest, name: str, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     only_new = _only_new(request)
     spec = await read_declaration(request, name)
@@ -102,10 +115,12 @@ async def put_deployment(
     ),
 )
 async def list_deployments(
-    request: AnyRequest, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     query = read_query(request, DeploymentsQuery)
-    page = await deployments.page(
+    page = await deployments.read.page(
         principal.project_id, query.after, query.limit, query.mode, _label(query.label)
     )
     return answer(page)
@@ -116,9 +131,11 @@ async def list_deployments(
     opt=describe("Read a deployment", answers={200: DeploymentView}),
 )
 async def get_deployment(
-    name: str, principal: Principal, deployments: Deployments
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
-    view = await deployments.get(principal.project_id, name)
+    view = await deployments.read.get(principal.project_id, name)
     return answer(view, headers={"ETag": etag(view)})
 
 
@@ -133,7 +150,10 @@ async def get_deployment(
     ),
 )
 async def delete_deployment(
-    request: AnyRequest, name: str, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     view = await deployments.delete(
         principal.project_id, name, if_match=request.headers.get("if-match")
@@ -152,7 +172,10 @@ async def delete_deployment(
     ),
 )
 async def scale_deployment(
-    request: AnyRequest, name: str, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     wanted = await read_model(request, ScaleRequest, DECLARATION_BYTES)
     view = await deployments.scale(principal.project_id, name, wanted)
@@ -169,7 +192,9 @@ async def scale_deployment(
     ),
 )
 async def wake_deployment(
-    name: str, principal: Principal, deployments: Deployments
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     return answer(await deployments.wake(principal.project_id, name), 202)
 
@@ -181,10 +206,15 @@ async def wake_deployment(
     ),
 )
 async def list_revisions(
-    request: AnyRequest, name: str, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     query = read_query(request, PageQuery)
-    return answer(await deployments.revisions(principal.project_id, name, query.after, query.limit))
+    return answer(
+        await deployments.read.revisions(principal.project_id, name, query.after, query.limit)
+    )
 
 
 @get(
@@ -192,10 +222,15 @@ async def list_revisions(
     opt=describe("The replicas, oldest first", query=PageQuery, answers={200: Page[ReplicaView]}),
 )
 async def list_replicas(
-    request: AnyRequest, name: str, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     query = read_query(request, PageQuery)
-    return answer(await deployments.replicas(principal.project_id, name, query.after, query.limit))
+    return answer(
+        await deployments.read.replicas(principal.project_id, name, query.after, query.limit)
+    )
 
 
 @get(
@@ -203,10 +238,13 @@ async def list_replicas(
     opt=describe("What happened, oldest first", query=EventsQuery, answers={200: Page[EventView]}),
 )
 async def list_events(
-    request: AnyRequest, name: str, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     query = read_query(request, EventsQuery)
-    page = await deployments.events(
+    page = await deployments.read.events(
         principal.project_id, name, query.after, query.limit, query.wait_s
     )
     return answer(page)
@@ -219,10 +257,15 @@ async def list_events(
     ),
 )
 async def read_logs(
-    request: AnyRequest, name: str, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     query = read_query(request, LogsQuery)
-    return answer(await deployments.logs(principal.project_id, name, query.cursor, query.limit))
+    return answer(
+        await deployments.read.logs(principal.project_id, name, query.cursor, query.limit)
+    )
 
 
 def _only_new(request: AnyRequest) -> bool:

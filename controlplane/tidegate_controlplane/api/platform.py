@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Request, Response, delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 
 from tidegate.protocol.resources import (
@@ -44,10 +46,12 @@ async def get_version() -> Response[bytes]:
     ),
 )
 async def list_models(
-    request: AnyRequest, principal: Principal, deployments: Deployments
+    request: AnyRequest,
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     query = read_query(request, PageQuery)
-    return answer(await deployments.models(principal.project_id, query.after, query.limit))
+    return answer(await deployments.read.models(principal.project_id, query.after, query.limit))
 
 
 @get(
@@ -55,9 +59,11 @@ async def list_models(
     opt=describe("A model and its versions", answers={200: ModelView}),
 )
 async def get_model(
-    model_id: str, principal: Principal, deployments: Deployments
+    model_id: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
-    return answer(await deployments.model(principal.project_id, model_id))
+    return answer(await deployments.read.model(principal.project_id, model_id))
 
 
 @post(
@@ -70,7 +76,7 @@ async def get_model(
     ),
 )
 async def create_key(
-    request: AnyRequest, principal: Principal, keys: KeyService
+    request: AnyRequest, principal: NamedDependency[Principal], keys: NamedDependency[KeyService]
 ) -> Response[bytes]:
     wanted = await read_model(request, ApiKeyRequest, DECLARATION_BYTES)
     return answer(await keys.create(principal.project_id, wanted), 201)
@@ -80,7 +86,9 @@ async def create_key(
     "/api/v1/api-keys",
     opt=describe("List the API keys", query=PageQuery, answers={200: Page[ApiKeyView]}),
 )
-async def list_keys(request: AnyRequest, principal: Principal, keys: KeyService) -> Response[bytes]:
+async def list_keys(
+    request: AnyRequest, principal: NamedDependency[Principal], keys: NamedDependency[KeyService]
+) -> Response[bytes]:
     query = read_query(request, PageQuery)
     return answer(await keys.list(principal.project_id, query.after, query.limit))
 
@@ -90,7 +98,9 @@ async def list_keys(request: AnyRequest, principal: Principal, keys: KeyService)
     status_code=200,
     opt=describe("Revoke an API key", answers={200: ApiKeyView}, refuses=(409,)),
 )
-async def revoke_key(key_id: str, principal: Principal, keys: KeyService) -> Response[bytes]:
+async def revoke_key(
+    key_id: FromPath[str], principal: NamedDependency[Principal], keys: NamedDependency[KeyService]
+) -> Response[bytes]:
     return answer(await keys.revoke(principal.project_id, key_id))
 
 
@@ -101,7 +111,7 @@ async def revoke_key(key_id: str, principal: Principal, keys: KeyService) -> Res
     ),
 )
 async def list_usage(
-    request: AnyRequest, principal: Principal, usage: UsageBook
+    request: AnyRequest, principal: NamedDependency[Principal], usage: NamedDependency[UsageBook]
 ) -> Response[bytes]:
     query = read_query(request, PageQuery)
     return answer(await usage.summary(principal.project_id, query.after, query.limit))

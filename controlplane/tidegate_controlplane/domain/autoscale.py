@@ -62,7 +62,8 @@ class Decision:
 
     @property
     def sentence(self) -> str:
-        return f"{self.desired} replicas: {_WHY[self.term].format(s=self.signals)}"
+        noun = "replica" if self.desired == 1 else "replicas"
+        return f"{self.desired} {noun}: {_WHY[self.term].format(s=self.signals)}"
 
 
 _WHY = {
@@ -81,14 +82,14 @@ def decide(bounds: Bounds, signals: Signals) -> Decision:
     Never below one while anything is in flight, held or queued; never zero before the idle timeout.
     """
     called_for = math.ceil(signals.work / bounds.target_in_flight)
+    in_grace = signals.idle_s is not None and signals.idle_s < bounds.idle_timeout_s
     wanted, term = called_for, Term.WORK
     if signals.recent_peak > wanted and signals.replicas > wanted:
         wanted, term = min(signals.recent_peak, signals.replicas), Term.RECENT_PEAK
-    if signals.work == 0:
-        if signals.idle_s is not None and signals.idle_s < bounds.idle_timeout_s:
-            wanted, term = max(1, wanted), Term.IDLE_GRACE
-        else:
-            wanted, term = 0, Term.IDLE
+    if signals.work == 0 and not in_grace:
+        wanted, term = 0, Term.IDLE
+    elif wanted == 0:
+        wanted, term = 1, Term.IDLE_GRACE
     if wanted > bounds.max_replicas:
         wanted, term = bounds.max_replicas, Term.MAXIMUM
     if wanted < bounds.min_replicas:

@@ -65,11 +65,7 @@ def resolve(
         min_replicas=low,
         max_replicas=high,
         target_in_flight=spec.scaling.target_in_flight or spec.runtime.max_sequences,
-        idle_timeout_s=(
-            IDLE_TIMEOUT_S[spec.mode]
-            if spec.scaling.idle_timeout_s is None
-            else spec.scaling.idle_timeout_s
-        ),
+        idle_timeout_s=_idle_timeout_s(spec),
         drain_timeout_s=spec.rollout.drain_timeout_s,
         cold_start_s=cold_start_s,
     )
@@ -89,6 +85,11 @@ def warnings(plan: ResolvedPlan, capabilities: Capabilities) -> list[str]:
         found.append(
             f"hardware.cpu: {plan.max_replicas} replicas will share all {capabilities.cores} "
             "cores; set it to give each its own"
+        )
+    if plan.threads is not None and plan.threads > capabilities.cores:
+        found.append(
+            f"hardware.cpu: {plan.threads} threads will take turns on this machine's "
+            f"{capabilities.cores} cores; lower it"
         )
     return found
 
@@ -120,6 +121,11 @@ def kv_bytes_per_token(facts: ModelFacts, precision: Precision) -> int:
     """Keys and values of one token over every layer."""
     element = KV_ELEMENT_BYTES * (2 if precision is Precision.FP32 else 1)
     return 2 * facts.layers * facts.kv_heads * facts.head_dim * element
+
+
+def _idle_timeout_s(spec: DeploymentSpec) -> float:
+    asked = spec.scaling.idle_timeout_s
+    return IDLE_TIMEOUT_S[spec.mode] if asked is None else asked
 
 
 def _precision(spec: DeploymentSpec) -> Precision:

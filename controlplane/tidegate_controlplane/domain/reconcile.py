@@ -6,6 +6,7 @@ instruction the next step sees what is true and goes on from there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -74,6 +75,7 @@ class Step:
     reason: str
     message: str
     failures: int
+    """Failures in a row, the newest of them not forgiven."""
     hopeless: str | None
     """Why no replica will come soon, for those who wait; None while there is hope."""
     retry_in_s: float | None
@@ -84,50 +86,83 @@ def step(deployment: DeploymentFact, replicas: Sequence[ReplicaFact], backoff: B
     """The next step; `replicas` in order of creation, final ones included."""
     if deployment.deleting:
         return _deleting(deployment, replicas)
-    wanted = [r for r in replicas if r.revision_id == deployment.revision_id]
-    live = [r for r in wanted if r.phase in LIVE]
-    former = [r for r in replicas if r.revision_id != deployment.revision_id and r.phase in LIVE]
-    failures, last = consecutive_failures(wanted)
+    group = _grouped(deployment, replicas)
+    failures, last = consecutive_failures(group.wanted)
     retry_in_s = _retry_in(failures, last, backoff)
-    serving = _serving(deployment, live, former)
-    create = deployment.desired - len(live)
-    if retry_in_s is not None or (last and last.refused):
-        create = 0
-    if deployment.recreate and former:
-        create = 0
-    drain = [r.id for r in _surplus(live, deployment.desired)]
-    if former and (serving == deployment.revision_id or deployment.recreate):
-        drain += [r.id for r in former]
-    phase, reason, message = _phase(deployment, serving, live, former, failures, last)
+    serving = _serving(deployment, group)
+    held_back = retry_in_s is not None or (last is not None and last.refused)
+    blocked = held_back or (deployment.recreate and group.former_remains)
+    drain = [r.id for r in _surplus(group.live, deployment.desired)]
+    if serving == deployment.revision_id or deployment.recreate:
+        drain += [r.id for r in group.former]
+    phase, reason, message = _phase(deployment, serving, group, last)
     return Step(
-        create=max(0, create),
+        create=0 if blocked else max(0, deployment.desired - len(group.live)),
         drain=tuple(drain),
         serving_revision_id=serving,
         phase=phase,
         reason=reason,
         message=message,
         failures=failures,
-        hopeless=_hopeless(live, former, failures, last),
+        hopeless=_hopeless(group, failures, last, retry_in_s),
         retry_in_s=retry_in_s,
     )
 
 
+@dataclass(frozen=True)
+class _Grouped:
+    """The replicas of one deployment, by what a step asks about them."""
+
+    wanted: Sequence[ReplicaFact]
+    """Of the wanted revision, final ones included."""
+    live: Sequence[ReplicaFact]
+    """Of the wanted revision."""
+    former: Sequence[ReplicaFact]
+    """Live, of other revisions."""
+    former_remains: bool
+    """Whether a process of another revision still runs, draining ones included."""
+
+    @property
+    def ready(self) -> int:
+        return sum(r.phase is P.READY for r in self.live)
+
+    @property
+    def answering(self) -> bool:
+        """Whether any replica can take a request now."""
+        return any(r.phase is P.READY for r in (*self.live, *self.former))
+
+
+def _grouped(deployment: DeploymentFact, replicas: Sequence[ReplicaFact]) -> _Grouped:
+    wanted = [r for r in replicas if r.revision_id == deployment.revision_id]
+    others = [r for r in replicas if r.revision_id != deployment.revision_id]
+    former = [r for r in others if r.phase in LIVE]
+    return _Grouped(
+        wanted=wanted,
+        live=[r for r in wanted if r.phase in LIVE],
+        former=former,
+        former_remains=bool(former) or any(r.phase is P.DRAINING for r in others),
+    )
+
+
 def consecutive_failures(wanted: Sequence[ReplicaFact]) -> tuple[int, ReplicaFact | None]:
-    """Failures in a row of one revision, newest first, and the newest of them.
+    """Failures in a row of one revision, newest replica first, and the latest of them to happen.
 
     A replica that is ready now, ended well, or was ready for `STABLE_S` ends the row.
     """
-    failures, newest = 0, None
+    row: list[ReplicaFact] = []
     for replica in reversed(wanted):
         if replica.phase in STARTING:
             continue
         if replica.phase is not P.FAILED or replica.forgiven:
             break
-        failures += 1
-        newest = newest or replica
+        row.append(replica)
         if replica.ready_for_s >= STABLE_S:
             break
-    return failures, newest
+    return len(row), min(row, key=_failed_ago_s, default=None)
+
+
+def _failed_ago_s(replica: ReplicaFact) -> float:
+    return math.inf if replica.failed_ago_s is None else replica.failed_ago_s
 
 
 def _deleting(deployment: DeploymentFact, replicas: Sequence[ReplicaFact]) -> Step:
@@ -154,14 +189,10 @@ def _retry_in(failures: int, last: ReplicaFact | None, backoff: Backoff) -> floa
     return remaining if remaining > 0 else None
 
 
-def _serving(
-    deployment: DeploymentFact, live: Sequence[ReplicaFact], former: Sequence[ReplicaFact]
-) -> str | None:
+def _serving(deployment: DeploymentFact, group: _Grouped) -> str | None:
     """The wanted revision once it can carry the traffic, or at once when there is none to carry."""
-    ready = sum(r.phase is P.READY for r in live)
-    if ready >= max(1, deployment.desired) or not former:
-        return deployment.revision_id
-    return deployment.serving_revision_id
+    can_carry = group.ready >= deployment.desired or not group.former
+    return deployment.revision_id if can_carry else deployment.serving_revision_id
 
 
 def _surplus(live: Sequence[ReplicaFact], desired: int) -> list[ReplicaFact]:
@@ -174,29 +205,40 @@ def _surplus(live: Sequence[ReplicaFact], desired: int) -> list[ReplicaFact]:
 def _phase(
     deployment: DeploymentFact,
     serving: str | None,
-    live: Sequence[ReplicaFact],
-    former: Sequence[ReplicaFact],
-    failures: int,
+    group: _Grouped,
     last: ReplicaFact | None,
 ) -> tuple[DeploymentPhase, str, str]:
-    ready = sum(r.phase is P.READY for r in live)
-    answering = ready + sum(r.phase is P.READY for r in former)
-    cause = f"{last.reason}: {last.message}" if last else ""
+    """The phase, a CamelCase reason and a sentence."""
     if last and last.refused:
-        phase = D.DEGRADED if answering else D.FAILED
+        phase = D.DEGRADED if group.answering else D.FAILED
         return phase, last.reason or "Refused", last.message or "the replica refused to start"
     if serving != deployment.revision_id:
-        if failures:
-            return D.DEGRADED, "RolloutFailing", f"the new revision does not start: {cause}"
-        return D.UPDATING, "RollingOut", "the new revision is starting; the former one serves"
-    if ready and ready >= deployment.desired:
-        return D.READY, "Ready", _ready_sentence(ready)
-    if failures:
-        return D.DEGRADED, last.reason if last and last.reason else "Failing", cause
-    if ready:
-        return D.READY, "ScalingUp", f"{_ready_sentence(ready)}, {deployment.desired} wanted"
+        return _rolling_out(deployment, last)
+    if group.ready and group.ready >= deployment.desired:
+        return D.READY, "Ready", _ready_sentence(group.ready)
+    if last:
+        return D.DEGRADED, last.reason or "Failing", _cause(last)
+    if group.ready:
+        message = f"{_ready_sentence(group.ready)}, {deployment.desired} wanted"
+        return D.READY, "ScalingUp", message
     if deployment.desired == 0:
         return D.IDLE, "Idle", "no replicas, and a request wakes it"
+    if deployment.recreate and group.former_remains:
+        return D.UPDATING, "Recreating", "the former revision drains before the new one starts"
+    return _starting(deployment)
+
+
+def _rolling_out(
+    deployment: DeploymentFact, last: ReplicaFact | None
+) -> tuple[DeploymentPhase, str, str]:
+    if last:
+        return D.DEGRADED, "RolloutFailing", f"the new revision does not start: {_cause(last)}"
+    if deployment.recreate:
+        return D.UPDATING, "Recreating", "the former revision drains before the new one starts"
+    return D.UPDATING, "RollingOut", "the new revision is starting; the former one serves"
+
+
+def _starting(deployment: DeploymentFact) -> tuple[DeploymentPhase, str, str]:
     if deployment.phase in (D.PENDING, D.PLANNING, D.PROVISIONING):
         return D.PROVISIONING, "Starting", "the first replica is starting"
     if deployment.phase is D.FAILED:
@@ -208,16 +250,21 @@ def _ready_sentence(ready: int) -> str:
     return f"{ready} replica{'s' if ready != 1 else ''} ready"
 
 
+def _cause(failed: ReplicaFact) -> str:
+    return f"{failed.reason}: {failed.message}"
+
+
 def _hopeless(
-    live: Sequence[ReplicaFact],
-    former: Sequence[ReplicaFact],
-    failures: int,
-    last: ReplicaFact | None,
+    group: _Grouped, failures: int, last: ReplicaFact | None, retry_in_s: float | None
 ) -> str | None:
-    if last is None or any(r.phase is P.READY for r in (*live, *former)):
+    """Crashes leave hope as soon as another start is due: a request that comes then is held.
+
+    Otherwise a deployment at zero, whose requests are all refused, would never be tried again.
+    """
+    if last is None or group.answering:
         return None
     if last.refused:
         return f"it cannot start: {last.message}"
-    if failures >= HOPELESS_FAILURES:
-        return f"its replicas failed {failures} times in a row: {last.reason}: {last.message}"
+    if failures >= HOPELESS_FAILURES and retry_in_s is not None:
+        return f"its replicas failed {failures} times in a row: {_cause(last)}"
     return None

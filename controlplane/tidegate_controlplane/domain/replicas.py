@@ -42,14 +42,12 @@ Observation = Missing | Running | Exited
 
 @dataclass(frozen=True)
 class Change:
-    """A replica's next phase and why."""
+    """A replica's next phase and why. A process whose row is final is ended by the reconciler."""
 
     phase: ReplicaPhase
     reason: str | None = None
     message: str | None = None
     refused: bool = False
-    kill: bool = False
-    """The process must be ended: it lives, and its row says it should not."""
 
 
 def next_phase(phase: ReplicaPhase, seen: Observation) -> Change | None:
@@ -80,18 +78,20 @@ def _after_exit(phase: ReplicaPhase, seen: Exited) -> Change:
 
 
 def _while_running(phase: ReplicaPhase, seen: Running) -> Change | None:
-    if phase is P.DRAINING:
-        return None
-    if seen.overdue and seen.phase is not P.READY:
-        return Change(P.FAILED, "StartTimeout", "it did not become ready in time", kill=True)
-    if phase is P.READY and not seen.healthy:
-        return Change(P.FAILED, "Unhealthy", "it stopped answering health checks", kill=True)
-    if seen.phase is phase or (phase is P.REQUESTED and seen.phase is P.STARTING):
-        return Change(P.STARTING) if phase is P.REQUESTED else None
     if phase is P.REQUESTED:
         return Change(P.STARTING)
+    if phase is P.DRAINING:
+        return None
+    if seen.phase is P.DRAINING:
+        return Change(P.DRAINING, "Draining", "it was asked to end by someone else")
+    if phase is P.READY:
+        return (
+            None if seen.healthy else Change(P.FAILED, "Unhealthy", "it failed its health checks")
+        )
     if seen.phase is P.READY and seen.healthy:
         return Change(P.READY)
+    if seen.overdue:
+        return Change(P.FAILED, "StartTimeout", "it did not become ready in time")
     if phase is P.STARTING and seen.phase is P.LOADING:
         return Change(P.LOADING)
     return None

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from tidegate_controlplane.models.source import SourceError
 
+TIMEOUT_S = 15.0
 FAULTS = (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError, ValueError)
 
 
@@ -20,7 +21,9 @@ class HubFiles:
     def __init__(self, repo: str, revision: str | None) -> None:
         self._repo = repo
         try:
-            self._info: Any = HfApi().model_info(repo, revision=revision, files_metadata=True)
+            self._info: Any = HfApi().model_info(
+                repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S
+            )
         except FAULTS as error:
             wanted = f" at {revision!r}" if revision else ""
             raise SourceError(

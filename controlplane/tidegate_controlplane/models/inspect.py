@@ -69,7 +69,8 @@ def digest_of(files: ModelFiles, listing: Mapping[str, int]) -> str:
     digest = hashlib.sha256()
     for name in sorted(listing):
         if not name.lower().endswith(IGNORED_SUFFIXES):
-            digest.update(f"{name}\0{listing[name]}\0{files.fingerprint(name)}\n".encode())
+            line = f"{name}\0{listing[name]}\0{files.fingerprint(name)}\n"
+            digest.update(line.encode(errors="surrogateescape"))
     return f"sha256:{digest.hexdigest()}"
 
 

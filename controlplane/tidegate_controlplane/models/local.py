@@ -20,20 +20,22 @@ class LocalFiles:
     revision = None
 
     def __init__(self, location: str) -> None:
-        path = Path(location).expanduser()
-        if not path.is_absolute():
+        if not location.startswith("/"):
             raise SourceError(f"{location!r} is a relative path; give an absolute one")
-        if "\0" in location or not os.path.exists(path):  # noqa: PTH110 - never raises
+        # The functions of os.path, other than those of Path, answer False for any odd path.
+        is_directory, is_file = os.path.isdir(location), os.path.isfile(location)  # noqa: PTH112, PTH113
+        if not (is_directory or os.path.exists(location)):  # noqa: PTH110
             raise SourceError(
                 f"{location!r} does not exist; give an existing directory or .gguf file, "
                 "or s3://… or hf://…"
             )
-        if path.is_file() and path.suffix.lower() != ".gguf":
+        path = Path(location)
+        if not is_directory and not (is_file and path.suffix.lower() == ".gguf"):
             raise SourceError(
                 f"{location!r} is not a model: it is neither a directory nor a .gguf file"
             )
-        self._root = path if path.is_dir() else path.parent
-        self._only = None if path.is_dir() else path.name
+        self._root = path if is_directory else path.parent
+        self._only = None if is_directory else path.name
 
     def listing(self) -> Mapping[str, int]:
         try:

@@ -23,7 +23,10 @@ class S3Files:
         self._bucket, _, self._key = location.partition("/")
         self._is_gguf = is_gguf
         self._etags: dict[str, str] = {}
-        self._client: Any = boto3.client("s3", config=CONFIG)
+        try:
+            self._client: Any = boto3.client("s3", config=CONFIG)
+        except (BotoCoreError, ValueError) as error:
+            raise SourceError(self._cannot(error)) from error
 
     def listing(self) -> Mapping[str, int]:
         prefix = self._key if self._is_gguf else f"{self._key}/"
@@ -35,7 +38,7 @@ class S3Files:
                 self._name(item["Key"]): (int(item["Size"]), str(item["ETag"]).strip('"'))
                 for page in pages
                 for item in page.get("Contents", [])
-                if not self._is_gguf or item["Key"] == self._key
+                if self._is_part(item["Key"])
             }
         except (BotoCoreError, ClientError) as error:
             raise SourceError(self._cannot(error)) from error
@@ -60,6 +63,10 @@ class S3Files:
         except (BotoCoreError, ClientError) as error:
             raise SourceError(self._cannot(error)) from error
         return body
+
+    def _is_part(self, key: str) -> bool:
+        """The one object; or any under the prefix, but for the empty ones that mark a folder."""
+        return key == self._key if self._is_gguf else not key.endswith("/")
 
     def _name(self, key: str) -> str:
         return key.rsplit("/", 1)[-1] if self._is_gguf else key.removeprefix(f"{self._key}/")

@@ -7,7 +7,7 @@ reconciler repeats itself until what it sees is what it wants.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,11 +67,11 @@ class Provisioner(Protocol):
         ...
 
     async def forget(self, replica_id: str) -> None:
-        """Its row is final: drop what is held for it, but keep its log."""
+        """Drop what is held for one whose process has ended, but keep its log."""
         ...
 
-    async def remove(self, replica_id: str) -> None:
-        """Delete its log and files: its deployment is gone."""
+    async def keep_files(self, replica_ids: Collection[str]) -> None:
+        """Delete the logs and files of every other replica."""
         ...
 
     async def sweep(self, former: list[FormerProcess]) -> None:

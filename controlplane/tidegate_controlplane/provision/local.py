@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ from tidegate.protocol.replica import (
     EXIT_REFUSED,
     TOKEN_VARIABLE,
     ReplicaConfig,
+    ReplicaReady,
     ReplicaState,
     ReplicaStatus,
 )
@@ -33,11 +34,13 @@ from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
+from tidegate_controlplane.provision.log import last_line, read_lines
 from tidegate_controlplane.provision.process import kill_exactly, start_ticks
 from tidegate_controlplane.settings import ReconcileSettings
 
-LOG_LINE_BYTES = 16 * 1024
-LOG_TAIL_BYTES = 2048
+RUNTIME = (sys.executable, "-m", "tidegate_runtime.server")
+END_GRACE_S = 5.0
+"""Seconds for a process that said it failed, or whose drain is over, to end by itself."""
 _PHASES = {
     ReplicaState.STARTING: ReplicaPhase.STARTING,
     ReplicaState.LOADING: ReplicaPhase.LOADING,
@@ -45,6 +48,7 @@ _PHASES = {
     ReplicaState.DRAINING: ReplicaPhase.DRAINING,
     ReplicaState.FAILED: ReplicaPhase.LOADING,
 }
+"""A process that says it failed is about to end; why is told by how it does."""
 
 
 @dataclass
@@ -58,7 +62,16 @@ class _Child:
     checked_at: float = 0.0
     failed_checks: int = 0
     check: asyncio.Task[None] | None = None
-    drain_deadline: float | None = None
+    deadline: float | None = None
+    """It is killed when it still runs then: it was asked to drain, or said that it failed."""
+
+    @property
+    def port(self) -> int | None:
+        return self.status.port if self.status else None
+
+    @property
+    def says(self) -> ReplicaState:
+        return self.status.state if self.status else ReplicaState.STARTING
 
 
 class LocalProvisioner:
@@ -69,14 +82,21 @@ class LocalProvisioner:
     """
 
     def __init__(
-        self, directory: Path, cache_dir: Path, settings: ReconcileSettings, clock: Clock
+        self,
+        directory: Path,
+        cache_dir: Path,
+        settings: ReconcileSettings,
+        clock: Clock,
+        command: Sequence[str] = RUNTIME,
     ) -> None:
+        """`command` starts a process that follows `tidegate.protocol.replica`."""
+        self._command = command
         self._directory = directory
         self._cache_dir = cache_dir
         self._settings = settings
         self._clock = clock
         self._children: dict[str, _Child] = {}
-        self._health = httpx.AsyncClient(timeout=settings.health_timeout_s)
+        self._health = httpx.AsyncClient(timeout=settings.health_timeout_s, trust_env=False)
 
     async def start(self, launch: Launch) -> None:
         if launch.replica_id in self._children:
@@ -87,9 +107,7 @@ class LocalProvisioner:
         try:
             with (home / "log").open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    "-m",
-                    "tidegate_runtime.server",
+                    *self._command,
                     "--config",
                     str(config),
                     stdin=asyncio.subprocess.DEVNULL,
@@ -116,21 +134,21 @@ class LocalProvisioner:
 
     def endpoint(self, replica_id: str) -> Endpoint | None:
         child = self._children.get(replica_id)
-        if child is None or child.status is None or child.status.port is None:
+        if child is None or child.port is None:
             return None
         return Endpoint(
             replica_id=replica_id,
-            url=f"http://127.0.0.1:{child.status.port}",
+            url=f"http://127.0.0.1:{child.port}",
             token=child.token,
             capacity=child.launch.plan.max_sequences,
         )
 
     async def drain(self, replica_id: str) -> None:
         child = self._children.get(replica_id)
-        if child is None or child.drain_deadline is not None:
+        if child is None or child.deadline is not None:
             return
-        grace_s = child.launch.plan.drain_timeout_s + 5.0
-        child.drain_deadline = self._clock.monotonic() + grace_s
+        grace_s = child.launch.plan.drain_timeout_s + END_GRACE_S
+        child.deadline = self._clock.monotonic() + grace_s
         _signal(child.process.terminate)
 
     async def kill(self, replica_id: str) -> None:
@@ -150,18 +168,20 @@ class LocalProvisioner:
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
         path = self._directory / replica_id / "log"
-        return await asyncio.to_thread(_read_lines, path, replica_id, offset, limit)
+        return await asyncio.to_thread(read_lines, path, replica_id, offset, limit)
 
-    async def remove(self, replica_id: str) -> None:
-        """Delete the log and the files of a replica whose deployment is gone."""
-        await asyncio.to_thread(shutil.rmtree, self._directory / replica_id, ignore_errors=True)
+    async def keep_files(self, replica_ids: Collection[str]) -> None:
+        await asyncio.to_thread(_delete_others, self._directory, frozenset(replica_ids))
 
     async def close(self) -> None:
-        for child in self._children.values():
-            if child.check:
-                child.check.cancel()
+        children = list(self._children.values())
+        checks = [child.check for child in children if child.check]
+        for check in checks:
+            check.cancel()
+        for child in children:
             _signal(child.process.kill)
-        await asyncio.gather(*(child.process.wait() for child in self._children.values()))
+        await asyncio.gather(*checks, return_exceptions=True)
+        await asyncio.gather(*(child.process.wait() for child in children))
         self._children.clear()
         await self._health.aclose()
 
@@ -202,50 +222,56 @@ class LocalProvisioner:
         if child.process.returncode is not None:
             return self._exited(replica_id, child)
         now = self._clock.monotonic()
-        if child.drain_deadline is not None and now > child.drain_deadline:
-            _signal(child.process.kill)
-        phase = _PHASES[child.status.state] if child.status else ReplicaPhase.STARTING
-        if phase is ReplicaPhase.READY:
+        self._hurry(child, now)
+        if child.says is ReplicaState.READY:
             self._check_health(child, now)
         return Running(
-            phase=phase,
+            phase=_PHASES[child.says],
             pid=child.process.pid,
             process_start=child.process_start,
-            port=child.status.port if child.status else None,
+            port=child.port,
             healthy=child.failed_checks < self._settings.health_failures,
             overdue=now - child.started_at > self._settings.start_timeout_s,
         )
 
+    def _hurry(self, child: _Child, now: float) -> None:
+        """Kill one that should have ended by now."""
+        if child.deadline is None and child.says is ReplicaState.FAILED:
+            child.deadline = now + END_GRACE_S
+        if child.deadline is not None and now > child.deadline:
+            _signal(child.process.kill)
+
     def _exited(self, replica_id: str, child: _Child) -> Exited:
         code = child.process.returncode or 0
-        said = child.status
-        if said and said.state is ReplicaState.FAILED:
-            reason, message = said.reason or "Crashed", said.message or f"exited with {code}"
-            return Exited(code, reason, message, refused=code == EXIT_REFUSED)
+        refused = code == EXIT_REFUSED
+        if child.status and child.says is ReplicaState.FAILED:
+            reason = child.status.reason or "Crashed"
+            return Exited(code, reason, child.status.message or f"exited with {code}", refused)
         if code == EXIT_DRAINED:
             return Exited(code, "Ended", "it ended without being asked to")
-        tail = _tail(self._directory / replica_id / "log")
         how = f"killed by signal {-code}" if code < 0 else f"exited with status {code}"
-        message = f"{how}; its log ends: {tail}" if tail else how
-        return Exited(code, "Crashed", message, refused=code == EXIT_REFUSED)
+        said = last_line(self._directory / replica_id / "log")
+        message = f"{how}; its log ends: {said}" if said else how
+        return Exited(code, "Crashed", message, refused)
 
     def _check_health(self, child: _Child, now: float) -> None:
         """Start a check in the background when one is due; its outcome is read next time."""
         if child.check and not child.check.done():
             return
-        if now - child.checked_at >= self._settings.health_interval_s:
+        if child.check is None or now - child.checked_at >= self._settings.health_interval_s:
             child.checked_at = now
             child.check = asyncio.create_task(self._health_check(child))
 
     async def _health_check(self, child: _Child) -> None:
-        port = child.status.port if child.status else None
+        """A process that lost its port to another one is not healthy, whatever that one says."""
         try:
-            answer = await self._health.get(f"http://127.0.0.1:{port}/readyz")
-        except httpx.HTTPError:
+            answer = await self._health.get(f"http://127.0.0.1:{child.port or 0}/readyz")
+            ready = ReplicaReady.model_validate_json(answer.content)
+        except (httpx.HTTPError, ValueError):
             child.failed_checks += 1
             return
-        draining = child.drain_deadline is not None
-        child.failed_checks = 0 if answer.is_success or draining else child.failed_checks + 1
+        own = ready.replica_id == child.launch.replica_id
+        child.failed_checks = 0 if own and answer.is_success else child.failed_checks + 1
 
 
 def _signal(send: Callable[[], None]) -> None:
@@ -263,27 +289,8 @@ def _read_status(path: Path, pid: int) -> ReplicaStatus | None:
     return status if status.pid == pid else None
 
 
-def _tail(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - LOG_TAIL_BYTES))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-    except OSError:
-        return ""
-    return lines[-1] if lines else ""
-
-
-def _read_lines(path: Path, replica_id: str, offset: int, limit: int) -> list[LogLine]:
-    lines: list[LogLine] = []
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            while len(lines) < limit and (line := file.readline(LOG_LINE_BYTES)):
-                if not line.endswith(b"\n") and len(line) < LOG_LINE_BYTES:
-                    break
-                text = line.decode(errors="replace").rstrip("\n")
-                lines.append(LogLine(replica=replica_id, offset=file.tell(), text=text))
-    except FileNotFoundError:
-        return []
-    return lines
+def _delete_others(directory: Path, kept: frozenset[str]) -> None:
+    if directory.is_dir():
+        for path in directory.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)

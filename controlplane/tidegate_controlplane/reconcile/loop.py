@@ -2,13 +2,14 @@
 
 A pass over one deployment never trusts what an earlier pass did: processes without a row that wants
 them are ended, rows without a process are told so, and a pass whose rows changed meanwhile is
-dropped, since the next one is due in a moment.
+dropped, since the next one is due in a moment. What fails for one deployment is logged and stops no
+other.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import statistics
 from collections import defaultdict
 from typing import NoReturn
 
@@ -37,14 +38,16 @@ from tidegate_controlplane.reconcile.observe import (
     replica_facts,
     signals_of,
 )
-from tidegate_controlplane.reconcile.write import FINAL, Outcome, Seen
+from tidegate_controlplane.reconcile.write import (
+    FINAL,
+    Outcome,
+    Seen,
+    close_former,
+    write_start_failure,
+)
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Database
-from tidegate_controlplane.store.deployments import (
-    StaleRow,
-    change_replica,
-    unfinished_replicas,
-)
+from tidegate_controlplane.store.deployments import StaleRow, unfinished_replicas
 from tidegate_controlplane.store.tables import ModelVersion, Replica, Revision
 
 logger = logging.getLogger("tidegate.reconcile")
@@ -68,6 +71,8 @@ class Reconciler:
         self._settings = settings
         self._backoff = Backoff(settings.backoff_base_s, settings.backoff_max_s)
         self._memory: defaultdict[str, DeploymentMemory] = defaultdict(DeploymentMemory)
+        self._kept: set[str] | None = None
+        """The replicas whose files were kept when they were last tidied."""
 
     async def recover(self) -> None:
         """Before the first pass: end what an earlier process left, and say so on its rows."""
@@ -80,20 +85,7 @@ class Reconciler:
             ]
         )
         now = self._clock.now()
-
-        def close(session: Session) -> None:
-            for replica in unfinished_replicas(session):
-                change_replica(
-                    session,
-                    replica,
-                    now,
-                    phase=ReplicaPhase.TERMINATED.value,
-                    reason="ControlPlaneRestarted",
-                    message="its control plane ended; a new one starts its own",
-                    finished_at=now,
-                )
-
-        await self._database.write(close)
+        await self._database.write(lambda session: close_former(session, now))
 
     async def run(self) -> NoReturn:
         """Until cancelled."""
@@ -109,68 +101,60 @@ class Reconciler:
         """One pass over every deployment."""
         now = self._clock.now()
         everything = await self._database.read(lambda session: read_all(session, now))
-        wanted: set[str] = set()
+        await self._tidy(everything)
         for declared in everything:
             try:
-                replicas = await self._reconcile_one(declared)
+                await self._reconcile_one(declared)
             except StaleRow as stale:
                 logger.debug("%s", stale)
-                replicas = declared.replicas
-            wanted |= {r.id for r in replicas if ReplicaPhase(r.phase) not in FINAL}
-        await self._end_unwanted(wanted)
+            except Exception:
+                logger.exception("a pass over deployment %s failed", declared.row.id)
+        await self._end_unwanted()
 
-    async def _reconcile_one(self, declared: Declared) -> list[Replica]:
-        """One step for one deployment; returns its replicas as they are afterwards."""
+    async def _reconcile_one(self, declared: Declared) -> None:
+        """One step for one deployment."""
         now, row = self._clock.monotonic(), declared.row
-        memory = self._memory[row.id]
         seen = await self._observe(declared)
-        changes = _changes(declared, seen)
-        facts = replica_facts(declared, changes, memory, self._endpoints, now)
-        plan = declared.plan
-        peak = memory.recent_peak(now, self._settings.scale_down_window_s)
-        demand = self._endpoints.demand(row.id)
-        decision = decide(bounds_of(plan), signals_of(declared, demand, peak))
-        memory.remember_call(now, decision.called_for)
-        next_step = step(deployment_fact(row, decision.desired), facts, self._backoff)
-        running = {key: value for key, value in seen.items() if isinstance(value, Running)}
-        outcome = Outcome(
-            declared=declared,
-            step=next_step,
-            decision=decision,
-            changes=changes,
-            seen=Seen(running, self._cold_starts(memory, changes, now)),
-            now=self._clock.now(),
-        )
+        outcome = self._decide(declared, seen, now)
         if not outcome.is_empty:
             await self._database.write(outcome.write)
             self._bell.ring(row.id)
         replicas = [*declared.replicas, *outcome.created]
-        self._remember(memory, replicas, now)
-        self._publish(declared, replicas, next_step)
-        await self._act(declared, replicas, seen, now)
-        if next_step.phase is DeploymentPhase.DELETED:
-            await self._bury(declared)
-        return replicas
+        self._remember(self._memory[row.id], replicas, now)
+        self._publish(declared, replicas, outcome.step)
+        await self._act(declared, replicas, now)
+        if outcome.step.phase is DeploymentPhase.DELETED:
+            self._endpoints.forget(row.id)
+            del self._memory[row.id]
 
     async def _observe(self, declared: Declared) -> dict[str, Observation]:
         unfinished = [r.id for r in declared.replicas if ReplicaPhase(r.phase) not in FINAL]
         return dict(await self._provisioner.observe(unfinished))
 
-    def _cold_starts(
-        self, memory: DeploymentMemory, changes: dict[str, Change], now: float
-    ) -> dict[str, float]:
-        found = {}
-        for replica_id, change in changes.items():
-            waited = memory.replica(replica_id).since(ReplicaPhase.REQUESTED, now)
-            if change.phase is ReplicaPhase.READY and waited is not None:
-                found[replica_id] = round(waited, 3)
-        return found
+    def _decide(self, declared: Declared, seen: dict[str, Observation], now: float) -> Outcome:
+        memory = self._memory[declared.row.id]
+        changes = _changes(declared, seen)
+        peak = memory.recent_peak(now, self._settings.scale_down_window_s)
+        demand = self._endpoints.demand(declared.row.id)
+        decision = decide(bounds_of(declared.plan), signals_of(declared, demand, peak))
+        memory.remember_call(now, decision.called_for)
+        facts = replica_facts(declared, changes, memory, self._endpoints, now)
+        return Outcome(
+            declared=declared,
+            step=step(deployment_fact(declared.row, decision.desired), facts, self._backoff),
+            decision=decision,
+            changes=changes,
+            seen=Seen(
+                running={key: value for key, value in seen.items() if isinstance(value, Running)},
+                cold_start_s=_cold_starts(memory, changes, now),
+            ),
+            now=self._clock.now(),
+        )
 
     def _remember(self, memory: DeploymentMemory, replicas: list[Replica], now: float) -> None:
         memory.keep_only({replica.id for replica in replicas})
         for replica in replicas:
-            if ReplicaPhase(replica.phase) not in FINAL or replica.id in memory.replicas:
-                memory.replica(replica.id).entered.setdefault(ReplicaPhase(replica.phase), now)
+            memory.replica(replica.id).enter(ReplicaPhase(replica.phase), now)
 
     def _publish(self, declared: Declared, replicas: list[Replica], done: Step) -> None:
         """Offer the ready replicas of the serving revision; of any other when it has none."""
@@ -188,33 +172,27 @@ class Reconciler:
             declared.row.id,
             [endpoint for endpoint in found if endpoint],
             hopeless=hopeless,
-            cold_start_s=declared.plan.cold_start_s,
+            cold_start_s=_usual_cold_start_s(declared),
         )
 
-    async def _act(
-        self,
-        declared: Declared,
-        replicas: list[Replica],
-        seen: dict[str, Observation],
-        now: float,
-    ) -> None:
+    async def _act(self, declared: Declared, replicas: list[Replica], now: float) -> None:
         """Start what is requested and drain what is draining; both may be repeated."""
         for replica in replicas:
-            phase = ReplicaPhase(replica.phase)
-            if phase is ReplicaPhase.REQUESTED and not isinstance(seen.get(replica.id), Running):
-                await self._start(declared, replica)
-            elif phase is ReplicaPhase.DRAINING and self._may_drain(declared, replica, now):
-                await self._provisioner.drain(replica.id)
+            if replica.phase == ReplicaPhase.REQUESTED:
+                await self._start(declared, replica, now)
+            elif replica.phase == ReplicaPhase.DRAINING:
+                await self._drain(declared, replica, now)
 
-    def _may_drain(self, declared: Declared, replica: Replica, now: float) -> bool:
-        """Once its requests have ended, or the drain deadline has passed."""
-        if not self._endpoints.in_flight_on(declared.row.id, replica.id):
-            return True
+    async def _drain(self, declared: Declared, replica: Replica, now: float) -> None:
+        """Ask it to end once its requests have ended; end it when the drain deadline has passed."""
         memory = self._memory[declared.row.id].replica(replica.id)
-        since = memory.since(ReplicaPhase.DRAINING, now)
-        return since is not None and since >= declared.plan.drain_timeout_s
+        draining_s = memory.since(ReplicaPhase.DRAINING, now) or 0.0
+        if not self._endpoints.in_flight_on(declared.row.id, replica.id):
+            await self._provisioner.drain(replica.id)
+        elif draining_s >= declared.plan.drain_timeout_s:
+            await self._provisioner.kill(replica.id)
 
-    async def _start(self, declared: Declared, replica: Replica) -> None:
+    async def _start(self, declared: Declared, replica: Replica, now: float) -> None:
         revision, version = await self._database.read(
             lambda session: _revision_of(session, replica.revision_id)
         )
@@ -229,33 +207,31 @@ class Reconciler:
         try:
             await self._provisioner.start(launch)
         except StartFailed as error:
-            failure = Change(ReplicaPhase.FAILED, "StartFailed", str(error))
-            now = self._clock.now()
+            why, moment = str(error), self._clock.now()
             await self._database.write(
-                lambda session: change_replica(
-                    session,
-                    replica,
-                    now,
-                    phase=failure.phase.value,
-                    reason=failure.reason,
-                    message=failure.message,
-                    finished_at=now,
-                )
+                lambda session: write_start_failure(session, declared.row, replica, why, moment)
             )
+            self._memory[declared.row.id].replica(replica.id).enter(ReplicaPhase.FAILED, now)
+            self._bell.ring(declared.row.id)
 
-    async def _end_unwanted(self, wanted: set[str]) -> None:
+    async def _end_unwanted(self) -> None:
         """A process whose row is final, or that has none, is ended; then it is forgotten."""
-        for replica_id in self._provisioner.known():
+        known = self._provisioner.known()
+        if not known:
+            return
+        rows = await self._database.read(unfinished_replicas)
+        wanted = {replica.id for replica in rows}
+        for replica_id in known:
             if replica_id not in wanted:
                 await self._provisioner.kill(replica_id)
                 await self._provisioner.forget(replica_id)
 
-    async def _bury(self, declared: Declared) -> None:
-        self._endpoints.forget(declared.row.id)
-        self._memory.pop(declared.row.id, None)
-        for replica in declared.replicas:
-            with contextlib.suppress(OSError):
-                await self._provisioner.remove(replica.id)
+    async def _tidy(self, everything: list[Declared]) -> None:
+        """Delete the files of deployments that are gone, and of replicas that are long final."""
+        kept = {replica.id for declared in everything for replica in declared.replicas}
+        if kept != self._kept:
+            await self._provisioner.keep_files(kept)
+            self._kept = kept
 
 
 def _changes(declared: Declared, seen: dict[str, Observation]) -> dict[str, Change]:
@@ -266,6 +242,23 @@ def _changes(declared: Declared, seen: dict[str, Observation]) -> dict[str, Chan
             if change:
                 found[replica.id] = change
     return found
+
+
+def _cold_starts(
+    memory: DeploymentMemory, changes: dict[str, Change], now: float
+) -> dict[str, float]:
+    found = {}
+    for replica_id, change in changes.items():
+        waited = memory.replica(replica_id).since(ReplicaPhase.REQUESTED, now)
+        if change.phase is ReplicaPhase.READY and waited is not None:
+            found[replica_id] = round(waited, 3)
+    return found
+
+
+def _usual_cold_start_s(declared: Declared) -> float | None:
+    """The median of its own recent replicas; before the first, what the plan knew of the model."""
+    measured = [r.cold_start_s for r in declared.replicas if r.cold_start_s is not None]
+    return statistics.median(measured) if measured else declared.plan.cold_start_s
 
 
 def _revision_of(session: Session, revision_id: str) -> tuple[Revision, ModelVersion]:

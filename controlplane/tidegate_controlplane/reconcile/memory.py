@@ -17,6 +17,10 @@ class ReplicaMemory:
 
     entered: dict[ReplicaPhase, float] = field(default_factory=dict)
 
+    def enter(self, phase: ReplicaPhase, now: float) -> None:
+        """Note the phase, unless it was noted before."""
+        self.entered.setdefault(phase, now)
+
     def since(self, phase: ReplicaPhase, now: float) -> float | None:
         began = self.entered.get(phase)
         return None if began is None else now - began

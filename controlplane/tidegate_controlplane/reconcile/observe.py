@@ -51,10 +51,14 @@ def bounds_of(plan: ResolvedPlan) -> Bounds:
 
 
 def signals_of(declared: Declared, demand: Demand, recent_peak: int) -> Signals:
+    """A durable request that was claimed and has not reached a replica yet is in flight too."""
+    queued, running = 0, 0
+    if declared.backlog:
+        queued, running = declared.backlog.queued, declared.backlog.running
     return Signals(
-        in_flight=demand.in_flight,
+        in_flight=max(demand.in_flight, running - demand.held),
         held=demand.held,
-        queued=declared.backlog.queued if declared.backlog else 0,
+        queued=queued,
         idle_s=demand.idle_s,
         replicas=sum(ReplicaPhase(r.phase) in LIVE for r in declared.replicas),
         recent_peak=recent_peak,
@@ -110,7 +114,7 @@ def _replica_fact(
         failed_ago_s=failed_ago_s,
         reason=change.reason if change else row.reason,
         message=change.message if change else row.message,
-        forgiven=bool(forgiven_at and finished_at and finished_at < forgiven_at),
+        forgiven=bool(forgiven_at and finished_at and finished_at <= forgiven_at),
     )
 
 

@@ -18,6 +18,7 @@ from tidegate_controlplane.store.deployments import (
     add_event,
     change_deployment,
     change_replica,
+    unfinished_replicas,
 )
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Deployment, Replica
@@ -120,18 +121,17 @@ class Outcome:
         )
 
     def _drain(self, session: Session, row: Replica) -> None:
-        began = row.phase != ReplicaPhase.REQUESTED
-        phase = ReplicaPhase.DRAINING if began else ReplicaPhase.TERMINATED
-        values: dict[str, Any] = {"phase": phase.value}
-        if not began:
-            values["finished_at"] = self.now
+        """One that was never started has nothing to drain: it ends at once."""
+        values: dict[str, Any] = {"phase": ReplicaPhase.DRAINING.value}
+        if row.phase == ReplicaPhase.REQUESTED:
+            values = {"phase": ReplicaPhase.TERMINATED.value, "finished_at": self.now}
         change_replica(session, row, self.now, **values)
         add_event(
             session,
             self.declared.row,
             self.now,
-            "ReplicaDraining",
-            f"draining: {self._why_drained(row)}",
+            f"Replica{row.phase.capitalize()}",
+            f"{row.phase}: {self._why_drained(row)}",
             replica_id=row.id,
         )
 
@@ -178,6 +178,47 @@ class Outcome:
                 f"{before} → {row.phase}: {self.step.message}",
                 severity=Severity.WARNING if trouble else Severity.INFO,
             )
+
+
+def write_start_failure(
+    session: Session, deployment: Deployment, replica: Replica, why: str, now: datetime
+) -> None:
+    """The unit of work when a process could not be started at all."""
+    change_replica(
+        session,
+        replica,
+        now,
+        phase=ReplicaPhase.FAILED.value,
+        reason="StartFailed",
+        message=why,
+        finished_at=now,
+    )
+    add_event(
+        session,
+        deployment,
+        now,
+        "StartFailed",
+        why,
+        severity=Severity.ERROR,
+        replica_id=replica.id,
+    )
+
+
+def close_former(session: Session, now: datetime) -> None:
+    """The unit of work at a start: no replica of an earlier process is adopted."""
+    why = "its control plane ended; a new one starts its own"
+    for replica in unfinished_replicas(session):
+        change_replica(
+            session,
+            replica,
+            now,
+            phase=ReplicaPhase.TERMINATED.value,
+            reason="ControlPlaneRestarted",
+            message=why,
+            finished_at=now,
+        )
+        deployment = session.get_one(Deployment, replica.deployment_id)
+        add_event(session, deployment, now, "ControlPlaneRestarted", why, replica_id=replica.id)
 
 
 def _replica_sentence(row: Replica, change: Change) -> str:

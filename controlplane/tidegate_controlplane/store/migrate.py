@@ -13,8 +13,8 @@ from sqlalchemy import Engine
 from tidegate_controlplane.errors import StartError
 
 
-def migrate(engine: Engine, revision: str = "head") -> None:
-    """Upgrade (or downgrade) to `revision` in one transaction.
+def migrate(engine: Engine) -> None:
+    """Upgrade to this version's tables, in one transaction.
 
     Raises StartError when the database was written by a newer Tidegate than this one.
     """
@@ -28,10 +28,15 @@ def migrate(engine: Engine, revision: str = "head") -> None:
                 "upgrade tidegate, or start with another --data directory"
             )
         config.attributes["connection"] = connection
-        if revision == "base" or (revision in known and current is not None and revision != "head"):
-            command.downgrade(config, revision)
-        else:
-            command.upgrade(config, revision)
+        command.upgrade(config, "head")
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Go back to an earlier `revision` (`base`: no tables), in one transaction."""
+    config = _config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
 
 
 def _config() -> Config:

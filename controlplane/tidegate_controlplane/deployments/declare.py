@@ -1,0 +1,107 @@
+"""The unit of work of an apply: rows for a planned declaration, or none when nothing changes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlmodel import Session
+
+from tidegate.protocol.resources import DeploymentPhase
+from tidegate.spec import DeploymentSpec, diff
+from tidegate_controlplane.deployments.planner import Planned
+from tidegate_controlplane.deployments.rules import Precondition, check_unchangeable
+from tidegate_controlplane.store import deployments as rows
+from tidegate_controlplane.store.ids import new_id
+from tidegate_controlplane.store.tables import Deployment, Revision
+
+
+def declare(
+    session: Session, project_id: str, planned: Planned, precondition: Precondition, now: datetime
+) -> tuple[Deployment, bool]:
+    """The row that says what `planned` says; the second value says whether it is new.
+
+    Raises PreconditionFailed or Conflict: what held before the model was read may hold no more.
+    """
+    row = rows.living(session, project_id, planned.spec.name)
+    precondition.check(row, planned.spec.name)
+    check_unchangeable(row, planned.spec)
+    if row is None:
+        return _insert(session, project_id, planned, now), True
+    _update(session, row, planned, now)
+    return row, False
+
+
+def _insert(session: Session, project_id: str, planned: Planned, now: datetime) -> Deployment:
+    spec = planned.spec
+    row = Deployment(
+        id=new_id("dep"),
+        project_id=project_id,
+        name=spec.name,
+        mode=spec.mode.value,
+        spec=spec.model_dump(mode="json"),
+        plan=planned.plan.model_dump(mode="json"),
+        revision_id="",
+        phase=DeploymentPhase.PENDING.value,
+        message="declared; the first step is due",
+        conditions=[],
+        created_at=now,
+        updated_at=now,
+    )
+    session.add(row)
+    session.flush()
+    row.revision_id = _add_revision(session, row, planned, row.generation, now).id
+    session.flush()
+    rows.add_event(session, row, now, "Declared", f"declared as {spec.mode.value}")
+    return row
+
+
+def _update(session: Session, row: Deployment, planned: Planned, now: datetime) -> None:
+    """A new generation when the declaration changed; a new revision when its replicas must."""
+    wanted = session.get_one(Revision, row.revision_id)
+    same_run = wanted.fingerprint == planned.fingerprint
+    changes = diff(DeploymentSpec.model_validate(row.spec), planned.spec)
+    if same_run and not changes:
+        return
+    generation, revision_id = row.generation + 1, row.revision_id
+    if not same_run:
+        revision_id = _add_revision(session, row, planned, generation, now).id
+    rows.change_deployment(
+        session,
+        row,
+        now,
+        spec=planned.spec.model_dump(mode="json"),
+        plan=planned.plan.model_dump(mode="json"),
+        generation=generation,
+        revision_id=revision_id,
+    )
+    what = ", ".join(change.field for change in changes) or "the files of the model"
+    rows.add_event(session, row, now, "Declared", f"generation {generation} changes {what}")
+
+
+def _add_revision(
+    session: Session, row: Deployment, planned: Planned, generation: int, now: datetime
+) -> Revision:
+    spec = planned.spec
+    version = rows.model_version(
+        session,
+        row.project_id,
+        spec.model.source,
+        spec.model.task.value,
+        planned.facts,
+        planned.model_revision,
+        now,
+    )
+    revision = Revision(
+        id=new_id("rev"),
+        deployment_id=row.id,
+        number=rows.next_revision_number(session, row.id),
+        generation=generation,
+        fingerprint=planned.fingerprint,
+        model_version_id=version.id,
+        spec=spec.model_dump(mode="json"),
+        plan=planned.plan.model_dump(mode="json"),
+        created_at=now,
+    )
+    session.add(revision)
+    session.flush()
+    return revision

@@ -1,0 +1,267 @@
+"""From a declaration and a model's facts to a plan, or to every reason why not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tidegate.protocol.resources import ModelFacts, ResolvedPlan
+from tidegate.spec import DeploymentSpec, Precision, SpecIssue
+from tidegate_controlplane.domain.plan import (
+    PROCESS_BYTES,
+    Capabilities,
+    Refusal,
+    fingerprint,
+    kv_bytes_per_token,
+    resolve,
+    warnings,
+)
+
+GIB = 1024**3
+MACHINE = Capabilities(
+    provisioners=frozenset({"local"}),
+    precisions=frozenset({Precision.BF16, Precision.FP32}),
+    memory_bytes=16 * GIB,
+    cores=4,
+)
+FACTS = ModelFacts(
+    format="safetensors",
+    architecture="LlamaForCausalLM",
+    digest="sha256:a",
+    parameters=1_000_000,
+    weights_bytes=4_000_000,
+    context_tokens=2048,
+    layers=10,
+    kv_heads=4,
+    head_dim=64,
+    vocabulary=32_000,
+)
+TOKEN_BYTES = 2 * 10 * 4 * 64 * 2
+"""Keys and values, layers, heads, elements of two bytes."""
+
+
+def spec(mode: str = "serverless", task: str = "generate", **parts: Any) -> DeploymentSpec:
+    return DeploymentSpec.model_validate(
+        {"name": "smol", "model": {"source": "/models/smol", "task": task}, "mode": mode, **parts}
+    )
+
+
+def planned(declared: DeploymentSpec, facts: ModelFacts = FACTS) -> ResolvedPlan:
+    plan = resolve(declared, facts, MACHINE)
+    assert isinstance(plan, ResolvedPlan), plan
+    return plan
+
+
+def refused(
+    declared: DeploymentSpec, machine: Capabilities = MACHINE, facts: ModelFacts = FACTS
+) -> tuple[SpecIssue, ...]:
+    plan = resolve(declared, facts, machine)
+    assert isinstance(plan, Refusal), plan
+    return plan.issues
+
+
+@pytest.mark.parametrize(
+    ("mode", "low", "high", "idle_timeout_s"),
+    [
+        ("realtime", 1, 1, 300.0),
+        ("serverless", 0, 1, 300.0),
+        ("async", 0, 1, 60.0),
+        ("batch", 0, 1, 15.0),
+    ],
+)
+def test_each_mode_has_its_own_bounds_and_idle_time(
+    mode: str, low: int, high: int, idle_timeout_s: float
+) -> None:
+    plan = planned(spec(mode))
+    assert (plan.min_replicas, plan.max_replicas, plan.idle_timeout_s) == (
+        low,
+        high,
+        idle_timeout_s,
+    )
+
+
+def test_every_other_default_is_filled() -> None:
+    plan = planned(spec())
+    assert plan.provisioner == "local"
+    assert plan.precision == "bf16"
+    assert plan.context_tokens == 2048
+    assert plan.max_sequences == plan.target_in_flight == 16
+    assert plan.threads is None
+    assert plan.drain_timeout_s == 120.0
+
+
+def test_what_is_declared_is_what_is_planned() -> None:
+    plan = planned(
+        spec(
+            runtime={"precision": "fp32", "context_tokens": 512, "max_sequences": 3},
+            hardware={"cpu": 2},
+            scaling={
+                "min_replicas": 2,
+                "max_replicas": 5,
+                "target_in_flight": 7,
+                "idle_timeout_s": 0,
+            },
+            rollout={"drain_timeout_s": 9},
+        )
+    )
+    assert (plan.precision, plan.context_tokens, plan.max_sequences) == ("fp32", 512, 3)
+    assert (plan.min_replicas, plan.max_replicas, plan.target_in_flight) == (2, 5, 7)
+    assert (plan.threads, plan.idle_timeout_s, plan.drain_timeout_s) == (2, 0.0, 9.0)
+
+
+def test_a_minimum_alone_raises_the_maximum_with_it() -> None:
+    plan = planned(spec("realtime", scaling={"min_replicas": 3}))
+    assert (plan.min_replicas, plan.max_replicas) == (3, 3)
+
+
+def test_memory_is_weights_and_kv_cache_and_process() -> None:
+    plan = planned(spec(runtime={"max_sequences": 2}))
+    assert plan.weights_bytes == 2_000_000
+    assert kv_bytes_per_token(FACTS, Precision.BF16) == TOKEN_BYTES
+    assert plan.kv_cache_bytes == 2 * 2048 * TOKEN_BYTES
+    assert plan.memory_bytes == plan.weights_bytes + plan.kv_cache_bytes + PROCESS_BYTES
+
+
+def test_fp32_doubles_weights_and_kv_cache() -> None:
+    half, whole = (
+        planned(spec(runtime={"precision": precision, "max_sequences": 2}))
+        for precision in ("bf16", "fp32")
+    )
+    assert whole.weights_bytes == 2 * half.weights_bytes
+    assert whole.kv_cache_bytes == 2 * half.kv_cache_bytes
+
+
+def test_the_default_kv_cache_takes_a_sixteenth_of_the_machine_at_most() -> None:
+    assert planned(spec(runtime={"max_sequences": 1024})).kv_cache_bytes == GIB
+
+
+def test_the_default_kv_cache_holds_one_whole_sequence_at_least() -> None:
+    long = FACTS.model_copy(update={"context_tokens": 200_000})
+    assert planned(spec(), long).kv_cache_bytes == 200_000 * TOKEN_BYTES > GIB
+
+
+def test_an_embedding_model_keeps_no_kv_cache() -> None:
+    assert planned(spec(task="embed")).kv_cache_bytes == 0
+
+
+CASES: list[tuple[dict[str, Any], str, Any, str]] = [
+    ({"hardware": {"provisioner": "ray"}}, "hardware.provisioner", "ray", "use local"),
+    ({"runtime": {"precision": "int4"}}, "runtime.precision", "int4", "use bf16, fp32"),
+    (
+        {"runtime": {"speculation": {"method": "ngram"}}},
+        "runtime.speculation",
+        {"method": "ngram", "draft_model": None, "max_tokens": 4},
+        "remove it",
+    ),
+    (
+        {"runtime": {"adapters": {"law": "/adapters/law"}}},
+        "runtime.adapters",
+        {"law": "/adapters/law"},
+        "remove it",
+    ),
+    ({"hardware": {"gpu": {"count": 1}}}, "hardware.gpu", {"type": None, "count": 1}, "remove it"),
+    ({"slo": {"ttft_ms": 100}}, "slo.ttft_ms", 100.0, "remove it"),
+    ({"slo": {"itl_ms": 10}}, "slo.itl_ms", 10.0, "remove it"),
+    (
+        {"runtime": {"context_tokens": 4096}},
+        "runtime.context_tokens",
+        4096,
+        "4096 is more than the model's own 2048; use at most that",
+    ),
+    (
+        {"runtime": {"kv_cache": 1024**2}},
+        "runtime.kv_cache",
+        1024**2,
+        "raise it, or lower runtime.context_tokens",
+    ),
+    (
+        {"task": "embed", "runtime": {"kv_cache": "64MiB"}},
+        "runtime.kv_cache",
+        64 * 1024**2,
+        "keeps no KV cache; remove it",
+    ),
+    (
+        {"hardware": {"memory": "100MiB"}},
+        "hardware.memory",
+        100 * 1024**2,
+        "more than 100 MiB; raise it, or lower runtime.context_tokens",
+    ),
+]
+
+
+@pytest.mark.parametrize(("parts", "field", "value", "remedy"), CASES, ids=lambda p: str(p)[:40])
+def test_a_refusal_names_the_field_the_value_and_the_remedy(
+    parts: dict[str, Any], field: str, value: Any, remedy: str
+) -> None:
+    (issue,) = refused(spec(**parts))
+    assert (issue.field, issue.value) == (field, value)
+    assert remedy in issue.message
+
+
+def test_a_model_larger_than_the_machine_is_refused_with_both_sizes() -> None:
+    (issue,) = refused(spec(), replace(MACHINE, memory_bytes=512 * 1024**2))
+    assert (issue.field, issue.value) == ("model.source", "/models/smol")
+    assert "this machine has 512 MiB" in issue.message
+    assert "use a smaller model" in issue.message
+
+
+def test_all_reasons_are_given_at_once() -> None:
+    fields = [
+        issue.field
+        for issue in refused(
+            spec(
+                runtime={"precision": "int8", "context_tokens": 9999},
+                hardware={"provisioner": "aws"},
+                slo={"ttft_ms": 1},
+            )
+        )
+    ]
+    assert fields == [
+        "hardware.provisioner",
+        "runtime.precision",
+        "slo.ttft_ms",
+        "runtime.context_tokens",
+    ]
+
+
+def test_a_plan_that_fits_has_no_warnings() -> None:
+    assert warnings(planned(spec()), MACHINE) == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"scaling": {"max_replicas": 100}, "hardware": {"cpu": 1}}, "scaling.max_replicas: 100"),
+        ({"scaling": {"max_replicas": 2}}, "hardware.cpu: 2 replicas will share all 4 cores"),
+        ({"hardware": {"cpu": 9}}, "hardware.cpu: 9 threads will take turns on this machine's 4"),
+    ],
+)
+def test_what_works_but_may_surprise_is_warned_of(parts: dict[str, Any], said: str) -> None:
+    (warning,) = warnings(planned(spec(**parts)), MACHINE)
+    assert warning.startswith(said)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"scaling": {"max_replicas": 3}},
+        {"labels": {"team": "a"}},
+        {"rollout": {"drain_timeout_s": 1}},
+        {"mode": "realtime"},
+    ],
+)
+def test_replicas_stay_when_only_scaling_rollout_or_labels_change(parts: dict[str, Any]) -> None:
+    assert fingerprint(spec(**parts), "sha256:a") == fingerprint(spec(), "sha256:a")
+
+
+@pytest.mark.parametrize(
+    "parts", [{"runtime": {"max_sequences": 3}}, {"hardware": {"cpu": 1}}, {"task": "embed"}]
+)
+def test_replicas_are_replaced_when_the_way_they_run_changes(parts: dict[str, Any]) -> None:
+    assert fingerprint(spec(**parts), "sha256:a") != fingerprint(spec(), "sha256:a")
+
+
+def test_replicas_are_replaced_when_the_files_of_the_model_change() -> None:
+    assert fingerprint(spec(), "sha256:a") != fingerprint(spec(), "sha256:b")

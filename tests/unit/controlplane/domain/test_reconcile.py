@@ -1,0 +1,415 @@
+"""One step from what is observed towards what is declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase
+from tidegate_controlplane.domain.reconcile import (
+    HOPELESS_FAILURES,
+    LIVE,
+    STABLE_S,
+    Backoff,
+    DeploymentFact,
+    ReplicaFact,
+    Step,
+    consecutive_failures,
+    step,
+)
+from tidegate_controlplane.domain.states import DEPLOYMENT, check_transition
+
+D, P = DeploymentPhase, ReplicaPhase
+BACKOFF = Backoff(base_s=1.0, max_s=60.0)
+
+
+def declared(desired: int = 1, **values: Any) -> DeploymentFact:
+    fact = DeploymentFact(
+        phase=D.READY,
+        revision_id="new",
+        serving_revision_id="new",
+        deleting=False,
+        desired=desired,
+        recreate=False,
+    )
+    return replace(fact, **values)
+
+
+def replicas(phase: ReplicaPhase, number: int = 1, of: str = "new", **values: Any) -> Any:
+    return [ReplicaFact(f"{of}-{phase}-{index}", of, phase, **values) for index in range(number)]
+
+
+def failed(ago_s: float | None = 1000.0, **values: Any) -> ReplicaFact:
+    given = {"reason": "Crashed", "message": "exited with status 1"} | values
+    return ReplicaFact("f", "new", P.FAILED, failed_ago_s=ago_s, **given)
+
+
+def taken(deployment: DeploymentFact, *groups: Any) -> Step:
+    return step(deployment, [fact for group in groups for fact in group], BACKOFF)
+
+
+# --- counting -------------------------------------------------------------------------------------
+
+
+def test_missing_replicas_are_created() -> None:
+    assert taken(declared(3), replicas(P.READY), replicas(P.LOADING)).create == 1
+
+
+def test_a_satisfied_deployment_needs_nothing() -> None:
+    done = taken(declared(2), replicas(P.READY, 2))
+    assert (done.create, done.drain, done.phase, done.reason) == (0, (), D.READY, "Ready")
+    assert done.message == "2 replicas ready"
+
+
+def test_final_and_draining_replicas_do_not_count() -> None:
+    gone = [*replicas(P.TERMINATED), *replicas(P.DRAINING)]
+    assert taken(declared(1), gone).create == 1
+
+
+def test_surplus_ends_those_not_ready_first_then_the_idle_then_the_newest() -> None:
+    facts = [
+        ReplicaFact("busy", "new", P.READY, in_flight=5),
+        ReplicaFact("idle-old", "new", P.READY),
+        ReplicaFact("idle-new", "new", P.READY),
+        ReplicaFact("loading", "new", P.LOADING),
+    ]
+    assert taken(declared(3), facts).drain == ("loading",)
+    assert taken(declared(2), facts).drain == ("loading", "idle-new")
+    assert taken(declared(1), facts).drain == ("loading", "idle-new", "idle-old")
+
+
+# --- phases ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (D.PENDING, D.PROVISIONING),
+        (D.PROVISIONING, D.PROVISIONING),
+        (D.FAILED, D.PROVISIONING),
+        (D.IDLE, D.WAKING),
+        (D.READY, D.WAKING),
+    ],
+)
+def test_the_first_start_is_provisioning_and_any_later_one_is_waking(
+    before: DeploymentPhase, after: DeploymentPhase
+) -> None:
+    assert taken(declared(1, phase=before), replicas(P.STARTING)).phase is after
+
+
+def test_zero_replicas_wanted_is_idle_and_healthy() -> None:
+    done = taken(declared(0))
+    assert (done.phase, done.hopeless) == (D.IDLE, None)
+
+
+def test_a_deployment_that_grows_is_ready_all_along() -> None:
+    done = taken(declared(3), replicas(P.READY), replicas(P.STARTING, 2))
+    assert (done.phase, done.reason) == (D.READY, "ScalingUp")
+    assert done.message == "1 replica ready, 3 wanted"
+
+
+# --- updates --------------------------------------------------------------------------------------
+
+
+def test_a_rolling_update_starts_the_new_revision_beside_the_former() -> None:
+    done = taken(declared(2, serving_revision_id="old"), replicas(P.READY, 2, of="old"))
+    assert (done.create, done.drain) == (2, ())
+    assert (done.serving_revision_id, done.phase) == ("old", D.UPDATING)
+
+
+def test_a_rolling_update_waits_until_the_new_revision_can_carry_the_traffic() -> None:
+    former = replicas(P.READY, 2, of="old")
+    half = taken(
+        declared(2, serving_revision_id="old"), former, replicas(P.READY), replicas(P.LOADING)
+    )
+    assert (half.serving_revision_id, half.drain) == ("old", ())
+    whole = taken(declared(2, serving_revision_id="old"), former, replicas(P.READY, 2))
+    assert whole.serving_revision_id == "new"
+    assert whole.drain == ("old-ready-0", "old-ready-1")
+    assert whole.phase is D.READY
+
+
+def test_a_rolling_update_without_work_drains_the_former_and_starts_nothing() -> None:
+    done = taken(declared(0, serving_revision_id="old"), replicas(P.READY, of="old"))
+    assert (done.create, done.drain) == (0, ("old-ready-0",))
+    assert (done.serving_revision_id, done.phase) == ("new", D.IDLE)
+
+
+def test_a_rollout_that_fails_is_degraded_and_leaves_the_former_alone() -> None:
+    done = taken(
+        declared(1, serving_revision_id="old"), replicas(P.READY, of="old"), [failed(ago_s=0.0)]
+    )
+    assert (done.phase, done.reason) == (D.DEGRADED, "RolloutFailing")
+    assert (done.create, done.drain, done.serving_revision_id) == (0, (), "old")
+    assert "Crashed: exited with status 1" in done.message
+    assert done.hopeless is None
+
+
+def test_recreate_drains_the_former_before_it_starts_the_new_revision() -> None:
+    wanted = declared(1, serving_revision_id="old", recreate=True)
+    first = taken(wanted, replicas(P.READY, of="old"))
+    assert (first.create, first.drain, first.phase) == (0, ("old-ready-0",), D.UPDATING)
+    second = taken(wanted, replicas(P.DRAINING, of="old"))
+    assert (second.create, second.phase, second.reason) == (0, D.UPDATING, "Recreating")
+    third = taken(wanted, replicas(P.TERMINATED, of="old"))
+    assert (third.create, third.serving_revision_id) == (1, "new")
+
+
+# --- failures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failures", "wait_s"), [(0, 0), (1, 1), (2, 2), (3, 4), (7, 60), (50, 60)]
+)
+def test_the_back_off_doubles_up_to_its_bound(failures: int, wait_s: float) -> None:
+    assert BACKOFF.after(failures) == wait_s
+
+
+def test_a_failed_replica_is_replaced_after_its_back_off() -> None:
+    early = taken(declared(), [failed(), failed(ago_s=1.5)])
+    assert (early.create, early.retry_in_s, early.phase) == (0, 0.5, D.DEGRADED)
+    due = taken(declared(), [failed(), failed(ago_s=2.0)])
+    assert (due.create, due.retry_in_s) == (1, None)
+
+
+def test_a_back_off_that_was_forgotten_by_a_restart_is_over() -> None:
+    assert taken(declared(), [failed(ago_s=None)]).create == 1
+
+
+def test_a_refused_replica_is_not_tried_again() -> None:
+    refusal = failed(refused=True, reason="Pickled", message="its weights are pickled")
+    done = taken(declared(), [refusal])
+    assert (done.create, done.phase, done.reason) == (0, D.FAILED, "Pickled")
+    assert done.message == "its weights are pickled"
+    assert done.hopeless == "it cannot start: its weights are pickled"
+
+
+def test_a_refused_replica_is_tried_again_once_forgiven() -> None:
+    done = taken(declared(phase=D.FAILED), [failed(refused=True, forgiven=True)])
+    assert (done.create, done.phase, done.hopeless) == (1, D.PROVISIONING, None)
+
+
+def test_a_refused_replica_beside_a_ready_one_is_degraded() -> None:
+    done = taken(declared(2), replicas(P.READY), [failed(refused=True)])
+    assert (done.phase, done.hopeless, done.create) == (D.DEGRADED, None, 0)
+
+
+def test_a_crash_after_a_refusal_is_what_counts_since_the_model_has_started_meanwhile() -> None:
+    crashed = failed(ago_s=5.0, ready_for_s=3600.0)
+    refused_later_in_the_list = failed(ago_s=500.0, refused=True)
+    done = taken(declared(), [crashed, refused_later_in_the_list])
+    assert (done.create, done.phase) == (1, D.DEGRADED)
+
+
+def test_failures_in_a_row_are_counted_up_to_what_ended_well() -> None:
+    def count(*facts: Any) -> int:
+        return consecutive_failures([fact for group in facts for fact in group])[0]
+
+    bad = [failed(), failed()]
+    assert count(bad) == 2
+    assert count(bad, replicas(P.STARTING), bad) == 4
+    assert count(bad, replicas(P.READY), bad) == 2
+    assert count(bad, replicas(P.TERMINATED), [failed()]) == 1
+    assert count(bad, [failed(forgiven=True)], [failed()]) == 1
+    assert count(bad, [failed(ready_for_s=STABLE_S)]) == 1
+    assert count(bad, [failed(ready_for_s=STABLE_S - 1)]) == 3
+    assert count(bad, replicas(P.READY)) == 0
+
+
+def test_those_who_wait_are_told_after_some_failures_in_a_row() -> None:
+    bad = [failed(ago_s=0.0)] * HOPELESS_FAILURES
+    assert taken(declared(), bad[1:]).hopeless is None
+    told = taken(declared(), bad)
+    assert told.hopeless == ("its replicas failed 3 times in a row: Crashed: exited with status 1")
+    assert told.retry_in_s == 4.0
+
+
+def test_a_request_after_the_back_off_is_held_again_so_that_it_is_tried_again() -> None:
+    bad = [failed()] * HOPELESS_FAILURES
+    assert taken(declared(0), bad).hopeless is None
+    assert taken(declared(1), bad, replicas(P.STARTING)).hopeless is None
+
+
+def test_nobody_is_told_that_there_is_no_hope_while_a_replica_answers() -> None:
+    bad = [failed(ago_s=0.0)] * HOPELESS_FAILURES
+    assert taken(declared(2), replicas(P.READY), bad).hopeless is None
+    assert taken(declared(), replicas(P.READY, of="old"), bad).hopeless is None
+
+
+# --- deleting -------------------------------------------------------------------------------------
+
+
+def test_deleting_drains_every_revision_and_creates_nothing() -> None:
+    done = taken(
+        declared(3, deleting=True, phase=D.DELETING),
+        replicas(P.READY),
+        replicas(P.REQUESTED, of="old"),
+    )
+    assert (done.create, done.drain) == (0, ("new-ready-0", "old-requested-0"))
+    assert done.phase is D.DELETING
+    assert done.hopeless == "the deployment is being deleted"
+
+
+def test_deleted_comes_only_when_the_last_process_is_gone() -> None:
+    gone = [*replicas(P.TERMINATED), failed()]
+    deleting = declared(deleting=True, phase=D.DELETING)
+    assert taken(deleting, gone, replicas(P.DRAINING)).phase is D.DELETING
+    assert taken(deleting, gone).phase is D.DELETED
+
+
+# --- whatever is observed -------------------------------------------------------------------------
+
+facts = st.builds(
+    ReplicaFact,
+    id=st.uuids().map(str),
+    revision_id=st.sampled_from(["old", "older", "new"]),
+    phase=st.sampled_from(list(P)),
+    in_flight=st.integers(0, 5),
+    refused=st.booleans(),
+    ready_for_s=st.floats(0, 120),
+    failed_ago_s=st.none() | st.floats(0, 120),
+    reason=st.none() | st.just("Crashed"),
+    message=st.none() | st.just("boom"),
+    forgiven=st.booleans(),
+)
+deployments = st.builds(
+    DeploymentFact,
+    phase=st.sampled_from([phase for phase in D if phase not in (D.DELETING, D.DELETED)]),
+    revision_id=st.just("new"),
+    serving_revision_id=st.sampled_from([None, "old", "older", "new"]),
+    deleting=st.just(value=False),
+    desired=st.integers(0, 5),
+    recreate=st.booleans(),
+)
+
+
+@given(deployments, st.lists(facts, max_size=8))
+def test_whatever_is_observed_the_step_is_a_sound_one(
+    deployment: DeploymentFact, observed: list[ReplicaFact]
+) -> None:
+    done = step(deployment, observed, BACKOFF)
+    check_transition(DEPLOYMENT, deployment.phase, done.phase)
+    live = [f for f in observed if f.phase in LIVE]
+    current = [f for f in live if f.revision_id == "new"]
+    former = [f for f in live if f.revision_id != "new"]
+    kept = [f for f in current if f.id not in done.drain]
+    assert done.create >= 0
+    assert len(kept) + done.create <= max(deployment.desired, 0)
+    assert not (done.create and len(kept) < len(current)), "creates what it drains"
+    assert set(done.drain) <= {f.id for f in live}
+    switched = deployment.serving_revision_id != "new" and not deployment.recreate
+    if switched and any(f.id in done.drain for f in former):
+        assert sum(f.phase is P.READY for f in kept) >= deployment.desired
+    if done.create and deployment.recreate:
+        assert not former
+    assert done.message
+
+
+@given(deployments, st.lists(facts, max_size=8))
+def test_whatever_is_observed_a_deployment_being_deleted_only_shrinks(
+    deployment: DeploymentFact, observed: list[ReplicaFact]
+) -> None:
+    done = step(replace(deployment, deleting=True, phase=D.DELETING), observed, BACKOFF)
+    check_transition(DEPLOYMENT, D.DELETING, done.phase)
+    running = [f for f in observed if f.phase in LIVE or f.phase is P.DRAINING]
+    assert done.create == 0
+    assert (done.phase is D.DELETED) == (not running)
+
+
+# --- a world in which replicas start, fail and drain ----------------------------------------------
+
+
+@dataclass
+class World:
+    """Replicas of a deployment, moved on by one second at a time."""
+
+    deployment: DeploymentFact
+    replicas: list[ReplicaFact] = field(default_factory=list)
+    failing: list[bool] = field(default_factory=list)
+    """How the next starts go; those after them succeed."""
+
+    def pass_a_second(self) -> Step:
+        done = step(self.deployment, self.replicas, BACKOFF)
+        check_transition(DEPLOYMENT, self.deployment.phase, done.phase)
+        self.deployment = replace(
+            self.deployment, phase=done.phase, serving_revision_id=done.serving_revision_id
+        )
+        self.replicas = [self._moved(fact, done) for fact in self.replicas]
+        for _ in range(done.create):
+            number = len(self.replicas)
+            self.replicas.append(
+                ReplicaFact(f"r{number}", self.deployment.revision_id, P.REQUESTED)
+            )
+        return done
+
+    def _moved(self, fact: ReplicaFact, done: Step) -> ReplicaFact:
+        if fact.id in done.drain:
+            return replace(fact, phase=P.DRAINING)
+        match fact.phase:
+            case P.REQUESTED:
+                return replace(fact, phase=P.LOADING)
+            case P.LOADING if self.failing and self.failing.pop(0):
+                return replace(fact, phase=P.FAILED, failed_ago_s=0.0)
+            case P.LOADING:
+                return replace(fact, phase=P.READY)
+            case P.DRAINING:
+                return replace(fact, phase=P.TERMINATED)
+            case P.FAILED:
+                return replace(fact, failed_ago_s=(fact.failed_ago_s or 0.0) + 1.0)
+            case _:
+                return fact
+
+
+starting_points = st.lists(
+    st.builds(
+        ReplicaFact,
+        id=st.uuids().map(str),
+        revision_id=st.sampled_from(["old", "new"]),
+        phase=st.sampled_from([P.REQUESTED, P.LOADING, P.READY, P.DRAINING, P.TERMINATED]),
+    ),
+    max_size=6,
+)
+
+
+@given(deployments, starting_points, st.lists(st.booleans(), max_size=5))
+def test_from_any_point_and_through_failures_the_world_becomes_what_is_declared(
+    deployment: DeploymentFact, observed: list[ReplicaFact], failing: list[bool]
+) -> None:
+    world = World(deployment, observed, failing)
+    for _ in range(120):
+        done = world.pass_a_second()
+    live = [fact for fact in world.replicas if fact.phase in LIVE]
+    assert [fact.revision_id for fact in live] == ["new"] * deployment.desired
+    assert all(fact.phase is P.READY for fact in live)
+    assert (done.create, done.drain, done.serving_revision_id) == (0, (), "new")
+    if deployment.desired:
+        assert done.phase is D.READY
+
+
+@given(deployments, starting_points)
+def test_a_rolling_update_is_never_without_a_ready_replica_once_it_had_one(
+    deployment: DeploymentFact, observed: list[ReplicaFact]
+) -> None:
+    world = World(replace(deployment, recreate=False, desired=max(1, deployment.desired)), observed)
+    was_ready = False
+    for _ in range(20):
+        world.pass_a_second()
+        ready = any(fact.phase is P.READY for fact in world.replicas)
+        assert ready or not was_ready
+        was_ready = ready
+
+
+@given(deployments, starting_points)
+def test_from_any_point_a_deployment_being_deleted_is_gone_in_the_end(
+    deployment: DeploymentFact, observed: list[ReplicaFact]
+) -> None:
+    world = World(replace(deployment, deleting=True, phase=D.DELETING), observed)
+    for _ in range(6):
+        done = world.pass_a_second()
+        if done.phase is D.DELETED:
+            break
+    assert done.phase is D.DELETED

@@ -1,0 +1,286 @@
+"""A model is read before it is planned for: what it is, and why it may not be served."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.controlplane.models.conftest import MakeDirectory, MakeGguf
+
+from tidegate.protocol.resources import ModelFacts
+from tidegate.spec import ModelSpec, Task
+from tidegate_controlplane.errors import Invalid
+from tidegate_controlplane.models.inspect import Inspected, inspect
+
+
+async def unknown(digest: str) -> None:
+    """Nothing was read before."""
+
+
+async def inspected(source: Path | str, task: str = "generate") -> Inspected:
+    return await inspect(ModelSpec(source=str(source), task=Task(task)), unknown)
+
+
+async def refusal(source: Path | str, task: str = "generate") -> str:
+    with pytest.raises(Invalid) as caught:
+        await inspected(source, task)
+    (issue,) = caught.value.issues
+    assert (issue.field, issue.value) == ("model.source", str(source))
+    assert caught.value.param == "model.source"
+    return issue.message
+
+
+# --- what it is -----------------------------------------------------------------------------------
+
+
+async def test_a_directory_tells_its_facts(directory: MakeDirectory) -> None:
+    path = directory()
+    found = await inspected(path)
+    assert found.revision is None
+    assert found.facts == ModelFacts(
+        format="safetensors",
+        architecture="LlamaForCausalLM",
+        digest=found.facts.digest,
+        parameters=646,
+        weights_bytes=(path / "model.safetensors").stat().st_size,
+        context_tokens=128,
+        layers=2,
+        kv_heads=2,
+        head_dim=16,
+        vocabulary=10,
+    )
+    assert found.facts.digest.startswith("sha256:")
+
+
+async def test_a_gguf_file_tells_its_facts(gguf: MakeGguf) -> None:
+    path = gguf()
+    found = await inspected(path)
+    assert found.facts == ModelFacts(
+        format="gguf",
+        architecture="llama",
+        digest=found.facts.digest,
+        parameters=640,
+        weights_bytes=path.stat().st_size,
+        context_tokens=256,
+        layers=3,
+        kv_heads=2,
+        head_dim=16,
+        vocabulary=10,
+    )
+
+
+async def test_a_directory_with_one_gguf_file_is_that_file(gguf: MakeGguf) -> None:
+    found = await inspected(gguf("folder/tiny.gguf").parent)
+    assert found.facts.format == "gguf"
+
+
+async def test_the_language_part_of_a_model_of_several_parts_is_what_counts(
+    directory: MakeDirectory,
+) -> None:
+    text = {
+        "num_hidden_layers": 5,
+        "num_attention_heads": 2,
+        "hidden_size": 8,
+        "max_position_embeddings": 77,
+        "vocab_size": 3,
+    }
+    facts = (await inspected(directory(text_config=text))).facts
+    assert (facts.architecture, facts.layers, facts.head_dim) == ("LlamaForCausalLM", 5, 4)
+    assert (facts.kv_heads, facts.context_tokens) == (2, 77)
+
+
+async def test_an_embedding_model_is_declared_as_one(directory: MakeDirectory) -> None:
+    path = directory(architectures=["BertModel"])
+    assert (await inspected(path, "embed")).facts.architecture == "BertModel"
+    assert "set model.task to 'embed'" in await refusal(path)
+
+
+async def test_a_gguf_file_cannot_be_an_embedding_model(gguf: MakeGguf) -> None:
+    assert "read from safetensors" in await refusal(gguf(), "embed")
+
+
+# --- the digest -----------------------------------------------------------------------------------
+
+
+async def test_a_changed_readme_keeps_the_digest(directory: MakeDirectory) -> None:
+    path = directory()
+    before = await inspected(path)
+    (path / "README.md").write_text("a better word about the same model")
+    assert (await inspected(path)).facts.digest == before.facts.digest
+
+
+async def test_changed_weights_of_the_same_size_change_the_digest(
+    directory: MakeDirectory,
+) -> None:
+    one, other = await inspected(directory("one")), await inspected(directory("other", fill=1.0))
+    assert one.facts.weights_bytes == other.facts.weights_bytes
+    assert one.facts.digest != other.facts.digest
+
+
+async def test_a_changed_config_changes_the_digest(directory: MakeDirectory) -> None:
+    path = directory()
+    before = await inspected(path)
+    (path / "config.json").write_text((path / "config.json").read_text() + "\n")
+    assert (await inspected(path)).facts.digest != before.facts.digest
+
+
+async def test_the_digest_does_not_depend_on_where_the_files_lie(directory: MakeDirectory) -> None:
+    one, other = await inspected(directory("one")), await inspected(directory("other"))
+    assert one.facts == other.facts
+
+
+async def test_headers_are_not_read_again_for_a_digest_that_is_known(
+    directory: MakeDirectory,
+) -> None:
+    path = directory()
+    facts = (await inspected(path)).facts.model_copy(update={"layers": 99})
+    asked = []
+
+    async def known(digest: str) -> ModelFacts:
+        asked.append(digest)
+        return facts
+
+    assert (await inspect(ModelSpec(source=str(path)), known)).facts.layers == 99
+    assert asked == [facts.digest]
+
+
+# --- why not --------------------------------------------------------------------------------------
+
+
+async def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    assert f"{str(missing)!r} does not exist" in await refusal(missing)
+
+
+@pytest.mark.parametrize("path", ["models/smol", "~/smol", "~nobody-here/smol", "./x.gguf"])
+async def test_a_relative_path_is_refused_since_it_means_another_place_to_each(path: str) -> None:
+    assert "is a relative path; give an absolute one" in await refusal(path)
+
+
+@pytest.mark.parametrize("path", ["/models/\0smol", "/" + "x" * 2000])
+async def test_a_path_that_cannot_be_one_does_not_exist(path: str) -> None:
+    assert "does not exist" in await refusal(path)
+
+
+async def test_a_file_that_is_not_gguf_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"x")
+    assert "neither a directory nor a .gguf file" in await refusal(path)
+
+
+async def test_a_pipe_named_like_a_model_is_refused_without_reading_it(tmp_path: Path) -> None:
+    path = tmp_path / "endless.gguf"
+    os.mkfifo(path)
+    assert "neither a directory nor a .gguf file" in await refusal(path)
+
+
+async def test_an_empty_directory_is_not_a_model(tmp_path: Path) -> None:
+    assert "no config.json and no .gguf file" in await refusal(tmp_path)
+
+
+async def test_a_config_without_weights_is_not_a_model(directory: MakeDirectory) -> None:
+    path = directory()
+    (path / "model.safetensors").unlink()
+    assert "a config.json but no weights" in await refusal(path)
+
+
+async def test_pickled_weights_are_refused_with_the_way_to_convert_them(
+    directory: MakeDirectory,
+) -> None:
+    path = directory()
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    message = await refusal(path)
+    assert "weights are pickled (pytorch_model.bin)" in message
+    assert "safe_serialization=True" in message
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+async def test_remote_code_is_refused(directory: MakeDirectory, name: str) -> None:
+    path = directory()
+    (path / name).write_text(json.dumps({"auto_map": {"AutoModel": "evil.Model"}}))
+    assert f"its {name} has 'auto_map'" in await refusal(path)
+
+
+async def test_two_gguf_files_want_one_to_be_named(gguf: MakeGguf) -> None:
+    path = gguf("folder/a.gguf").parent
+    gguf("folder/b.gguf")
+    assert "2 GGUF files (a.gguf, b.gguf); name the one" in await refusal(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", "\x00", "[" * 100_000, '{"text_config": 3}', '{"architectures": 7}']
+)
+async def test_a_config_that_is_not_one_is_refused(directory: MakeDirectory, text: str) -> None:
+    path = directory()
+    (path / "config.json").write_text(text)
+    assert "its config.json" in await refusal(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_attention_heads": 0},
+        {"num_attention_heads": -4},
+        {"num_hidden_layers": 0},
+        {"num_hidden_layers": None},
+        {"hidden_size": "many"},
+        {"vocab_size": float("inf")},
+        {"max_position_embeddings": None},
+    ],
+    ids=str,
+)
+async def test_a_config_with_an_impossible_number_is_refused(
+    directory: MakeDirectory, values: dict[str, Any]
+) -> None:
+    message = await refusal(directory(**values))
+    assert "does not describe a transformer that can be served" in message
+
+
+def header(content: Any) -> bytes:
+    text = json.dumps(content).encode()
+    return struct.pack("<Q", len(text)) + text
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "shorter than its header"),
+        (b"PK\x03\x04 not at all", "its header would be"),
+        (struct.pack("<Q", 50) + b"{", "is not a safetensors file"),
+        (header([1, 2]), "is not a safetensors file"),
+        (header({"w": {"dtype": "F32"}}), "is not a safetensors file"),
+        (header({"w": {"shape": ["a"]}}), "is not a safetensors file"),
+        (struct.pack("<Q", 100_000) + b"[" * 100_000, "is not a safetensors file"),
+        (header({}), "its parameters is 0"),
+        (header({"w": {"shape": [-1, 5]}}), "its parameters is -5"),
+    ],
+    ids=range(9),
+)
+async def test_weights_with_a_corrupt_header_are_refused(
+    directory: MakeDirectory, content: bytes, said: str
+) -> None:
+    path = directory()
+    (path / "model.safetensors").write_bytes(content)
+    assert said in await refusal(path)
+
+
+async def test_a_corrupt_gguf_file_is_refused(gguf: MakeGguf) -> None:
+    path = gguf()
+    whole = path.read_bytes()
+    for content in (b"", b"GGUF", b"PK\x03\x04" * 20, whole[:40], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        assert "is not a GGUF file that can be read" in await refusal(path)
+
+
+async def test_a_gguf_file_without_heads_is_refused(gguf: MakeGguf) -> None:
+    assert "is not a GGUF file that can be read" in await refusal(gguf(heads=0))
+
+
+async def test_a_file_name_that_is_not_utf_8_does_no_harm(directory: MakeDirectory) -> None:
+    path = directory()
+    (path / os.fsdecode(b"odd-\xff.txt")).write_text("x")
+    assert (await inspected(path)).facts.parameters == 646
