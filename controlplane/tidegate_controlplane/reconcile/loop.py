@@ -8,6 +8,7 @@ other.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import statistics
 from collections import defaultdict
@@ -19,7 +20,7 @@ from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, ResolvedP
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import Bell, heard
 from tidegate_controlplane.domain.autoscale import decide
-from tidegate_controlplane.domain.reconcile import Backoff, Step, step
+from tidegate_controlplane.domain.reconcile import STARTING, Backoff, Step, step
 from tidegate_controlplane.domain.replicas import Change, Observation, Running, next_phase
 from tidegate_controlplane.errors import Unavailable
 from tidegate_controlplane.gateway.endpoints import Endpoints
@@ -51,6 +52,9 @@ from tidegate_controlplane.store.deployments import StaleRow, unfinished_replica
 from tidegate_controlplane.store.tables import ModelVersion, Replica, Revision
 
 logger = logging.getLogger("tidegate.reconcile")
+REST_S = 0.01
+"""Between passes at least, however often the loop is rung for."""
+MOVING = STARTING | {ReplicaPhase.DRAINING}
 
 
 class Reconciler:
@@ -90,33 +94,40 @@ class Reconciler:
     async def run(self) -> NoReturn:
         """Until cancelled."""
         while True:
+            settled = True
             try:
-                await self.reconcile()
+                settled = await self.reconcile()
             except Exception:
                 logger.exception("a pass failed; the next one starts over")
-            await heard(self._endpoints.wanted, self._settings.tick_s)
+            pause_s = self._settings.tick_s if settled else self._settings.busy_tick_s
+            await asyncio.sleep(REST_S)
+            await heard(self._endpoints.wanted, pause_s)
             self._endpoints.wanted.clear()
 
-    async def reconcile(self) -> None:
-        """One pass over every deployment."""
+    async def reconcile(self) -> bool:
+        """One pass over every deployment; whether all are as they should be."""
         now = self._clock.now()
         everything = await self._database.read(lambda session: read_all(session, now))
         await self._tidy(everything)
+        settled = True
         for declared in everything:
             try:
-                await self._reconcile_one(declared)
+                settled &= await self._reconcile_one(declared)
             except StaleRow as stale:
+                settled = False
                 logger.debug("%s", stale)
             except Exception:
                 logger.exception("a pass over deployment %s failed", declared.row.id)
         await self._end_unwanted()
+        return settled
 
-    async def _reconcile_one(self, declared: Declared) -> None:
-        """One step for one deployment."""
+    async def _reconcile_one(self, declared: Declared) -> bool:
+        """One step for one deployment; whether it changed nothing and nothing starts or drains."""
         now, row = self._clock.monotonic(), declared.row
         seen = await self._observe(declared)
         outcome = self._decide(declared, seen, now)
-        if not outcome.is_empty:
+        unchanged = outcome.is_empty
+        if not unchanged:
             await self._database.write(outcome.write)
             self._bell.ring(row.id)
         replicas = [*declared.replicas, *outcome.created]
@@ -126,6 +137,8 @@ class Reconciler:
         if outcome.step.phase is DeploymentPhase.DELETED:
             self._endpoints.forget(row.id)
             del self._memory[row.id]
+        moving = any(ReplicaPhase(replica.phase) in MOVING for replica in replicas)
+        return unchanged and not moving
 
     async def _observe(self, declared: Declared) -> dict[str, Observation]:
         unfinished = [r.id for r in declared.replicas if ReplicaPhase(r.phase) not in FINAL]

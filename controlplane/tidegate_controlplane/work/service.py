@@ -39,9 +39,9 @@ class Work:
         self.invocations = Invocations(
             plane.db, plane.objects, catalog, plane.clock, settings, worker, notices
         )
-        self.invocations.on_queued = self._dispatching.wake
+        self.invocations.on_queued = self._queued
         self.batches.on_changed = self._batching.wake
-        self._runner.on_queued = self._dispatching.wake
+        self._runner.on_queued = self._queued
         self._runner.on_progress = self._batching.wake
         worker.on_room = self._dispatching.wake
 
@@ -63,6 +63,11 @@ class Work:
         await self._worker.drain(self._plane.settings.shutdown_s)
         await self._keeping.stop()
         await self._leases.release()
+
+    def _queued(self) -> None:
+        """There is something to claim, and perhaps no replica yet to run it."""
+        self._dispatching.wake()
+        self._plane.endpoints.wanted.set()
 
     async def __aenter__(self) -> Work:
         await self.start()

@@ -40,6 +40,10 @@ def up(
         typer.Option(min=0, max=65_535, help="0 takes any free one.  [default: 8686]"),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    objects: Annotated[
+        str | None,
+        typer.Option(help="s3://bucket/prefix for payloads and results, not the directory."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +55,7 @@ def up(
         return
     launch.require_installed()
     home.create()
-    start = Start(home, host, DEFAULT_PORT if port is None else port)
+    start = Start(home, host, DEFAULT_PORT if port is None else port, objects)
     if detach:
         _up_detached(start, as_json=as_json)
     else:

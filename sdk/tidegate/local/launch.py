@@ -19,17 +19,22 @@ GRACE_S = 10.0
 
 @dataclass(frozen=True)
 class Start:
-    """What to start: on which directory, listening where. `port` 0 takes any free one."""
+    """What to start: on which directory, listening where. `port` 0 takes any free one.
+
+    `objects` is an `s3://bucket/prefix` for payloads and results, instead of the directory.
+    """
 
     home: Home
     host: str
     port: int
+    objects: str | None = None
 
     @property
     def command(self) -> list[str]:
         """The control plane's command line."""
         where = ["--data", str(self.home.path), "--host", self.host, "--port", str(self.port)]
-        return [sys.executable, "-m", MODULE, *where]
+        objects = ["--objects", self.objects] if self.objects else []
+        return [sys.executable, "-m", MODULE, *where, *objects]
 
 
 def require_installed() -> None:

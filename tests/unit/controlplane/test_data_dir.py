@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -12,20 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from tidegate_controlplane.errors import StartError
-from tidegate_controlplane.files import (
+from tidegate_controlplane.data_dir import (
     announced_pid,
     listen,
     owned,
     read_connection,
     write_private,
 )
+from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.provision.process import start_ticks
 
 HOLD = """
 import sys
 from pathlib import Path
-from tidegate_controlplane.files import owned
+from tidegate_controlplane.data_dir import owned
 with owned(Path(sys.argv[1])):
     print("owned", flush=True)
     sys.stdin.read()
@@ -146,3 +147,25 @@ def test_a_connection_file_that_cannot_be_read_is_empty(
     if content is not None:
         path.write_bytes(content)
     assert read_connection(path) == {}
+
+
+async def test_answers_leave_at_once_instead_of_waiting_for_an_acknowledgement() -> None:
+    """Nagle's algorithm and delayed acknowledgements would add 40 ms to each answer."""
+    assert await _nodelay_of_accepted(listen("127.0.0.1", 0)) != 0
+
+
+async def _nodelay_of_accepted(listener: socket.socket) -> int:
+    found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted = writer.get_extra_info("socket")
+        found.set_result(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(accept, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        option = await found
+        writer.close()
+        await writer.wait_closed()
+    return option
