@@ -60,10 +60,12 @@ def main(arguments: list[str]) -> int:
 def prepare_libraries() -> None:
     """Set what the libraries imported later read from the environment as they load.
 
-    OpenMP's threads spin while they wait for each other unless told otherwise. With two replicas on
-    two cores that costs a factor of ten (1.1 against 13.8 tokens/s, 135M model), so they sleep.
+    OpenMP's threads spin for long while they wait for each other unless told otherwise, which
+    starves other replicas; asleep at once they are slow to come back. So they spin for the few
+    microseconds between two operators, then sleep (docs/decisions/007).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # transformers draws progress bars past its own setting; a log has whole lines.
     os.environ.setdefault("TQDM_DISABLE", "1")
 
