@@ -6,7 +6,7 @@ from typing import Any
 
 from litestar import Request
 
-from tidegate.spec import DeploymentSpec, SpecError, SpecIssue, parse
+from tidegate.spec import DeploymentSpec, SpecError, SpecIssue, load, parse
 from tidegate_controlplane.errors import BadRequest, Invalid
 from tidegate_controlplane.web.body import parse_object, read_bytes
 from tidegate_controlplane.web.openapi import Media
@@ -35,17 +35,20 @@ async def read_declaration(
 
 
 def _parse(raw: bytes, content_type: str, name: str | None) -> DeploymentSpec:
-    if content_type.split(";")[0].strip().lower() in YAML_TYPES:
-        try:
-            spec = parse(raw.decode())
-        except UnicodeDecodeError as error:
-            raise BadRequest(f"the body is not UTF-8: byte {error.start}") from None
-    else:
-        document = parse_object(raw)
-        if name is not None:
-            document.setdefault("name", name)
-        spec = parse(document)
+    document = _document(raw, content_type)
+    if name is not None:
+        document.setdefault("name", name)
+    spec = parse(document)
     if name is not None and spec.name != name:
         issue = SpecIssue("name", spec.name, f"the path says {name!r}; they must be equal")
         raise SpecError([issue])
     return spec
+
+
+def _document(raw: bytes, content_type: str) -> dict[str, Any]:
+    if content_type.split(";")[0].strip().lower() not in YAML_TYPES:
+        return parse_object(raw)
+    try:
+        return load(raw.decode())
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8: byte {error.start}") from None

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from litestar.connection import Request
 from pydantic import BaseModel
 
+from tidegate_controlplane.domain.nesting import is_within
 from tidegate_controlplane.errors import BadRequest, TooLarge
 
 JSON_DEPTH = 64
@@ -74,8 +75,8 @@ def parse_object(raw: bytes, depth: int = JSON_DEPTH) -> dict[str, Any]:
             f"the body must be a JSON object, not {_JSON_NAMES[type(document)]}",
             code="invalid_json",
         )
-    if raw.count(b"{") + raw.count(b"[") > depth:
-        _check_depth(document, depth)
+    if raw.count(b"{") + raw.count(b"[") > depth and not is_within(document, depth):
+        raise _too_deep(depth)
     return document
 
 
@@ -92,20 +93,6 @@ async def _pieces(request: Request[Any, Any, Any]) -> AsyncIterator[bytes]:
 def _check_length(declared: str | None, limit_bytes: int) -> None:
     if declared is not None and declared.isdecimal() and int(declared) > limit_bytes:
         raise _too_large(limit_bytes)
-
-
-def _check_depth(document: object, depth: int) -> None:
-    level: list[Any] = [document]
-    for _ in range(depth):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return
-    raise _too_deep(depth)
 
 
 def _finite_float(text: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from tidegate.spec import Mode
+from tidegate_controlplane.domain.nesting import is_within
 from tidegate_controlplane.errors import BadRequest
 from tidegate_controlplane.gateway import admission
 from tidegate_controlplane.gateway.admission import check_task, validated
@@ -38,7 +39,7 @@ def parse(body: bytes, depth: int) -> dict[str, Any]:
         raise BadRequest(f"not JSON: {error}", code="invalid_json") from None
     if not isinstance(document, dict):
         raise BadRequest("not a JSON object", code="invalid_json")
-    if not _fits(document, depth):
+    if not is_within(document, depth):
         raise BadRequest(f"nested deeper than {depth} levels", code="invalid_json")
     return document
 
@@ -97,17 +98,3 @@ BATCH_MODES = frozenset(Mode)
 
 def _either(modes: frozenset[Mode]) -> str:
     return " or ".join(f"'{mode}'" for mode in Mode if mode in modes)
-
-
-def _fits(document: object, depth: int) -> bool:
-    level: list[Any] = [document]
-    for _ in range(depth):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return True
-    return False

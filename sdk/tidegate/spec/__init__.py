@@ -26,7 +26,7 @@ from tidegate.spec.diff import Change, diff
 from tidegate.spec.errors import SpecError, SpecIssue, explain
 from tidegate.spec.schema import json_schema
 from tidegate.spec.source import ModelSource, SourceKind, check_files, parse_source
-from tidegate.spec.text import dump, parse
+from tidegate.spec.text import dump, load, parse
 
 __all__ = [
     "Change",
@@ -52,6 +52,7 @@ __all__ = [
     "dump",
     "explain",
     "json_schema",
+    "load",
     "parse",
     "parse_source",
 ]

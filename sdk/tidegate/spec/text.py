@@ -19,13 +19,22 @@ def parse(declaration: str | Mapping[str, Any]) -> DeploymentSpec:
 
     Raises SpecError naming every fault: field, value and remedy.
     """
-    data = _load(declaration) if isinstance(declaration, str) else declaration
-    if not isinstance(data, Mapping):
-        raise SpecError([SpecIssue("", data, "a declaration is a mapping of fields to values")])
+    data = load(declaration) if isinstance(declaration, str) else dict(declaration)
     try:
-        return DeploymentSpec.model_validate(dict(data))
+        return DeploymentSpec.model_validate(data)
     except ValidationError as error:
         raise explain(error, DeploymentSpec) from None
+
+
+def load(text: str) -> dict[str, Any]:
+    """The mapping that YAML or JSON text holds, not yet a valid declaration.
+
+    Raises SpecError when it is neither, or no mapping.
+    """
+    data = _load(text)
+    if not isinstance(data, dict):
+        raise SpecError([SpecIssue("", data, "a declaration is a mapping of fields to values")])
+    return data
 
 
 def dump(spec: DeploymentSpec) -> str:
@@ -54,11 +63,14 @@ class _PlainLoader(yaml.SafeLoader):
 
 def _load(text: str) -> Any:
     """JSON first: a JSON string may hold characters that YAML does not allow."""
-    if text.lstrip().startswith("{"):
-        with suppress(ValueError):
-            return json.loads(text)
     try:
+        if text.lstrip().startswith("{"):
+            with suppress(ValueError):
+                return json.loads(text)
         return yaml.load(text, _PlainLoader)
+    except (RecursionError, ValueError) as error:  # too deep, or a date such as 2026-13-41
+        message = f"not YAML or JSON: {str(error) or type(error).__name__}"
+        raise SpecError([SpecIssue("", None, message)]) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "the text"

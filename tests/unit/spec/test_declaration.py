@@ -290,3 +290,19 @@ def test_what_is_written_is_read_back_the_same(spec: DeploymentSpec) -> None:
     assert parse(dump(spec)) == spec
     assert parse(spec.model_dump_json()) == spec
     assert diff(spec, parse(dump(spec))) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        "{" * 50_000,
+        "a: 2026-13-41",
+        "? [1]\n: 2",
+        "- 1",
+        "a: !!python/object:os.x {}",
+    ],
+)
+def test_text_that_is_no_declaration_is_refused_whatever_it_does_to_a_parser(text: str) -> None:
+    with pytest.raises(SpecError):
+        parse(text)
