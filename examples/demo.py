@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tidegate import Batch, Client, Deployment
+from tidegate import Batch, Client, Deployment, TidegateError
 from tidegate.local.demo_model import demo_model
 
 QUESTION = "What is the capital of France? Answer in one sentence."
@@ -28,11 +28,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="where the platform keeps state")
     data = parser.parse_args().data.absolute()
-    with platform(data) as client:
-        realtime(client)
-        serverless(client)
-        asynchronous(client)
-        batch(client)
+    try:
+        with platform(data) as client:
+            realtime(client)
+            serverless(client)
+            asynchronous(client)
+            batch(client)
+    except TidegateError as error:
+        sys.exit(
+            f"error: {error}\nwhat was accepted is not lost: `{TIDEGATE} up --data {data}` goes on "
+            "with it, and this can be run again"
+        )
     summary()
 
 
