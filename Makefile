@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu:" \
 	         "apt-get install python3-venv"; exit 1; }
 	@$(PIP) install --quiet --upgrade pip
-	@echo "[2/4] torch (about 200 MB; first, so that nothing pulls another build)"
+	@echo "[2/4] torch (200 MB for the CPU build; set PIP_EXTRA_INDEX_URL to choose another)"
 	@$(PIP) install --quiet --constraint constraints.txt torch
 	@echo "[3/4] tidegate and what it needs"
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[runtime,controlplane,dev]'

@@ -77,7 +77,10 @@ def serverless(client: Client) -> None:
     with step("serverless", "answer when warm"):
         ask(deployment, "serverless")
     with step("serverless", "back to zero"):
+        deadline = time.monotonic() + 60
         while deployment.refresh().phase != "idle":
+            if time.monotonic() > deadline:
+                sys.exit(f"error: it did not go back to zero: {deployment.view.message}")
             time.sleep(0.1)
     delete(deployment)
 

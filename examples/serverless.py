@@ -22,7 +22,8 @@ with Client() as client:
             began = time.monotonic()
             answer = deployment.chat("What is the capital of France?", temperature=0, max_tokens=32)
             print(f"{attempt}: {answer.text} ({time.monotonic() - began:.1f} s)")
-        while deployment.refresh().phase != "idle":
+        deadline = time.monotonic() + 60
+        while deployment.refresh().phase != "idle" and time.monotonic() < deadline:
             time.sleep(0.2)
         print("replicas after two idle seconds:", deployment.view.replicas.ready)
     finally:

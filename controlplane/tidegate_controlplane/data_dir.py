@@ -83,6 +83,25 @@ def read_connection(path: Path) -> dict[str, Any]:
     return {}
 
 
+def set_aside(path: Path) -> None:
+    """Take away the connection file of an earlier run, so that it cannot pass for this one's."""
+    with suppress(FileNotFoundError):
+        path.replace(_aside(path))
+
+
+def former_key(path: Path) -> str | None:
+    """The API key of the connection file, or of the one that was set aside."""
+    for place in (path, _aside(path)):
+        key = read_connection(place).get("api_key")
+        if isinstance(key, str):
+            return key
+    return None
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.former")
+
+
 def write_private(path: Path, content: dict[str, Any]) -> None:
     """Replace a JSON file atomically; only its owner can read it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -23,9 +23,10 @@ from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.data_dir import (
     announced_pid,
+    former_key,
     listen,
     owned,
-    read_connection,
+    set_aside,
     write_private,
 )
 from tidegate_controlplane.deployments.planner import Planner
@@ -65,12 +66,13 @@ async def serve(settings: Settings) -> None:
         contextlib.closing(listen(settings.host, settings.port)) as listener,
         announced_pid(settings.pid_path),
     ):
-        async with running(settings) as services:
-            await _serve_http(services, listener)
+        set_aside(settings.connection_path)
+        async with running(settings) as (services, work):
+            await _serve_http(services, work, listener)
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Services]:
+async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
     """Every service, started; stopped at the end in the opposite order.
 
     Stopping ends the replicas, hands unfinished work back to the queue, and closes the books.
@@ -111,7 +113,7 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
         work = await stack.enter_async_context(Work(plane, catalog))
         ready = asyncio.Event()
         stack.callback(ready.clear)
-        yield Services(
+        services = Services(
             settings=settings,
             clock=clock,
             database=database,
@@ -127,18 +129,19 @@ async def running(settings: Settings) -> AsyncIterator[Services]:
             invocations=work.invocations,
             ready=ready,
         )
+        yield services, work
 
 
 async def connect(services: Services, url: str) -> str:
     """Write the connection file: the URL, and a key that works. Returns the key.
 
-    The key of an earlier run is kept while it is valid; secrets are not stored, so when the file
-    was lost a new admin key takes its place.
+    The key of an earlier run is kept while it is valid; secrets are not stored, so when both the
+    file and the one set aside are lost a new admin key takes its place.
     """
     settings, keys = services.settings, services.keys
     key = await keys.ensure_first()
     if key is None:
-        key = read_connection(settings.connection_path).get("api_key")
+        key = former_key(settings.connection_path)
         try:
             await keys.authenticate(f"Bearer {key}")
         except Unauthenticated:
@@ -161,7 +164,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve_http(services: Services, listener: socket.socket) -> None:
+async def _serve_http(services: Services, work: Work, listener: socket.socket) -> None:
     settings = services.settings
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -179,8 +182,10 @@ async def _serve_http(services: Services, listener: socket.socket) -> None:
         stopping.cancel()
         logger.info("stopping: requests in flight may finish for %g s", settings.shutdown_s)
         services.ready.clear()
+        services.endpoints.close()
         server.should_exit = True
-        await serving
+        # Requests and durable work end within the same time; what is left is handed back.
+        await asyncio.gather(serving, work.stop())
 
 
 def _http_config(app: Litestar, settings: Settings) -> uvicorn.Config:

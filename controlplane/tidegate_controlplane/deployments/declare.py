@@ -56,12 +56,21 @@ def _insert(session: Session, project_id: str, planned: Planned, now: datetime) 
 
 
 def _update(session: Session, row: Deployment, planned: Planned, now: datetime) -> None:
-    """A new generation when the declaration changed; a new revision when its replicas must."""
+    """A new generation when the declaration changed; a new revision when its replicas must.
+
+    Declaring a failed deployment again, changed or not, is asking for another try.
+    """
     wanted = session.get_one(Revision, row.revision_id)
     same_run = wanted.fingerprint == planned.fingerprint
     changes = diff(DeploymentSpec.model_validate(row.spec), planned.spec)
+    failed = row.phase == DeploymentPhase.FAILED
     if same_run and not changes:
+        if failed:
+            rows.try_again(session, row, now)
+            rows.add_event(session, row, now, "RetryRequested", "declared again: trying again")
         return
+    if failed:
+        rows.try_again(session, row, now)
     generation, revision_id = row.generation + 1, row.revision_id
     if not same_run:
         revision_id = _add_revision(session, row, planned, generation, now).id

@@ -125,7 +125,7 @@ class Deployments:
         def forgive(session: Session) -> Deployment:
             row = must_live(session, project_id, name)
             must_stay(row)
-            rows.change_deployment(session, row, now, forgiven_at=now)
+            rows.try_again(session, row, now)
             rows.add_event(session, row, now, "WakeRequested", "asked to wake")
             return row
 

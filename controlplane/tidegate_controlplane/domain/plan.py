@@ -190,6 +190,15 @@ def _impossible(spec: DeploymentSpec, facts: ModelFacts) -> list[SpecIssue]:
                 f"{asked} is more than the model's own {facts.context_tokens}; use at most that",
             )
         )
+    default = type(spec.runtime).model_fields["max_sequences"].default
+    if spec.model.task == "embed" and spec.runtime.max_sequences != default:
+        issues.append(
+            SpecIssue(
+                "runtime.max_sequences",
+                spec.runtime.max_sequences,
+                "an embedding model decodes no sequences; remove it",
+            )
+        )
     if spec.model.task == "embed" and spec.runtime.kv_cache is not None:
         issues.append(
             SpecIssue(

@@ -216,6 +216,8 @@ def _phase(
         return _rolling_out(deployment, last)
     if group.ready and group.ready >= deployment.desired:
         return D.READY, "Ready", _ready_sentence(group.ready)
+    if deployment.desired == 0 and not group.live:
+        return D.IDLE, "Idle", "no replicas, and a request wakes it"
     if last:
         return D.DEGRADED, last.reason or "Failing", _cause(last)
     if group.ready:

@@ -61,6 +61,7 @@ class Endpoints:
         self._clock = clock
         self._hold_queue = hold_queue
         self._deployments: dict[str, _Deployment] = {}
+        self._closing = False
         self.wanted = asyncio.Event()
         """Set when a request finds no replica, so that the reconciler need not wait for a tick."""
 
@@ -86,6 +87,12 @@ class Endpoints:
         """Drop a deleted deployment; whoever is held is told."""
         if deployment := self._deployments.pop(deployment_id, None):
             deployment.hopeless = Unavailable("the deployment was deleted", code="deleted")
+            self._wake(deployment)
+
+    def close(self) -> None:
+        """The process stops: whoever is held is told, and nobody is held any more."""
+        self._closing = True
+        for deployment in self._deployments.values():
             self._wake(deployment)
 
     def demand(self, deployment_id: str) -> Demand:
@@ -155,6 +162,12 @@ class Endpoints:
 
     def _refusal(self, deployment: _Deployment) -> Unavailable | None:
         """A new exception each time: one that is raised twice keeps the frames of both."""
+        if self._closing:
+            return Unavailable(
+                "the platform is stopping; try again when it is back",
+                code="stopping",
+                retry_after_s=deployment.cold_start_s or 10.0,
+            )
         if deployment.hopeless:
             return copy(deployment.hopeless)
         if len(deployment.waiting) >= self._hold_queue:

@@ -230,9 +230,13 @@ class LocalProvisioner:
             pid=child.process.pid,
             process_start=child.process_start,
             port=child.port,
-            healthy=child.failed_checks < self._settings.health_failures,
+            healthy=self._is_healthy(child),
             overdue=now - child.started_at > self._settings.start_timeout_s,
         )
+
+    def _is_healthy(self, child: _Child) -> bool:
+        failed = child.says is ReplicaState.FAILED
+        return not failed and child.failed_checks < self._settings.health_failures
 
     def _hurry(self, child: _Child, now: float) -> None:
         """Kill one that should have ended by now."""

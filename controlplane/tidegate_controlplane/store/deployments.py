@@ -69,6 +69,14 @@ def change_deployment(session: Session, row: Deployment, now: datetime, **values
     _swap(session, Deployment, row, {**values, "updated_at": now})
 
 
+def try_again(session: Session, row: Deployment, now: datetime) -> None:
+    """Forgive failures before now; a failed deployment is not failed while it is tried."""
+    phase: dict[str, str] = {}
+    if row.phase == DeploymentPhase.FAILED:
+        phase = {"phase": DeploymentPhase.PROVISIONING.value, "message": "trying again"}
+    change_deployment(session, row, now, forgiven_at=now, **phase)
+
+
 def change_replica(session: Session, row: Replica, now: datetime, **values: Any) -> None:
     """Compare-and-swap on the version; raises StaleRow, or ImpossibleTransition for a phase."""
     if "phase" in values:

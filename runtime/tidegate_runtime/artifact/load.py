@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from safetensors import SafetensorError
 from tidegate_runtime.artifact.check import ModelFiles, read_config
 from tidegate_runtime.artifact.gguf import dequantised
 from tidegate_runtime.artifact.memory import check_weights_fit
-from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 
+EXHAUSTED = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -146,12 +148,15 @@ def _load_weights(auto: Any, root: Path, dtype: torch.dtype, attention: str) -> 
 
 
 def _guarded(root: Path, load: Callable[[], Any]) -> Any:
-    """Run a transformers loader; a model that it cannot read is refused with its first line."""
+    """Run a transformers loader; a model that it cannot read is refused with its first line.
+
+    What the machine lacks now (memory, disk, descriptors) is no fault of the model.
+    """
     try:
         return load()
     except MemoryError as error:
-        raise ModelRefused(
-            "OutOfMemory", f"{str(root)!r} does not fit into memory; use a smaller model"
+        raise ReplicaUnavailable(
+            "OutOfMemory", f"{str(root)!r} does not fit into memory now; free some, or use less"
         ) from error
     except SafetensorError as error:
         raise ModelRefused(
@@ -159,6 +164,8 @@ def _guarded(root: Path, load: Callable[[], Any]) -> Any:
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, OSError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if getattr(error, "errno", None) in EXHAUSTED or "allocate memory" in line:
+            raise ReplicaUnavailable("ResourcesExhausted", f"{str(root)!r}: {line}") from error
         raise ModelRefused(
             "UnsupportedModel",
             f"{str(root)!r} cannot be loaded ({line}); use a model that transformers "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.errors import ReplicaUnavailable
 
 _CGROUP = Path("/sys/fs/cgroup")
 _GIB = 1 << 30
@@ -21,11 +21,12 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROU
 
 
 def check_weights_fit(root: Path) -> None:
-    """Refuse weights larger than the memory left. Raises ModelRefused (OutOfMemory)."""
+    """Refuse weights larger than the memory left. Raises ReplicaUnavailable (OutOfMemory): others
+    may give theirs back."""
     needed = sum(path.stat().st_size for path in root.glob("*.safetensors"))
     free = available_bytes()
     if needed > free:
-        raise ModelRefused(
+        raise ReplicaUnavailable(
             "OutOfMemory",
             f"the weights in {str(root)!r} take {needed / _GIB:.1f} GiB and only "
             f"{free / _GIB:.1f} GiB of memory are free; use a smaller model or a larger machine",

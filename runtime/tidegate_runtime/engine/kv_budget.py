@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidegate_runtime.engine.block_manager import BLOCK_TOKENS, blocks_for
-from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 
 _FREE_SHARE = 4
 
@@ -37,12 +37,13 @@ def kv_blocks(
     """The number of blocks: what was asked for, or else what every sequence could ever use.
 
     Unasked, it takes at most a quarter of the free memory, because the machine is shared and
-    activations need room. Raises ModelRefused (KvCacheTooSmall, OutOfMemory).
+    activations need room. Raises ModelRefused (KvCacheTooSmall), or ReplicaUnavailable
+    (OutOfMemory), since what others hold now may be free later.
     """
     block_bytes = shape.token_bytes * BLOCK_TOKENS
     if wanted_bytes is not None:
         if wanted_bytes > free_bytes:
-            raise ModelRefused(
+            raise ReplicaUnavailable(
                 "OutOfMemory",
                 f"kv_cache_bytes {wanted_bytes} is more than the {free_bytes} bytes free; lower it",
             )

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_vali
 
 MAX_CHOICES = 8
 MAX_LOGPROBS = 20
+MAX_SEQUENCES = 256
+"""Prompts times choices of one completions request."""
 MAX_STOP_STRINGS = 4
 MAX_STOP_BYTES = 256
 MAX_EMBEDDING_INPUTS = 2048
@@ -61,7 +63,6 @@ class SamplingFields(WireModel):
     ignore_eos: bool | None = Field(default=None, description="do not stop at end of sequence")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, max_length=256, description="kept for the usage record")
 
     @property
     def stop_strings(self) -> list[str]:
@@ -141,6 +142,10 @@ class CompletionRequest(SamplingFields):
     def _prompt_is_not_empty(self) -> CompletionRequest:
         if not self.prompts or any(len(prompt) == 0 for prompt in self.prompts):
             raise ValueError("prompt: an empty prompt has nothing to continue")
+        if len(self.prompts) * (self.n or 1) > MAX_SEQUENCES:
+            raise ValueError(
+                f"prompt: prompts times n may be at most {MAX_SEQUENCES} in one request"
+            )
         return self
 
 
@@ -151,7 +156,6 @@ class EmbeddingRequest(WireModel):
     dimensions: int | None = Field(
         default=None, ge=1, description="keep the first N values and normalise again"
     )
-    user: str | None = Field(default=None, max_length=256)
 
     @property
     def inputs(self) -> list[str | list[int]]:

@@ -21,7 +21,7 @@ PUBLIC = {"/healthz", "/readyz"}
 
 @pytest.fixture
 async def services(tmp_path: Path) -> AsyncIterator[Services]:
-    async with running(Settings(data_dir=tmp_path, port=0)) as services:
+    async with running(Settings(data_dir=tmp_path, port=0)) as (services, _):
         yield services
 
 

@@ -15,9 +15,11 @@ import pytest
 
 from tidegate_controlplane.data_dir import (
     announced_pid,
+    former_key,
     listen,
     owned,
     read_connection,
+    set_aside,
     write_private,
 )
 from tidegate_controlplane.errors import StartError
@@ -169,3 +171,15 @@ async def _nodelay_of_accepted(listener: socket.socket) -> int:
         writer.close()
         await writer.wait_closed()
     return option
+
+
+def test_a_connection_file_of_an_earlier_run_cannot_pass_for_this_ones_but_its_key_is_kept(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "connection.json"
+    write_private(path, {"url": "http://127.0.0.1:1", "api_key": "tg_first"})
+    set_aside(path)
+    assert not path.exists()
+    assert former_key(path) == "tg_first"
+    set_aside(path)  # a run that ended before it was ready
+    assert former_key(path) == "tg_first"

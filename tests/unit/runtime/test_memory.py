@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from tidegate_runtime.artifact.memory import available_bytes, check_weights_fit
-from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.errors import ReplicaUnavailable
 
 
 @pytest.fixture
@@ -29,6 +29,6 @@ def test_a_tighter_cgroup_limit_counts(
 def test_weights_larger_than_memory_are_refused_before_they_are_read(tmp_path: Path) -> None:
     with (tmp_path / "model.safetensors").open("wb") as file:
         file.truncate(1 << 43)
-    with pytest.raises(ModelRefused, match="GiB") as refused:
+    with pytest.raises(ReplicaUnavailable, match="GiB") as refused:
         check_weights_fit(tmp_path)
     assert refused.value.reason == "OutOfMemory"

@@ -283,6 +283,33 @@ async def test_waking_counts_as_activity_and_forgives_former_failures(
     assert await reasons(room) == ["Declared", "WakeRequested"]
 
 
+async def failed(room: Room, view: DeploymentView) -> None:
+    """What the reconciler writes when a replica refuses to start."""
+    now = room.clock.now()
+    await room.database.write(
+        lambda s: change_deployment(s, s.get_one(Deployment, view.id), now, phase="failed")
+    )
+
+
+async def test_declaring_a_failed_deployment_again_is_asking_for_another_try(
+    room: Room, spec: MakeSpec
+) -> None:
+    view, _ = await room.deployments.apply(PROJECT, spec())
+    await failed(room, view)
+    again, created = await room.deployments.apply(PROJECT, spec())
+    assert (again.phase, again.generation, created) == (DeploymentPhase.PROVISIONING, 1, False)
+    assert await reasons(room) == ["Declared", "RetryRequested"]
+
+
+async def test_a_changed_declaration_of_a_failed_deployment_does_not_show_the_former_failure(
+    room: Room, spec: MakeSpec
+) -> None:
+    view, _ = await room.deployments.apply(PROJECT, spec())
+    await failed(room, view)
+    changed, _ = await room.deployments.apply(PROJECT, spec(runtime={"max_sequences": 2}))
+    assert (changed.phase, changed.generation) == (DeploymentPhase.PROVISIONING, 2)
+
+
 async def test_deleting_twice_is_the_same_as_once(room: Room, spec: MakeSpec) -> None:
     await room.deployments.apply(PROJECT, spec())
     first = await room.deployments.delete(PROJECT, "smol")

@@ -413,3 +413,8 @@ def test_from_any_point_a_deployment_being_deleted_is_gone_in_the_end(
         if done.phase is D.DELETED:
             break
     assert done.phase is D.DELETED
+
+
+def test_a_deployment_that_crashed_on_its_way_to_zero_is_idle_not_degraded() -> None:
+    done = taken(declared(0), [failed()])
+    assert (done.phase, done.create) == (D.IDLE, 0)

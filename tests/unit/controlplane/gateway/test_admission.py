@@ -52,7 +52,7 @@ def test_a_stream_always_asks_the_replica_for_usage() -> None:
 
 def test_a_character_that_utf8_cannot_hold_is_refused_not_stumbled_over() -> None:
     with pytest.raises(BadRequest):
-        asked(catalog_of("smol"), stream=True, user="\ud800")
+        asked(catalog_of("smol"), stream=True, stop="\ud800")
 
 
 def test_an_unknown_model_is_told_a_few_that_exist() -> None:

@@ -189,3 +189,16 @@ async def test_idle_time_begins_when_the_last_request_ends(endpoints: Endpoints)
     touched = endpoints.demand("dep").idle_s
     assert touched is not None
     assert touched < idle_s
+
+
+async def test_those_held_are_told_when_the_platform_stops_and_nobody_is_held_after(
+    endpoints: Endpoints,
+) -> None:
+    holding = asyncio.create_task(use(endpoints, asyncio.Event()))
+    await turns()
+    endpoints.close()
+    with pytest.raises(Unavailable, match="stopping") as told:
+        await holding
+    assert told.value.retry_after_s
+    with pytest.raises(Unavailable, match="stopping"):
+        await use(endpoints, asyncio.Event())
