@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -35,9 +36,14 @@ def test_a_model_in_s3_is_served_and_its_work_is_kept_there(
     platform_on_s3.cli("deploy", source, "--name", "cloud", "--mode", "async", "--wait")
     with platform_on_s3.client() as client:
         deployment = client.deployments.get("cloud")
-        (result,) = deployment.batch([PARIS]).wait(timeout_s=300).results()
+        (result,) = deployment.batch([_greedy(PARIS)]).wait(timeout_s=300).results()
 
     assert "Paris" in result.text
     kept = [item.key for item in bucket.objects.filter(Prefix=tmp_path.name)]
     assert any("files" in key or "batch" in key for key in kept), kept
     assert not list((platform_on_s3.data).glob("objects/**/*.jsonl"))
+
+
+def _greedy(question: str) -> dict[str, Any]:
+    message = {"role": "user", "content": question}
+    return {"messages": [message], "temperature": 0, "max_tokens": 24}
