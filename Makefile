@@ -53,8 +53,8 @@ format: setup
 test: lint
 	$(BIN)/pytest -m "not soak"
 
-soak: setup
-	$(BIN)/pytest -m soak
+soak: setup  # pytest says 5 when it finds none: the long runs come with the durable work
+	$(BIN)/pytest -m soak || test $$? -eq 5
 
 clean:
 	-@test ! -x $(BIN)/tidegate || $(BIN)/tidegate down --data $(DEMO_DATA)
