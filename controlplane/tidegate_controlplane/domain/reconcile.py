@@ -17,6 +17,7 @@ LIVE = frozenset({P.REQUESTED, P.STARTING, P.LOADING, P.READY})
 STARTING = LIVE - {P.READY}
 STABLE_S = 60.0
 """A replica that was ready for this long and then failed starts the count of failures anew."""
+RECREATING = (D.UPDATING, "Recreating", "the former revision drains before the new one starts")
 HOPELESS_FAILURES = 3
 """Failed starts in a row after which held requests are told instead of held on."""
 
@@ -216,17 +217,15 @@ def _phase(
         return _rolling_out(deployment, last)
     if group.ready and group.ready >= deployment.desired:
         return D.READY, "Ready", _ready_sentence(group.ready)
-    if deployment.desired == 0 and not group.live:
+    if deployment.desired == 0 and not (last and group.live):
         return D.IDLE, "Idle", "no replicas, and a request wakes it"
     if last:
         return D.DEGRADED, last.reason or "Failing", _cause(last)
     if group.ready:
         message = f"{_ready_sentence(group.ready)}, {deployment.desired} wanted"
         return D.READY, "ScalingUp", message
-    if deployment.desired == 0:
-        return D.IDLE, "Idle", "no replicas, and a request wakes it"
     if deployment.recreate and group.former_remains:
-        return D.UPDATING, "Recreating", "the former revision drains before the new one starts"
+        return RECREATING
     return _starting(deployment)
 
 
@@ -236,7 +235,7 @@ def _rolling_out(
     if last:
         return D.DEGRADED, "RolloutFailing", f"the new revision does not start: {_cause(last)}"
     if deployment.recreate:
-        return D.UPDATING, "Recreating", "the former revision drains before the new one starts"
+        return RECREATING
     return D.UPDATING, "RollingOut", "the new revision is starting; the former one serves"
 
 
