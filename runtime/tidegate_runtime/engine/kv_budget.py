@@ -12,18 +12,23 @@ _FREE_SHARE = 4
 
 @dataclass(frozen=True)
 class KvShape:
-    """What one layer keeps of one token; every layer of a model is alike."""
+    """What one layer keeps of one token; every layer of a model is alike.
+
+    `head_bytes` is what each head keeps beside its key and value, such as their scales.
+    """
 
     layers: int
     kv_heads: int
     key_dim: int
     value_dim: int
     item_bytes: int
+    head_bytes: int = 0
 
     @property
     def token_bytes(self) -> int:
         """Bytes that one token takes over all layers, keys and values."""
-        return self.layers * self.kv_heads * (self.key_dim + self.value_dim) * self.item_bytes
+        head = (self.key_dim + self.value_dim) * self.item_bytes + self.head_bytes
+        return self.layers * self.kv_heads * head
 
 
 def kv_blocks(

@@ -1,53 +1,154 @@
-"""Attention over a paged key/value cache, called by transformers through its attention interface.
+"""Attention over a paged key/value cache for models from transformers.
 
-A step's tokens come as one row, `[1, heads, tokens, head_dim]`, first the decoding sequences with
-one token each, then the prefill chunks. `PagedBatch` says where each token's key and value go, and
-which slots each query may see. It travels as a keyword argument through the model's forward, so
-there is no global state.
+A step's tokens come as one row, `[1, heads, tokens, head_dim]`. What a layer needs beside them
+travels as the keyword argument `paged` through the model's forward, so there is no global state:
+either pools on the compiled kernels (`NativeCache`), or, where these are not to be had, pools on
+torch's own operators (`TorchCache`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import transformers
-from torch.nn.functional import scaled_dot_product_attention
+
+from tidegate_runtime.ops import native
+from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch
 
 ATTENTION_NAME = "tidegate_paged"
 
 
-@dataclass(frozen=True)
-class PrefillChunk:
-    """Rows `start`..`stop` of the batch are consecutive tokens of one sequence.
+class Cache(Protocol):
+    """The pools of all layers, ready for one step."""
 
-    `slots` `[context]` are the slots of the sequence's tokens up to the chunk's last. `mask`
-    `[rows, context]` is true where a query may look, None when the chunk begins the sequence.
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """Write `[rows, kv_heads, dim]`, then attend: `[rows, heads, dim]` → the same."""
+
+
+class NativeCache:
+    """Pools on the compiled kernels."""
+
+    def __init__(
+        self, threads: native.Threads, pools: list[native.KvPool], batch: StepBatch, kv: str
+    ) -> None:
+        self._threads = threads
+        self._pools = pools
+        self._batch = native.Batch(batch)
+        self._kv = native.KV_TYPES[kv]
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        heads = native.HeadsStruct(query.shape[1], key.shape[1], key.shape[2], 0, scale, self._kv)
+        pool = self._pools[layer]
+        return native.attention(self._threads, heads, pool, self._batch, query, key, value)
+
+
+class TorchPool:
+    """The keys and values of one layer: `[slots, kv_heads, dim]`, a slot for each token."""
+
+    def __init__(self, slots: int, kv_heads: int, dims: tuple[int, int], kv: str) -> None:
+        self._scaled = kv in native.SCALED
+        dtype = torch.float8_e4m3fn if kv == "fp8" else native.KV_DTYPES[kv]
+        self._most = 127.0 if kv == "int8" else 448.0
+        self._pools = [torch.zeros(slots, kv_heads, dim, dtype=dtype) for dim in dims]
+        self._scales = [torch.ones(slots, kv_heads, 1) for _ in dims] if self._scaled else []
+
+    def write(self, slots: torch.Tensor, *states: torch.Tensor) -> None:
+        """Put keys and values `[rows, kv_heads, dim]` into slots `[rows]`."""
+        for index, state in enumerate(states):
+            pool = self._pools[index]
+            if self._scaled:
+                largest = state.abs().amax(-1, keepdim=True)
+                scale = torch.where(largest > 0, largest / self._most, 1.0)
+                self._scales[index][slots] = scale
+                state = state / scale
+                state = state.round() if pool.dtype is torch.int8 else state
+            pool[slots] = state.to(pool.dtype)
+
+    def read(self, slots: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of slots `[…]` as float32 `[…, kv_heads, dim]`."""
+        found = [pool[slots].float() for pool in self._pools]
+        if self._scaled:
+            found = [state * scale[slots] for state, scale in zip(found, self._scales, strict=True)]
+        return found[0], found[1]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Sequences with equally many rows: these rows, the slots of their contexts, what each sees.
+
+    `rows` `[sequences, count]`, `slots` `[sequences, context]`, `seen`
+    `[sequences, 1, 1, count, context]`.
     """
 
-    start: int
-    stop: int
+    rows: torch.Tensor
     slots: torch.Tensor
-    mask: torch.Tensor | None
+    seen: torch.Tensor
 
 
-@dataclass(frozen=True)
-class PagedBatch:
-    """Where a step reads and writes. A slot is a token's place in a pool, block by block.
+class TorchCache:
+    """Pools on torch's operators: sequences with equally many rows attend together."""
 
-    `keys` and `values` hold one pool `[slots, kv_heads, head_dim]` per layer. `write_slots`
-    `[tokens]`. `decode_slots` `[decodes, context]` is padded with the null slot, which always
-    holds zeros, so what another sequence left behind is never read; `decode_mask`
-    `[decodes, 1, 1, context]` is false there.
-    """
+    def __init__(self, pools: list[TorchPool], batch: StepBatch) -> None:
+        self._pools = pools
+        starts = torch.from_numpy(batch.starts).long()
+        tables = torch.from_numpy(batch.tables).long()
+        positions = torch.from_numpy(batch.positions).long()
+        counts = starts[1:] - starts[:-1]
+        slots = (tables.unsqueeze(2) * BLOCK_TOKENS + torch.arange(BLOCK_TOKENS)).flatten(1)
+        owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        self._written = slots[owner, positions]
+        self._groups = []
+        for count in sorted(set(counts.tolist())):
+            members = (counts == count).nonzero().flatten()
+            rows = starts[members].unsqueeze(1) + torch.arange(count)
+            places = positions[rows]
+            context = int(places.max()) + 1
+            seen = torch.arange(context) <= places.unsqueeze(-1)
+            self._groups.append(
+                _Group(rows, slots[members, :context], seen.unsqueeze(1).unsqueeze(1))
+            )
 
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    write_slots: torch.Tensor
-    decode_slots: torch.Tensor
-    decode_mask: torch.Tensor
-    prefills: tuple[PrefillChunk, ...]
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        pool = self._pools[layer]
+        pool.write(self._written, key, value)
+        out = query.new_empty(*query.shape[:2], value.shape[2])
+        shared = query.shape[1] // key.shape[1]
+        for group in self._groups:
+            keys, values = (state.transpose(1, 2).unsqueeze(2) for state in pool.read(group.slots))
+            # [sequences, rows, heads, dim] → [sequences, kv_heads, shared, rows, dim]
+            asked = query[group.rows].reshape(*group.rows.shape, -1, shared, query.shape[2])
+            asked = asked.permute(0, 2, 3, 1, 4)
+            scores = (asked @ keys.transpose(-1, -2)) * scale
+            weights = scores.masked_fill(~group.seen, float("-inf")).softmax(-1)
+            # A padded slot may hold another's values, whatever they are; none may come through.
+            inside = group.seen.any(-2).unsqueeze(-1)
+            values = values.masked_fill(~inside, 0.0)
+            attended = (weights @ values).permute(0, 3, 1, 2, 4).flatten(2, 3)
+            out[group.rows] = attended
+        return out
 
 
 def paged_attention(
@@ -58,82 +159,23 @@ def paged_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
-    paged: PagedBatch,
+    paged: Cache,
     **ignored: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Write the new keys and values, then attend. Returns `[1, tokens, heads, value_dim]`.
+    """What transformers calls for every layer. Returns `[1, tokens, heads, value_dim]`.
 
     `ignored` was judged when the model was loaded (see `ops.probe`).
     """
     del attention_mask, ignored
-    keys, values = paged.keys[module.layer_idx], paged.values[module.layer_idx]
-    keys.index_copy_(0, paged.write_slots, key[0].transpose(0, 1))
-    values.index_copy_(0, paged.write_slots, value[0].transpose(0, 1))
-    parts = []
-    decodes = paged.decode_slots.shape[0]
-    if decodes:
-        parts.append(_decode(query[0, :, :decodes], keys, values, paged, scaling))
-    parts.extend(
-        _prefill(query[:, :, chunk.start : chunk.stop], keys, values, chunk, scaling)
-        for chunk in paged.prefills
-    )
-    return torch.cat(parts, dim=0).unsqueeze(0), None
-
-
-def _decode(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    paged: PagedBatch,
-    scaling: float | None,
-) -> torch.Tensor:
-    """One query per sequence: `[heads, decodes, dim]` → `[decodes, heads, value_dim]`.
-
-    The query heads that share a key head become the rows of one attention problem, so keys and
-    values are never repeated.
-    """
-    decodes, context = paged.decode_slots.shape
-    heads, kv_heads = query.shape[0], keys.shape[1]
-    grouped = query.transpose(0, 1).reshape(decodes, kv_heads, heads // kv_heads, -1)
-    flat = paged.decode_slots.flatten()
-    seen_keys = keys.index_select(0, flat).view(decodes, context, kv_heads, -1)
-    seen_values = values.index_select(0, flat).view(decodes, context, kv_heads, -1)
-    attended = scaled_dot_product_attention(
-        grouped,
-        seen_keys.transpose(1, 2),
-        seen_values.transpose(1, 2),
-        attn_mask=paged.decode_mask,
-        scale=scaling,
-    )
-    return attended.reshape(decodes, heads, -1)
-
-
-def _prefill(
-    query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    chunk: PrefillChunk,
-    scaling: float | None,
-) -> torch.Tensor:
-    """Consecutive queries of one sequence: `[1, heads, rows, dim]` → `[rows, heads, value_dim]`."""
-    seen_keys = keys.index_select(0, chunk.slots).transpose(0, 1).unsqueeze(0)
-    seen_values = values.index_select(0, chunk.slots).transpose(0, 1).unsqueeze(0)
-    attended = scaled_dot_product_attention(
-        query,
-        seen_keys,
-        seen_values,
-        attn_mask=chunk.mask,
-        is_causal=chunk.mask is None,
-        scale=scaling,
-        enable_gqa=True,
-    )
-    return attended[0].transpose(0, 1)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key, value = (state[0].transpose(0, 1) for state in (query, key, value))
+    return paged.attend(module.layer_idx, query, key, value, scale).unsqueeze(0), None
 
 
 def register() -> None:
     """Make the implementation known to transformers under `ATTENTION_NAME`.
 
     No mask function is registered for the name on purpose: transformers then builds no mask at
-    all, which is right, because ours is in `PagedBatch`.
+    all, which is right, because a step's batch says who sees what.
     """
     transformers.AttentionInterface.register(ATTENTION_NAME, paged_attention)

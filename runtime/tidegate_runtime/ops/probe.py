@@ -16,6 +16,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tidegate_runtime.engine.kv_budget import KvShape
 from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.ops.rope import check_rope
 
 PROBE_NAME = "tidegate_probe"
 _PROBE_TOKENS = 4
@@ -96,33 +97,12 @@ def judge(
             f"{name} has a sliding window of {window} tokens, which is not honoured beyond it; "
             f"set context_tokens to {window} or less",
         )
-    _check_rope(name, config, context_tokens)
+    check_rope(name, config, context_tokens)
     shapes = {(call.key_shape, call.value_shape) for call in calls}
     if len(shapes) != 1:
         raise _unsupported(name, "its layers have keys of different shapes")
     (kv_heads, key_dim), (_, value_dim) = shapes.pop()
     return KvShape(layers, kv_heads, key_dim, value_dim, item_bytes)
-
-
-def _check_rope(name: str, config: Any, context_tokens: int) -> None:
-    """Refuse rotary frequencies that follow the longest sequence of a forward.
-
-    They would change its neighbours. Up to the original context they are constant, and served.
-    """
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    by_layer = [part for part in rope.values() if isinstance(part, dict)] or [rope]
-    for part in by_layer:
-        kind = part.get("rope_type") or part.get("type")
-        original = part.get("original_max_position_embeddings") or getattr(
-            config, "original_max_position_embeddings", None
-        )
-        limit = int(original or config.max_position_embeddings)
-        if kind in ("dynamic", "longrope") and context_tokens > limit:
-            raise ModelRefused(
-                "UnsupportedModel",
-                f"{name} changes its rotary frequencies ({kind}) beyond {limit} tokens, which "
-                f"would change its neighbours; set context_tokens to {limit} or less",
-            )
 
 
 def _recording_attention(

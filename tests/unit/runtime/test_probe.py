@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tidegate_runtime.errors import ModelRefused
-from tidegate_runtime.ops.probe import _check_rope
+from tidegate_runtime.ops.rope import check_rope
 
 
 def config(rope: dict[str, Any] | None) -> Any:
@@ -21,16 +21,16 @@ def test_frequencies_that_follow_the_longest_sequence_are_refused_beyond_the_ori
 ) -> None:
     rope = {"rope_type": kind, "original_max_position_embeddings": 4096}
     with pytest.raises(ModelRefused, match="set context_tokens to 4096"):
-        _check_rope("m", config(rope), 8192)
-    _check_rope("m", config(rope), 4096)
+        check_rope("m", config(rope), 8192)
+    check_rope("m", config(rope), 4096)
 
 
 def test_they_are_found_per_layer_type_too() -> None:
     rope = {"full_attention": {"rope_type": "longrope", "original_max_position_embeddings": 16}}
     with pytest.raises(ModelRefused, match="16"):
-        _check_rope("m", config(rope), 32)
+        check_rope("m", config(rope), 32)
 
 
 @pytest.mark.parametrize("rope", [None, {"rope_type": "default"}, {"rope_type": "llama3"}])
 def test_constant_frequencies_are_served_at_any_length(rope: dict[str, Any] | None) -> None:
-    _check_rope("m", config(rope), 100_000)
+    check_rope("m", config(rope), 100_000)

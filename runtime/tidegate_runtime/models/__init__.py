@@ -1,0 +1,1 @@
+"""Decoders: a model's weights on one device, behind one call a step."""

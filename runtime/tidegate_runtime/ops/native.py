@@ -1,0 +1,267 @@
+"""The compiled kernels as Python objects: threads, linears, and a whole decoder step.
+
+Calls go through ctypes, which releases the interpreter's lock, over the memory of torch tensors;
+each object keeps the tensors alive that its structures point to. `native/decoder.h` says what the
+fields of the structures mean.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_void_p
+
+import numpy as np
+import torch
+
+from tidegate_runtime.engine.kv_budget import KvShape
+from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch, StepLogits
+from tidegate_runtime.ops.compiler import library
+from tidegate_runtime.ops.packed import PackedLinear
+
+KV_TYPES = {"fp32": 0, "bf16": 1, "int8": 2, "fp8": 3}
+KV_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "int8": torch.int8,
+    "fp8": torch.uint8,
+}
+SCALED = frozenset({"int8", "fp8"})
+
+
+class LinearStruct(Structure):
+    _fields_ = [
+        ("codes", c_void_p),
+        ("scales", c_void_p),
+        ("minimums", c_void_p),
+        ("bias", c_void_p),
+        ("out", c_int32),
+        ("in_", c_int32),
+        ("bits", c_int32),
+    ]
+
+
+class CacheStruct(Structure):
+    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("scales", c_void_p)]
+
+
+class LayerStruct(Structure):
+    _fields_ = [
+        *((name, LinearStruct) for name in ("query", "key", "value", "output")),
+        *((name, LinearStruct) for name in ("gate", "up", "down")),
+        *((name, c_void_p) for name in ("attention_norm", "mlp_norm", "query_norm", "key_norm")),
+        ("cache", CacheStruct),
+        ("window", c_int32),
+    ]
+
+
+class ModelStruct(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("hidden", "intermediate", "layers", "vocabulary")),
+        *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "rotary_dim")),
+        *((name, c_int32) for name in ("kv_type", "context")),
+        *((name, c_float) for name in ("epsilon", "attention_scale")),
+        *((name, c_void_p) for name in ("rope", "embedding", "final_norm")),
+        ("head", LinearStruct),
+        ("layer", POINTER(LayerStruct)),
+    ]
+
+
+class BatchStruct(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("rows", "sequences", "blocks", "wanted")),
+        *((name, c_void_p) for name in ("tokens", "positions", "starts", "tables", "wanted_rows")),
+    ]
+
+
+class HeadsStruct(Structure):
+    _fields_ = [
+        *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "window")),
+        ("scale", c_float),
+        ("kv", c_int32),
+    ]
+
+
+class RowsStruct(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("query", "key", "value", "out")),
+        *((name, c_int32) for name in ("query_stride", "key_stride", "value_stride", "out_stride")),
+    ]
+
+
+_STRUCTS = (LinearStruct, LayerStruct, ModelStruct, BatchStruct, HeadsStruct, RowsStruct)
+
+
+@functools.cache
+def kernels() -> ctypes.CDLL:
+    """The loaded library. Raises CompilerMissing when it cannot be built here."""
+    loaded = ctypes.CDLL(str(library()))
+    loaded.tidegate_pool.restype = c_void_p
+    loaded.tidegate_pool.argtypes = [c_int]
+    loaded.tidegate_pool_free.argtypes = [c_void_p]
+    loaded.tidegate_decoder.restype = c_void_p
+    loaded.tidegate_decoder.argtypes = [c_void_p, POINTER(ModelStruct)]
+    loaded.tidegate_decoder_free.argtypes = [c_void_p]
+    loaded.tidegate_step.argtypes = [c_void_p, POINTER(BatchStruct), c_void_p, c_void_p, c_void_p]
+    loaded.tidegate_attention.argtypes = [
+        c_void_p,
+        POINTER(HeadsStruct),
+        POINTER(CacheStruct),
+        POINTER(BatchStruct),
+        POINTER(RowsStruct),
+    ]
+    loaded.tidegate_linear.argtypes = [c_void_p, POINTER(LinearStruct), c_void_p, c_int, c_void_p]
+    sizes = (c_int * len(_STRUCTS))()
+    loaded.tidegate_sizes(sizes)
+    if list(sizes) != [ctypes.sizeof(struct) for struct in _STRUCTS]:
+        raise RuntimeError("ops/native.py and ops/native/decoder.h describe different structures")
+    return loaded
+
+
+class Threads:
+    """A team of `count` threads, the caller one of them. One call at a time."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.handle = kernels().tidegate_pool(count)
+
+    def __del__(self) -> None:
+        if handle := getattr(self, "handle", None):
+            kernels().tidegate_pool_free(handle)
+
+
+class Linear:
+    """A packed linear on the kernels."""
+
+    def __init__(self, packed: PackedLinear) -> None:
+        self.packed = packed
+        self.struct = LinearStruct(
+            *(address(packed.tensors.get(name)) for name in ("codes", "scales", "minimums")),
+            address(packed.padded_bias),
+            packed.out,
+            packed.inputs,
+            packed.bits,
+        )
+
+    def apply(self, threads: Threads, inputs: torch.Tensor) -> torch.Tensor:
+        """`[rows, in]` float32 → `[rows, out]` float32. Raises MemoryError."""
+        inputs = inputs.contiguous()
+        output = torch.empty(inputs.shape[0], self.packed.out)
+        failed = kernels().tidegate_linear(
+            threads.handle,
+            byref(self.struct),
+            address(inputs),
+            inputs.shape[0],
+            address(output),
+        )
+        if failed:
+            raise MemoryError(f"no memory for a product of {inputs.shape[0]} rows")
+        return output
+
+
+class KvPool:
+    """The keys and values of one layer: `blocks` blocks of 16 tokens, taken as they are written."""
+
+    def __init__(self, blocks: int, kv_heads: int, head_dim: int, kv: str) -> None:
+        size = (blocks, kv_heads, BLOCK_TOKENS, head_dim)
+        self._keys = torch.empty(size, dtype=KV_DTYPES[kv])
+        self._values = torch.empty(size, dtype=KV_DTYPES[kv])
+        self._scales = torch.empty(blocks, kv_heads, 2, BLOCK_TOKENS) if kv in SCALED else None
+        self.struct = CacheStruct(*map(address, (self._keys, self._values, self._scales)))
+
+
+def kv_shape(layers: int, kv_heads: int, head_dim: int, kv: str) -> KvShape:
+    """What a token takes in pools of this kind."""
+    return KvShape(
+        layers=layers,
+        kv_heads=kv_heads,
+        key_dim=head_dim,
+        value_dim=head_dim,
+        item_bytes=KV_DTYPES[kv].itemsize,
+        head_bytes=2 * torch.float32.itemsize if kv in SCALED else 0,
+    )
+
+
+class Batch:
+    """A step's batch as the kernels read it."""
+
+    def __init__(self, batch: StepBatch) -> None:
+        self._arrays = [
+            np.ascontiguousarray(array, dtype=np.int32)
+            for array in (batch.tokens, batch.positions, batch.starts, batch.tables, batch.wanted)
+        ]
+        self.struct = BatchStruct(
+            len(batch.tokens),
+            len(batch.starts) - 1,
+            batch.tables.shape[1],
+            len(batch.wanted),
+            *(array.ctypes.data for array in self._arrays),
+        )
+
+
+def attention(
+    threads: Threads,
+    heads: HeadsStruct,
+    pool: KvPool,
+    batch: Batch,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+) -> torch.Tensor:
+    """One layer: keys and values `[rows, kv_heads, head_dim]` into the pool, then attend.
+
+    `query` and the result are `[rows, heads, head_dim]`, everything float32. Raises MemoryError.
+    """
+    query, key, value = (item.flatten(1).contiguous() for item in (query, key, value))
+    out = torch.empty_like(query)
+    parts = (query, key, value, out)
+    rows = RowsStruct(*map(address, parts), *(part.shape[1] for part in parts))
+    failed = kernels().tidegate_attention(
+        threads.handle, byref(heads), byref(pool.struct), byref(batch.struct), byref(rows)
+    )
+    if failed:
+        raise MemoryError(f"no memory for attention over {query.shape[0]} rows")
+    return out.reshape(len(out), int(heads.heads), -1)
+
+
+class DecoderStep:
+    """A model whose whole step is one call.
+
+    `kept` are the objects that own the memory behind `model`.
+    """
+
+    def __init__(self, threads: Threads, model: ModelStruct, kept: Sequence[object]) -> None:
+        self._threads = threads
+        self._kept = kept
+        self._vocabulary = int(model.vocabulary)
+        self._logits = torch.empty(0, self._vocabulary)
+        self._handle = kernels().tidegate_decoder(threads.handle, byref(model))
+
+    def __del__(self) -> None:
+        if handle := getattr(self, "_handle", None):
+            kernels().tidegate_decoder_free(handle)
+
+    def __call__(self, batch: StepBatch) -> StepLogits:
+        """Run a batch. Raises MemoryError."""
+        wanted = len(batch.wanted)
+        if wanted > len(self._logits):
+            self._logits = torch.empty(wanted, self._vocabulary)
+        best = np.empty(wanted, dtype=np.int32)
+        finite = np.empty(wanted, dtype=np.uint8)
+        given = Batch(batch)
+        failed = kernels().tidegate_step(
+            self._handle,
+            byref(given.struct),
+            address(self._logits),
+            best.ctypes.data,
+            finite.ctypes.data,
+        )
+        if failed:
+            raise MemoryError(f"no memory for a step of {len(batch.tokens)} rows")
+        return StepLogits(self._logits[:wanted], best.tolist(), finite.astype(bool).tolist())
+
+
+def address(tensor: torch.Tensor | None) -> int | None:
+    """Where a tensor's memory begins; None for no tensor."""
+    return None if tensor is None else tensor.data_ptr()

@@ -1,0 +1,172 @@
+"""The compiled kernels compute what torch computes, each row as if it were alone."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tests.unit.runtime.tiny_decoders import ragged
+
+from tidegate_runtime.ops import compiler, native
+from tidegate_runtime.ops.packed import PackedLinear
+from tidegate_runtime.ops.paged_attention import NativeCache, TorchCache, TorchPool
+from tidegate_runtime.ops.quantized import pack, pack_dense, quantize
+
+KV = ["fp32", "bf16", "int8", "fp8"]
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["1 thread", "2 threads"])
+def threads(request: pytest.FixtureRequest) -> native.Threads:
+    return native.Threads(request.param)
+
+
+def random(*shape: int, seed: int = 3) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def a_linear(bits: int, out: int = 200, inputs: int = 160) -> PackedLinear:
+    weight = random(out, inputs) * 0.1
+    tensors = pack_dense(weight) if bits == 16 else pack(quantize(weight, bits))
+    return PackedLinear(tensors, random(out, seed=4), out, inputs, bits)
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("rows", [1, 2, 11, 12, 13, 37])
+def test_a_product_is_that_of_the_rounded_values(
+    threads: native.Threads, bits: int, rows: int
+) -> None:
+    packed, inputs = a_linear(bits), random(rows, 160)
+    found = native.Linear(packed).apply(threads, inputs)
+    wanted = torch.nn.functional.linear(packed.rounded(inputs), packed.values(), packed.bias)
+    assert torch.allclose(found, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_a_row_does_not_depend_on_its_company(threads: native.Threads, bits: int) -> None:
+    linear, inputs = native.Linear(a_linear(bits)), random(29, 160)
+    together = linear.apply(threads, inputs)
+    alone = torch.cat([linear.apply(threads, row.unsqueeze(0)) for row in inputs])
+    assert torch.equal(together, alone)
+
+
+@pytest.mark.parametrize("bits", [16, 8, 4])
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
+def test_a_row_without_numbers_spoils_only_itself(
+    threads: native.Threads, bits: int, broken: float
+) -> None:
+    linear, inputs = native.Linear(a_linear(bits)), random(5, 160)
+    wanted = linear.apply(threads, inputs)
+    inputs[2, 70] = broken
+    found = linear.apply(threads, inputs)
+    others = [0, 1, 3, 4]
+    assert torch.equal(found[others], wanted[others])
+    assert not torch.isfinite(found[2]).any()
+
+
+def test_groups_of_zeros_and_of_the_smallest_numbers_are_zero(threads: native.Threads) -> None:
+    inputs = torch.zeros(2, 160)
+    inputs[1, :32] = 1e-38
+    found = native.Linear(a_linear(8)).apply(threads, inputs)
+    assert torch.equal(found[0], found[1])
+    assert torch.allclose(found[0], random(200, seed=4))
+
+
+@pytest.mark.parametrize("kv", KV)
+def test_attention_is_that_of_torch_over_the_same_pool(threads: native.Threads, kv: str) -> None:
+    tolerance = {"fp32": 1e-5, "bf16": 1e-5, "int8": 2e-2, "fp8": 8e-2}[kv]
+    ours = [native.KvPool(12, 2, 32, kv)]
+    theirs = [TorchPool(12 * 16, 2, (32, 32), kv)]
+    steps = [
+        ragged(([0] * 40, 0, [7, 2, 9]), ([0] * 5, 0, [4])),
+        # Two decode, one with a guess beside it; a third begins, its rows past one tile.
+        ragged(([0], 40, [7, 2, 9]), ([0, 0], 5, [4]), ([0] * 19, 0, [1, 11])),
+    ]
+    for seed, batch in enumerate(steps):
+        rows = len(batch.tokens)
+        query, key, value = (random(rows, heads, 32, seed=seed + heads) for heads in (6, 2, 2))
+        found = NativeCache(threads, ours, batch, kv).attend(0, query, key, value, 0.2)
+        wanted = TorchCache(theirs, batch).attend(0, query, key, value, 0.2)
+        assert torch.allclose(found, wanted, atol=tolerance)
+
+
+def test_a_window_hides_what_lies_before_it(threads: native.Threads) -> None:
+    batch = ragged(([0] * 50, 0, [0, 1, 2, 3]))
+    query, key, value = (random(50, heads, 16, seed=heads) for heads in (4, 2, 3))
+    value = value[:, :2].contiguous()
+    heads = native.HeadsStruct(4, 2, 16, 20, 0.25, native.KV_TYPES["fp32"])
+    pool = native.KvPool(4, 2, 16, "fp32")
+    found = native.attention(threads, heads, pool, native.Batch(batch), query, key, value)
+    places = torch.arange(50)
+    distance = places.unsqueeze(1) - places
+    wanted = torch.nn.functional.scaled_dot_product_attention(
+        query.transpose(0, 1),
+        key.transpose(0, 1),
+        value.transpose(0, 1),
+        attn_mask=(distance >= 0) & (distance < 20),
+        scale=0.25,
+        enable_gqa=True,
+    ).transpose(0, 1)
+    assert torch.allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kv", KV)
+def test_attention_does_not_depend_on_company_or_chunks(threads: native.Threads, kv: str) -> None:
+    query, key, value = (random(45, heads, 32, seed=heads) for heads in (6, 2, 2))
+
+    def run(cuts: list[int], blocks: list[int], beside: int) -> torch.Tensor:
+        pools, found = [native.KvPool(12, 2, 32, kv)], []
+        for first, last in zip([0, *cuts], [*cuts, 45], strict=True):
+            parts = [([0] * (last - first), first, blocks)]
+            parts += [([0], first, [10])] if beside and first < 16 else []
+            batch = ragged(*parts)
+            more = len(batch.tokens) - (last - first)
+            given = (
+                torch.cat((state[first:last], random(more, state.shape[1], 32, seed=beside)))
+                for state in (query, key, value)
+            )
+            cache = NativeCache(threads, pools, batch, kv)
+            found.append(cache.attend(0, *given, 0.2)[: last - first])
+        return torch.cat(found)
+
+    whole = run([], [0, 1, 2], beside=0)
+    assert torch.equal(run([], [5, 3, 8], beside=0), whole)
+    assert torch.equal(run([1, 2, 17, 30, 31], [0, 1, 2], beside=6), whole)
+    assert torch.equal(run(list(range(1, 45)), [2, 6, 1], beside=7), whole)
+
+
+@pytest.mark.parametrize("kv", KV)
+def test_what_another_left_in_a_block_is_never_seen(threads: native.Threads, kv: str) -> None:
+    query, key, value = (random(20, heads, 32, seed=heads) for heads in (6, 2, 2))
+    fresh, used = native.KvPool(4, 2, 32, kv), native.KvPool(4, 2, 32, kv)
+    spoiled = torch.full((64, 2, 32), math.nan)
+    whole = ragged(([0] * 64, 0, [0, 1, 2, 3]))
+    NativeCache(threads, [used], whole, kv).attend(0, spoiled.repeat(1, 3, 1), spoiled, spoiled, 1)
+    batch = ragged(([0] * 20, 0, [3, 1]))
+    found = [
+        NativeCache(threads, [pool], batch, kv).attend(0, query, key, value, 0.2)
+        for pool in (fresh, used)
+    ]
+    assert torch.equal(*found)
+
+
+def test_without_a_compiler_the_remedy_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(compiler.CompilerMissing, match=r"apt-get install g\+\+"):
+        compiler.library(tmp_path)
+
+
+def test_a_compiler_that_fails_is_named_with_its_first_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken-c++"
+    broken.write_text("#!/bin/sh\necho 'no room left' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CXX", str(broken))
+    with pytest.raises(compiler.CompilerMissing, match=r"broken-c\+\+ did not .*: no room left"):
+        compiler.library(tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
