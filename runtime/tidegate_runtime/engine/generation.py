@@ -1,14 +1,17 @@
-"""The bridge from the engine's thread to one waiting caller on an event loop."""
+"""The bridge from the engine's thread to the callers that wait on an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
+from collections.abc import Mapping
+from collections.abc import Sequence as Many
 
 from tidegate_runtime.engine.output import TokenOutput
 from tidegate_runtime.errors import GenerationFailed
 
-_Event = TokenOutput | GenerationFailed
+Event = TokenOutput | GenerationFailed
 
 
 class Generation:
@@ -18,14 +21,16 @@ class Generation:
     """
 
     def __init__(self, sequences: int) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[_Event] = asyncio.Queue()
+        self.loop = asyncio.get_running_loop()
+        self._events: deque[Event] = deque()
+        self._arrived: asyncio.Future[None] | None = None
         self._unfinished = sequences
 
-    def publish(self, event: _Event) -> None:
-        """Hand over an event, from any thread. A caller whose loop is gone misses it."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._events.put_nowait, event)
+    def take(self, events: Many[Event]) -> None:
+        """Take events; called on the event loop."""
+        self._events.extend(events)
+        if self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
 
     def __aiter__(self) -> Generation:
         return self
@@ -33,10 +38,29 @@ class Generation:
     async def __anext__(self) -> TokenOutput:
         if self._unfinished == 0:
             raise StopAsyncIteration
-        event = await self._events.get()
+        while not self._events:
+            self._arrived = self.loop.create_future()
+            await self._arrived
+        event = self._events.popleft()
         if isinstance(event, GenerationFailed):
             self._unfinished = 0
             raise event
         if event.finish_reason is not None:
             self._unfinished -= 1
         return event
+
+
+def publish(events: Mapping[Generation, Many[Event]]) -> None:
+    """Hand over the events of one step, from any thread: one wake-up for each event loop.
+
+    Callers whose loop is gone miss theirs.
+    """
+    for loop in {generation.loop for generation in events}:
+        batch = [(caller, found) for caller, found in events.items() if caller.loop is loop]
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_deliver, batch)
+
+
+def _deliver(batch: Many[tuple[Generation, Many[Event]]]) -> None:
+    for generation, events in batch:
+        generation.take(events)

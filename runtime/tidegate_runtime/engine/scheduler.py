@@ -2,36 +2,51 @@
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
 
 from tidegate_runtime.engine.block_manager import BlockManager, blocks_for
 from tidegate_runtime.engine.sequence import Sequence
+from tidegate_runtime.engine.waiting_line import WaitingLine
 
 STEP_TOKENS = 512
 
+_by_rank = attrgetter("rank")
 
-@dataclass(frozen=True)
+
+@dataclass
 class Schedule:
-    """One step: how many pending tokens of each sequence to run, decodes before prefill chunks.
+    """One step: how many tokens of each sequence to run, decodes before prefill chunks.
 
-    Every sequence in it owns blocks for all of its tokens, and the counts sum to at most the
-    scheduler's token budget.
+    A decode is one pending token and the sequence's drafts after it. Every sequence in a schedule
+    owns blocks for all of its tokens and drafts, and the counts sum to at most the token budget.
+    `hit_tokens` of the newcomers' tokens were found in the prefix cache, `missed_tokens` were not.
     """
 
-    tokens: dict[Sequence, int]
+    tokens: dict[Sequence, int] = field(default_factory=dict)
     preempted: int = 0
+    hit_tokens: int = 0
+    missed_tokens: int = 0
 
 
 class Scheduler:
-    """Fills a token budget: decodes first, then prefill chunks, then newcomers.
+    """Fills a token budget: decodes first, then, priority by priority, prefills and newcomers.
 
-    Invariants, between calls:
-    - a sequence is waiting or running, never both; waiting ones own no block;
-    - both queues are in order of arrival, and no waiting sequence is older than a running one;
-    - at most `max_sequences` are running;
-    - when blocks run out the youngest running sequence is preempted: its blocks go, its tokens
-      stay, and it computes them again later. The oldest always advances, so all of them end.
+    Rules:
+    - Priorities are strict: a newcomer takes the place or the blocks of running sequences with a
+      larger priority when there are no others, and nobody is admitted past one that must wait for
+      room. Within a priority the line is fair between projects (`WaitingLine`).
+    - When blocks run out the lowest in rank is preempted (largest priority, then youngest): its
+      blocks go, its tokens stay, and it computes again what the prefix cache has lost by then.
+    - A newcomer waits while a running sequence computes the very block that it needs next, and then
+      finds it in the cache: so the choices of one prompt compute it once.
+    - Drafts are served last: they take what budget and blocks the others leave.
+
+    Invariants, between calls: a sequence is waiting or running, never both; waiting ones own no
+    block; `running` is in order of rank; at most `max_sequences` run. The first in rank always
+    advances and is never preempted, so all that have come in the end finish.
     """
 
     def __init__(
@@ -39,8 +54,8 @@ class Scheduler:
     ) -> None:
         self.blocks = blocks
         self.max_sequences = max_sequences
-        self.step_tokens = step_tokens
-        self.waiting: deque[Sequence] = deque()
+        self.step_tokens = max(step_tokens, max_sequences)
+        self.waiting = WaitingLine()
         self.running: list[Sequence] = []
 
     @property
@@ -48,69 +63,163 @@ class Scheduler:
         """Whether any sequence is waiting or running."""
         return bool(self.waiting or self.running)
 
+    @property
+    def decoding(self) -> list[Sequence]:
+        """The running sequences that have but their last token to run."""
+        return [sequence for sequence in self.running if sequence.pending_tokens == 1]
+
+    @property
+    def _prefilling(self) -> list[Sequence]:
+        return [sequence for sequence in self.running if sequence.pending_tokens > 1]
+
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence; the caller has checked that it fits the cache."""
-        self.waiting.append(sequence)
+        self.waiting.arrive(sequence)
 
     def remove(self, sequence: Sequence) -> None:
         """Forget a sequence that is finished or aborted, and free its blocks."""
-        self.blocks.release(sequence.blocks)
         if sequence in self.running:
             self.running.remove(sequence)
         else:
-            self.waiting.remove(sequence)
+            self.waiting.call(sequence)
+        self.waiting.leave(sequence)
+        self.blocks.release(sequence.blocks)
 
     def schedule(self) -> Schedule:
         """Decide the next step; it takes blocks, so `advance` or `remove` must follow."""
-        chosen: dict[Sequence, int] = {}
-        preempted = self._keep_room()
-        budget = self.step_tokens
-        decoding = [sequence for sequence in self.running if sequence.pending_tokens == 1]
-        prefilling = [sequence for sequence in self.running if sequence.pending_tokens > 1]
-        for sequence in (*decoding, *prefilling):
-            budget -= self._choose(chosen, sequence, budget)
-        while budget > 0 and preempted == 0 and self._admits():
-            sequence = self.waiting.popleft()
-            self.running.append(sequence)
-            budget -= self._choose(chosen, sequence, budget)
-        return Schedule(chosen, preempted)
-
-    def advance(self, schedule: Schedule) -> None:
-        """Record that a step has run."""
+        schedule = Schedule()
+        schedule.preempted = self._keep_room()
+        decoding = self.decoding
+        budget = self.step_tokens - len(decoding)
+        for sequence in decoding:
+            if sequence.drafts:
+                sequence.drafts = max(0, min(sequence.drafts, budget))
+                if not self.blocks.grow(sequence.blocks, sequence.length + sequence.drafts):
+                    sequence.drafts = 0
+                budget -= sequence.drafts
+            schedule.tokens[sequence] = 1 + sequence.drafts
+        budget = self._prefill(schedule, budget)
         for sequence, count in schedule.tokens.items():
-            sequence.computed_tokens += count
+            self.waiting.serve(sequence, count)
+        return schedule
 
-    def _choose(self, chosen: dict[Sequence, int], sequence: Sequence, budget: int) -> int:
-        count = min(sequence.pending_tokens, budget)
-        if count > 0:
-            chosen[sequence] = count
-        return count
+    def advance(self, sequence: Sequence, tokens: int) -> None:
+        """Record that a sequence's next `tokens` tokens were computed; full blocks become known."""
+        sequence.computed_tokens += tokens
+        full = sequence.computed_tokens // self.blocks.block_tokens
+        if full > sequence.registered_blocks:
+            hashes = sequence.hashes(full)
+            for place in range(sequence.registered_blocks, full):
+                self.blocks.register(int(sequence.blocks.ids[place]), hashes[place])
+            sequence.registered_blocks = full
 
     def _keep_room(self) -> int:
-        """Give every running sequence, oldest first, blocks for all its tokens; say who lost."""
-        preempted = 0
-        position = 0
-        while position < len(self.running):
-            sequence = self.running[position]
-            if self.blocks.grow(sequence.blocks, len(sequence.tokens)):
-                position += 1
-                continue
-            victim = self.running.pop()
-            self.blocks.release(victim.blocks)
-            victim.computed_tokens = 0
-            self.waiting.appendleft(victim)
-            preempted += 1
-        return preempted
+        """Give every running sequence, first in rank first, blocks for all its tokens.
 
-    def _admits(self) -> bool:
-        """Whether the oldest waiting sequence may run; takes its blocks when it may.
-
-        One block per running sequence stays free, or a newcomer would be preempted at once.
+        Returns how many were preempted for it.
         """
-        if not self.waiting or len(self.running) >= self.max_sequences:
+        running = len(self.running)
+        place = 0
+        while place < len(self.running):
+            sequence = self.running[place]
+            if self.blocks.grow(sequence.blocks, sequence.length):
+                place += 1
+            else:
+                self._preempt()
+        return running - len(self.running)
+
+    def _preempt(self) -> Sequence:
+        victim = self.running.pop()
+        self.blocks.release(victim.blocks)
+        victim.computed_tokens = victim.registered_blocks = victim.drafts = 0
+        self.waiting.wait(victim)
+        return victim
+
+    def _prefill(self, schedule: Schedule, budget: int) -> int:
+        """Spend the budget on prompts, priority by priority; returns what is left of it."""
+        admits = True
+        priorities = {sequence.request.priority for sequence in self._prefilling}
+        for priority in sorted(priorities | self.waiting.priorities):
+            for sequence in self._prefilling:
+                if sequence.request.priority == priority and budget > 0:
+                    budget -= self._choose(schedule, sequence, budget)
+            if admits:
+                admits, budget = self._admit(priority, schedule, budget)
+        return budget
+
+    def _choose(self, schedule: Schedule, sequence: Sequence, budget: int) -> int:
+        count = min(sequence.pending_tokens, budget)
+        schedule.tokens[sequence] = count
+        return count
+
+    def _admit(self, priority: int, schedule: Schedule, budget: int) -> tuple[bool, int]:
+        """Let newcomers of one priority run; False when one has to wait for room."""
+        passed: set[Sequence] = set()
+        while budget > 0 and (sequence := self.waiting.first(priority, passed)) is not None:
+            known = self.blocks.known(sequence.hashes(sequence.shareable_blocks))
+            if self._is_being_computed(sequence, known):
+                passed.add(sequence)
+                continue
+            for victim in self._make_way(sequence, known):
+                budget += schedule.tokens.pop(victim, 0)
+                schedule.preempted += 1
+            if not self._take_blocks(sequence, known):
+                return False, budget
+            schedule.hit_tokens += sequence.computed_tokens
+            schedule.missed_tokens += sequence.pending_tokens
+            self.waiting.call(sequence)
+            insort(self.running, sequence, key=_by_rank)
+            budget -= self._choose(schedule, sequence, budget)
+        return True, budget
+
+    def _is_being_computed(self, sequence: Sequence, known: int) -> bool:
+        """Whether a running sequence of no larger priority will compute the next unknown block."""
+        if known == sequence.shareable_blocks:
             return False
-        sequence = self.waiting[0]
-        needed = blocks_for(len(sequence.tokens), self.blocks.block_tokens)
-        if self.running and needed + len(self.running) > self.blocks.free_blocks:
+        wanted = sequence.hashes(known + 1)[known]
+        end = (known + 1) * self.blocks.block_tokens
+        return any(
+            other.computed_tokens < end
+            and known < other.shareable_blocks
+            and other.hashes(known + 1)[known] == wanted
+            for other in self._prefilling
+            if other.request.priority <= sequence.request.priority
+        )
+
+    def _make_way(self, sequence: Sequence, known: int) -> Iterator[Sequence]:
+        """Preempt running sequences of larger priorities, if that makes room for a newcomer."""
+        priority = sequence.request.priority
+        lower = [other for other in self.running if other.request.priority > priority]
+        held = sum(other.blocks.length for other in lower)
+        missing = self._missing_blocks(sequence, known) - len(lower) - held
+        if missing > self.blocks.free_blocks:
+            return
+        while lower and not self._has_room(sequence, known):
+            lower.pop()
+            yield self._preempt()
+
+    def _has_room(self, sequence: Sequence, known: int) -> bool:
+        has_place = len(self.running) < self.max_sequences
+        return has_place and self._missing_blocks(sequence, known) <= self.blocks.free_blocks
+
+    def _missing_blocks(self, sequence: Sequence, known: int) -> int:
+        """Free blocks that a newcomer takes, and one that stays free for each of the others.
+
+        Without that one, a newcomer would be preempted at once. Alone it may take all there are.
+        """
+        own = blocks_for(sequence.length, self.blocks.block_tokens)
+        return own - known + len(self.running)
+
+    def _take_blocks(self, sequence: Sequence, known: int) -> bool:
+        """Give a newcomer its blocks, known ones first; False when there is no room.
+
+        Known blocks that nobody holds are taken from the free ones, so room is looked for after.
+        """
+        self.blocks.share(sequence.blocks, sequence.hashes(known))
+        if not self._has_room(sequence, known):
+            self.blocks.release(sequence.blocks)
             return False
-        return self.blocks.grow(sequence.blocks, len(sequence.tokens))
+        self.blocks.grow(sequence.blocks, sequence.length)
+        sequence.computed_tokens = known * self.blocks.block_tokens
+        sequence.registered_blocks = known
+        return True

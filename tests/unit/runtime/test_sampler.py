@@ -1,104 +1,237 @@
 from collections import Counter
-from random import Random
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tidegate_runtime.engine.sampler import sample, token_logprobs
-from tidegate_runtime.engine.sequence import SamplingParams
-from tidegate_runtime.errors import GenerationFailed
+from tidegate_runtime.engine.model_runner import LogitRows
+from tidegate_runtime.engine.sequence import SamplingParams, Sequence, SequenceId, SequenceRequest
+from tidegate_runtime.models.base import StepLogits
+from tidegate_runtime.sampling.logprobs import token_logprobs
+from tidegate_runtime.sampling.sampler import choose, draw
 
 LOGITS = torch.tensor([0.0, 3.0, 2.0, 1.0, -1.0])
 PROBABILITIES = LOGITS.softmax(0)
+GREEDY = SamplingParams(temperature=0.0)
+NO_END = frozenset[int]()
 
 
-def draw(params: SamplingParams, count: int = 4000, logits: torch.Tensor = LOGITS) -> Counter[int]:
-    chance = Random(0)
-    return Counter(sample(logits, params, {}, chance).token for _ in range(count))
+def found(params: SamplingParams, count: int = 4000, logits: torch.Tensor = LOGITS) -> Counter[int]:
+    """Tokens drawn at evenly spread quantiles."""
+    numbers = (np.arange(count) + 0.5) / count
+    rows = logits.repeat(count, 1)
+    return Counter(draw(rows, [params] * count, numbers.tolist()).tolist())
+
+
+def make_sequence(
+    params: SamplingParams, output: list[int], prompt: tuple[int, ...] = (0,), **options: Any
+) -> Sequence:
+    request = SequenceRequest(prompt, 1000, params, **options)
+    sequence = Sequence.start(SequenceId(1), request)
+    for token in output:
+        sequence.append(token)
+    return sequence
+
+
+def chosen(
+    sequence: Sequence, logits: torch.Tensor = LOGITS, end: frozenset[int] = NO_END
+) -> list[int]:
+    count = 1 + sequence.drafts
+    step = StepLogits.of(logits.repeat(count, 1))
+    return choose(step, [LogitRows(sequence, 0, count)], end)[0]
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
-    assert draw(SamplingParams(temperature=0.0), 20) == {1: 20}
+    assert chosen(make_sequence(GREEDY, [])) == [1]
 
 
 def test_draws_follow_the_distribution() -> None:
-    found = draw(SamplingParams(), 8000)
+    tokens = found(SamplingParams())
     for token in range(5):
-        assert found[token] / 8000 == pytest.approx(float(PROBABILITIES[token]), abs=0.02)
+        assert tokens[token] / 4000 == pytest.approx(float(PROBABILITIES[token]), abs=0.001)
+
+
+def test_draws_from_a_vocabulary_of_many_chunks_follow_the_distribution() -> None:
+    logits = torch.randn(700, generator=torch.Generator().manual_seed(1)) * 2
+    tokens = found(SamplingParams(), 20_000, logits)
+    for token, share in enumerate(logits.softmax(0).tolist()):
+        assert tokens[token] / 20_000 == pytest.approx(share, abs=0.0002)
 
 
 def test_a_low_temperature_sharpens_the_distribution() -> None:
     sharp = (LOGITS / 0.5).softmax(0)
-    found = draw(SamplingParams(temperature=0.5), 8000)
-    assert found[1] / 8000 == pytest.approx(float(sharp[1]), abs=0.02)
+    assert found(SamplingParams(temperature=0.5))[1] / 4000 == pytest.approx(
+        float(sharp[1]), abs=0.001
+    )
+
+
+def test_a_temperature_near_zero_is_greedy() -> None:
+    sequence = make_sequence(SamplingParams(temperature=1e-30), [])
+    assert chosen(sequence) == [1]
 
 
 def test_top_k_keeps_the_k_likeliest() -> None:
-    assert set(draw(SamplingParams(top_k=2))) == {1, 2}
+    assert set(found(SamplingParams(top_k=2))) == {1, 2}
+    assert set(found(SamplingParams(top_k=9))) == {0, 1, 2, 3, 4}
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
-    assert set(draw(SamplingParams(top_p=float(PROBABILITIES[1]) - 0.01))) == {1}
-    assert set(draw(SamplingParams(top_p=float(PROBABILITIES[1]) + 0.01))) == {1, 2}
+    assert set(found(SamplingParams(top_p=float(PROBABILITIES[1]) - 0.01))) == {1}
+    assert set(found(SamplingParams(top_p=float(PROBABILITIES[1]) + 0.01))) == {1, 2}
 
 
-def test_top_p_is_right_when_the_guessed_head_is_too_short() -> None:
-    flat = torch.zeros(5000)
-    found = draw(SamplingParams(top_p=0.9), 3000, flat)
-    assert len(found) > 1500
-    assert len({token for token in found if token >= 0}) <= 4501
+def test_top_p_after_top_k_is_a_share_of_what_top_k_left() -> None:
+    left = float(PROBABILITIES[1] / PROBABILITIES[1:3].sum())
+    assert set(found(SamplingParams(top_k=2, top_p=left - 0.01))) == {1}
+    assert set(found(SamplingParams(top_k=2, top_p=left + 0.01))) == {1, 2}
+
+
+def test_of_equal_tokens_top_p_and_top_k_keep_only_as_many_as_are_needed() -> None:
+    flat = torch.zeros(1000)
+    assert set(found(SamplingParams(top_p=0.9), 3000, flat)) == set(range(900))
+    assert set(found(SamplingParams(top_k=3), 3000, flat)) == {0, 1, 2}
 
 
 def test_min_p_drops_what_is_far_less_likely_than_the_best() -> None:
-    assert set(draw(SamplingParams(min_p=0.3))) == {1, 2}
-    assert set(draw(SamplingParams(min_p=0.3, top_p=0.99))) == {1, 2}
+    assert set(found(SamplingParams(min_p=0.3))) == {1, 2}
+    assert set(found(SamplingParams(min_p=0.3, top_p=0.99))) == {1, 2}
+    assert set(found(SamplingParams(min_p=1.0))) == {1}
 
 
-def test_equal_seeds_draw_equal_tokens() -> None:
-    params = SamplingParams()
-    first = [sample(LOGITS, params, {}, Random("9/0")).token for _ in range(3)]
-    assert len(set(first)) == 1
+def test_a_truncated_draw_follows_what_is_left() -> None:
+    tokens = found(SamplingParams(top_k=3))
+    share = float(PROBABILITIES[1] / PROBABILITIES[1:4].sum())
+    assert tokens[1] / 4000 == pytest.approx(share, abs=0.001)
+
+
+def test_equal_seeds_draw_equal_tokens_and_choices_differ() -> None:
+    flat = torch.zeros(1000)
+
+    def tokens(seed: int, choice: int) -> list[int]:
+        sequence = make_sequence(SamplingParams(seed=seed), [], choice=choice)
+        for _ in range(5):
+            sequence.append(chosen(sequence, flat)[0])
+        return sequence.tokens[1:].tolist()
+
+    assert tokens(9, 0) == tokens(9, 0)
+    assert len({tuple(tokens(seed, choice)) for seed in (8, 9) for choice in (0, 1)}) == 4
 
 
 def test_logit_bias_can_force_and_forbid_a_token() -> None:
-    assert set(draw(SamplingParams(logit_bias={4: 100.0}))) == {4}
-    assert 1 not in draw(SamplingParams(logit_bias={1: -100.0}))
+    assert chosen(make_sequence(replace(GREEDY, logit_bias={4: 100.0}), [])) == [4]
+    assert chosen(make_sequence(replace(GREEDY, logit_bias={1: -100.0}), [])) == [2]
 
 
 def test_penalties_lower_what_was_generated_by_presence_and_by_frequency() -> None:
-    greedy = {"temperature": 0.0}
-    presence = SamplingParams(presence_penalty=1.5, **greedy)
-    frequency = SamplingParams(frequency_penalty=0.6, **greedy)
-    assert sample(LOGITS, presence, {1: 1}, Random()).token == 2
-    assert sample(LOGITS, frequency, {1: 1}, Random()).token == 1
-    assert sample(LOGITS, frequency, {1: 2}, Random()).token == 2
+    presence = replace(GREEDY, presence_penalty=1.5)
+    frequency = replace(GREEDY, frequency_penalty=0.6)
+    assert chosen(make_sequence(presence, [1])) == [2]
+    assert chosen(make_sequence(presence, [], prompt=(1,))) == [1]
+    assert chosen(make_sequence(frequency, [1])) == [1]
+    assert chosen(make_sequence(frequency, [1, 1])) == [2]
 
 
-def test_the_caller_s_logits_are_left_as_they_are() -> None:
-    before = LOGITS.clone()
-    sample(LOGITS, SamplingParams(logit_bias={0: 5.0}, presence_penalty=1.0), {1: 1}, Random())
-    assert torch.equal(LOGITS, before)
+def test_the_repetition_penalty_divides_and_counts_the_prompt() -> None:
+    divided = replace(GREEDY, repetition_penalty=1.6)
+    assert chosen(make_sequence(divided, [], prompt=(1,))) == [2]
+    assert chosen(make_sequence(divided, [1])) == [2]
+    negative = torch.tensor([-1.0, -1.1])
+    assert chosen(make_sequence(divided, [], prompt=(0,)), negative) == [1]
 
 
-def test_logprobs_are_the_model_s_own_whatever_the_temperature() -> None:
-    params = SamplingParams(temperature=0.0, logprobs=2, logit_bias={0: 100.0})
-    sampled = sample(LOGITS, params, {}, Random())
-    assert sampled.token == 0
-    assert sampled.logprobs is not None
-    assert sampled.logprobs.logprob == pytest.approx(float(LOGITS.log_softmax(0)[0]))
-    assert [token for token, _ in sampled.logprobs.top] == [1, 2]
+def test_no_end_comes_before_min_tokens() -> None:
+    end = frozenset({1, 2})
+    sequence = make_sequence(GREEDY, [3], min_tokens=2)
+    assert chosen(sequence, end=end) == [3]
+    sequence.append(3)
+    assert chosen(sequence, end=end) == [1]
+    assert chosen(make_sequence(GREEDY, [3], min_tokens=2, ignore_eos=True), end=end) == [1]
+
+
+def test_rows_behind_drafts_count_the_drafts_before_them() -> None:
+    sequence = make_sequence(replace(GREEDY, frequency_penalty=0.6), [1])
+    sequence.guess([1, 2])
+    assert chosen(sequence) == [1, 2, 1]
+    short = make_sequence(GREEDY, [], min_tokens=2)
+    short.guess([0, 0])
+    assert chosen(short, end=frozenset({1})) == [2, 2, 1]
+
+
+def test_what_is_drawn_behind_a_draft_is_what_will_be_drawn_after_it() -> None:
+    flat = torch.zeros(1000)
+    params = SamplingParams(seed=4, top_p=0.9)
+    ahead = make_sequence(params, [])
+    ahead.guess([5, 6])
+    expected = []
+    step = make_sequence(params, [])
+    for token in (5, 6, 7):
+        expected += chosen(step, flat)
+        step.append(token)
+    assert chosen(ahead, flat) == expected
+
+
+def test_the_step_s_logits_are_left_as_they_are() -> None:
+    step = StepLogits.of(LOGITS.repeat(2, 1))
+    before = step.logits.clone()
+    for params in (
+        SamplingParams(logit_bias={0: 5.0}, presence_penalty=1.0, temperature=0.5),
+        replace(GREEDY, repetition_penalty=2.0),
+    ):
+        choose(step, [LogitRows(make_sequence(params, [1]), 1, 1)], NO_END)
+    assert torch.equal(step.logits, before)
+
+
+PARAMS = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from((0.0, 0.3, 1.0, 1.7)),
+    top_p=st.sampled_from((1.0, 0.95, 0.4)),
+    top_k=st.sampled_from((0, 0, 1, 7, 40)),
+    min_p=st.sampled_from((0.0, 0.0, 0.1)),
+    presence_penalty=st.sampled_from((0.0, 0.0, 1.0)),
+    repetition_penalty=st.sampled_from((1.0, 1.0, 1.4)),
+    logit_bias=st.sampled_from(({}, {3: 4.0, 5: -2.0})),
+    seed=st.integers(0, 5),
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(PARAMS, min_size=2, max_size=9), st.integers(0, 1000), st.sampled_from((30, 700)))
+def test_a_row_s_token_does_not_depend_on_its_company(
+    params: list[SamplingParams], seed: int, vocabulary: int
+) -> None:
+    chance = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(params), vocabulary, generator=chance) * 3
+    # Ties are where company could show.
+    logits = (logits * 4).round() / 4
+
+    def sequences() -> list[Sequence]:
+        return [make_sequence(item, [3, 4], prompt=(3, 9)) for item in params]
+
+    step = StepLogits.of(logits)
+    together = choose(
+        step, [LogitRows(item, row, 1) for row, item in enumerate(sequences())], NO_END
+    )
+    for row, sequence in enumerate(sequences()):
+        alone = choose(StepLogits.of(logits[row : row + 1]), [LogitRows(sequence, 0, 1)], NO_END)
+        assert alone[0] == together[row]
+
+
+def test_logprobs_are_the_model_s_own() -> None:
+    found = token_logprobs(LOGITS.unsqueeze(0), [0], [2])[0]
+    assert found.logprob == pytest.approx(float(LOGITS.log_softmax(0)[0]))
+    assert [token for token, _ in found.top] == [1, 2]
 
 
 def test_logprobs_of_many_rows_are_those_of_each_row() -> None:
-    logits = torch.randn(150, 11, generator=torch.Generator().manual_seed(0))
-    tokens = [row % 11 for row in range(150)]
-    found = token_logprobs(logits, tokens, 3)
+    logits = torch.randn(150, 31, generator=torch.Generator().manual_seed(0))
+    tokens = [row % 31 for row in range(150)]
+    tops = [row % 4 for row in range(150)]
+    found = token_logprobs(logits, tokens, tops)
     for row, token in enumerate(tokens):
         assert found[row].logprob == pytest.approx(float(logits[row].log_softmax(0)[token]))
-        assert len(found[row].top) == 3
-
-
-@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_logits_that_are_no_numbers_fail_the_sequence(broken: float) -> None:
-    with pytest.raises(GenerationFailed, match="not finite"):
-        sample(torch.tensor([0.0, broken]), SamplingParams(), {}, Random())
+        assert len(found[row].top) == tops[row]
+        assert found[row] == token_logprobs(logits[row : row + 1], [token], [tops[row]])[0]

@@ -1,6 +1,6 @@
 import pytest
 
-from tidegate_runtime.engine.stop_strings import StopStrings
+from tidegate_runtime.text.stop_strings import StopStrings
 
 
 def shown(stops: list[str], pieces: list[str]) -> tuple[str, bool]:

@@ -1,0 +1,1 @@
+"""From tokens to the text that may be shown: whole characters, and nothing of a stop string."""

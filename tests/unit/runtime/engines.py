@@ -1,0 +1,84 @@
+"""Engines over the fake decoder, and what tests ask of them."""
+
+import asyncio
+import time
+from typing import Any
+
+from tests.unit.runtime.fake_decoder import FakeDecoder
+
+from tidegate_runtime.engine.block_manager import BlockManager
+from tidegate_runtime.engine.engine import Engine
+from tidegate_runtime.engine.model_runner import ModelRunner
+from tidegate_runtime.engine.output import TokenOutput
+from tidegate_runtime.engine.scheduler import STEP_TOKENS, Scheduler
+from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
+from tidegate_runtime.engine.step import StepReport
+from tidegate_runtime.speculation.depth import StepTimes
+
+GREEDY = SamplingParams(temperature=0.0)
+
+
+class Letters:
+    """A tokenizer of one letter per token."""
+
+    def decode(self, tokens: list[int], **options: Any) -> str:
+        return "".join(chr(ord("a") + token) for token in tokens)
+
+
+class FreeRows(StepTimes):
+    """More rows cost nothing."""
+
+    trusted_rows = 10_000
+
+    def add(self, rows: int, seconds: float) -> None:
+        pass
+
+
+class Steps:
+    """Adds up what an engine reports."""
+
+    def __init__(self) -> None:
+        self.total = StepReport()
+
+    def step(self, report: StepReport) -> None:
+        self.total = self.total.and_then(report)
+
+
+def make_engine(
+    decoder: FakeDecoder,
+    *,
+    blocks: int = 256,
+    max_sequences: int = 8,
+    step_tokens: int = STEP_TOKENS,
+    eager: bool = False,
+    **options: Any,
+) -> Engine:
+    """An engine that is running; an eager one speculates whatever it costs."""
+    decoder.allocate(blocks)
+    scheduler = Scheduler(
+        BlockManager(blocks), max_sequences=max_sequences, step_tokens=step_tokens
+    )
+    options = {"eos_tokens": frozenset[int](), "observer": Steps(), **options}
+    engine = Engine(ModelRunner(decoder), scheduler, Letters(), **options)
+    if eager and engine._speculator is not None:
+        engine._speculator._times = FreeRows()
+    engine.start()
+    return engine
+
+
+async def outputs_of(engine: Engine, request: SequenceRequest) -> list[TokenOutput]:
+    async with engine.generate([request]) as events:
+        return [event async for event in events]
+
+
+async def tokens_of(engine: Engine, request: SequenceRequest) -> list[int | None]:
+    return [event.token for event in await outputs_of(engine, request)]
+
+
+async def wait_for_no_blocks(engine: Engine) -> None:
+    started = time.monotonic()
+    while engine.stats().used_blocks or engine.stats().running or engine.stats().waiting:
+        assert time.monotonic() - started < 2.0, engine.stats()
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.02)
+    assert engine.dead is None
