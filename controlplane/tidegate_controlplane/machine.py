@@ -21,7 +21,7 @@ def capabilities() -> Capabilities:
     """The provisioners and precisions of this version, and the memory and cores of the machine."""
     return Capabilities(
         provisioners=frozenset({ProvisionerName.LOCAL.value}),
-        precisions=frozenset({Precision.BF16, Precision.FP32}),
+        precisions=frozenset({Precision.FP32, Precision.BF16, Precision.INT8, Precision.INT4}),
         memory_bytes=memory_bytes(),
         cores=len(os.sched_getaffinity(0)),
     )

@@ -22,7 +22,7 @@
     ├── DeploymentFailed            the deployment will not become ready, with `reason`
     ├── InvocationFailed            the invocation ended without a result
     ├── BatchFailed                 the batch ended before it was completed
-    └── LocalError                  a platform on this machine could not be started or stopped
+    └── LocalError                  what runs on this machine (platform, build) did not succeed
 
 `str(error)` is one sentence that names what was wrong, with which value, and what to do.
 """
@@ -214,7 +214,7 @@ class BatchFailed(TidegateError):
 
 
 class LocalError(TidegateError):
-    """A platform on this machine could not be started or stopped."""
+    """A platform on this machine could not be started or stopped, or an artifact not be made."""
 
 
 def _located(line: int | None) -> str:

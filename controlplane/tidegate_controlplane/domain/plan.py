@@ -8,13 +8,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
-from tidegate.spec import DeploymentSpec, Mode, Precision, SpecIssue
+from tidegate.spec import DeploymentSpec, Mode, Precision, SpecIssue, SpeculationSpec
 
-WEIGHT_BYTES = {Precision.FP32: 4, Precision.BF16: 2}
-KV_ELEMENT_BYTES = 2
-"""Keys and values are kept in bf16; twice that when the precision is fp32."""
-PROCESS_BYTES = 700 * 1024 * 1024
-"""One replica's interpreter and libraries: measured, resident, before any weight is loaded."""
+DENSE_BITS = {Precision.FP32: 32.0, Precision.BF16: 16.0}
+PACKED_BITS = {Precision.INT8: 8.5, Precision.INT4: 5.0}
+"""Of a linear layer's weight, with its share of the group's scale (and minimum) of 16 bits."""
+HEAD_BITS = 8.5
+"""Of the last layer beside packed ones, which is the embedding too when they are tied."""
+UNTIED_EMBEDDING_BITS = 16.0
+GROUP = 32
+"""Packed weights are cut into groups of so many inputs."""
+EMBEDDING_PRECISIONS = frozenset({Precision.FP32, Precision.BF16})
+KV_ELEMENT_BYTES = {
+    Precision.FP32: 4,
+    Precision.BF16: 2,
+    Precision.FP8: 1,
+    Precision.INT8: 1,
+    Precision.INT4: 1,
+}
+"""Keys and values have the precision of the weights, but 8 bits beside weights of 4."""
+KV_SCALE_BYTES = 4
+"""Each head keeps a scale with every key and value of 8 bits."""
+PROCESS_BYTES = 450 * 1024 * 1024
+"""One replica's interpreter, libraries and step: measured, resident, beside weights and cache."""
 KV_SHARE = 16
 """The default KV cache takes at most one sixteenth of the machine's memory."""
 IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0, Mode.BATCH: 15.0}
@@ -45,12 +61,12 @@ def resolve(
     cold_start_s: float | None = None,
 ) -> ResolvedPlan | Refusal:
     """Fill every default and predict the memory of one replica; refuse what cannot run."""
-    issues = [*_unsupported(spec, capabilities), *_impossible(spec, facts)]
+    issues = [*_unsupported(spec, facts, capabilities), *_impossible(spec, facts, capabilities)]
     if issues:
         return Refusal(tuple(issues))
-    precision = _precision(spec)
+    precision = _precision(spec, facts, capabilities)
     context = spec.runtime.context_tokens or facts.context_tokens
-    weights = facts.parameters * WEIGHT_BYTES[precision]
+    weights = weights_bytes(facts, precision)
     kv_cache = _kv_cache_bytes(spec, facts, context, precision, capabilities.memory_bytes)
     low, high = replica_bounds(spec)
     plan = ResolvedPlan(
@@ -62,6 +78,7 @@ def resolve(
         weights_bytes=weights,
         memory_bytes=weights + kv_cache + PROCESS_BYTES,
         threads=spec.hardware.cpu,
+        speculation=spec.runtime.speculation,
         min_replicas=low,
         max_replicas=high,
         target_in_flight=spec.scaling.target_in_flight or spec.runtime.max_sequences,
@@ -119,8 +136,20 @@ def fingerprint(spec: DeploymentSpec, model_digest: str) -> str:
 
 def kv_bytes_per_token(facts: ModelFacts, precision: Precision) -> int:
     """Keys and values of one token over every layer."""
-    element = KV_ELEMENT_BYTES * (2 if precision is Precision.FP32 else 1)
-    return 2 * facts.layers * facts.kv_heads * facts.head_dim * element
+    element = KV_ELEMENT_BYTES[precision]
+    vector = facts.head_dim * element + (KV_SCALE_BYTES if element == 1 else 0)
+    return 2 * facts.layers * facts.kv_heads * vector
+
+
+def weights_bytes(facts: ModelFacts, precision: Precision) -> int:
+    """What the weights take in memory once they are packed."""
+    if precision in DENSE_BITS:
+        return int(facts.parameters * DENSE_BITS[precision] / 8)
+    head = facts.embedding_parameters
+    embedding = 0 if facts.tied else facts.embedding_parameters
+    linears = max(0, facts.parameters - head - embedding)
+    bits = linears * PACKED_BITS[precision] + head * HEAD_BITS + embedding * UNTIED_EMBEDDING_BITS
+    return int(bits / 8)
 
 
 def _idle_timeout_s(spec: DeploymentSpec) -> float:
@@ -128,9 +157,17 @@ def _idle_timeout_s(spec: DeploymentSpec) -> float:
     return IDLE_TIMEOUT_S[spec.mode] if asked is None else asked
 
 
-def _precision(spec: DeploymentSpec) -> Precision:
+def _precision(spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities) -> Precision:
+    """What was asked for; `auto` is the first that this platform has of what suits the model."""
     asked = spec.runtime.precision
-    return Precision.BF16 if asked is Precision.AUTO else asked
+    if asked is not Precision.AUTO:
+        return asked
+    width = facts.embedding_parameters // facts.vocabulary
+    if spec.model.task == "embed" or width % GROUP:
+        return Precision.BF16 if spec.model.task == "embed" else Precision.FP32
+    packed = [Precision.INT4] if facts.stored_bits == 4 else []
+    suiting = [*packed, Precision.INT8, Precision.BF16]
+    return next((one for one in suiting if one in capabilities.precisions), Precision.BF16)
 
 
 def _kv_cache_bytes(
@@ -144,7 +181,9 @@ def _kv_cache_bytes(
     return min(spec.runtime.max_sequences * one_sequence, max(one_sequence, memory // KV_SHARE))
 
 
-def _unsupported(spec: DeploymentSpec, capabilities: Capabilities) -> list[SpecIssue]:
+def _unsupported(
+    spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities
+) -> list[SpecIssue]:
     """Fields that the language knows and this platform does not honour yet, each by name."""
     issues = []
     provisioner, runtime = spec.hardware.provisioner.value, spec.runtime
@@ -157,17 +196,20 @@ def _unsupported(spec: DeploymentSpec, capabilities: Capabilities) -> list[SpecI
                 f"{provisioner!r} is not available on this platform; use {known}",
             )
         )
-    if _precision(spec) not in capabilities.precisions:
-        known = ", ".join(sorted(p.value for p in capabilities.precisions))
+    available, where = capabilities.precisions, "on this platform"
+    if spec.model.task == "embed":
+        available, where = available & EMBEDDING_PRECISIONS, "for an embedding model"
+    if _precision(spec, facts, capabilities) not in available:
+        known = ", ".join(sorted(p.value for p in available))
         issues.append(
             SpecIssue(
                 "runtime.precision",
                 runtime.precision.value,
-                f"{runtime.precision.value} is not available on this platform; use {known}",
+                f"{runtime.precision.value} is not available {where}; use {known}",
             )
         )
     for field, value in (
-        ("runtime.speculation", runtime.speculation),
+        ("runtime.speculation", _unserved(runtime.speculation)),
         ("runtime.adapters", runtime.adapters or None),
         ("hardware.gpu", spec.hardware.gpu),
         ("slo.ttft_ms", spec.slo.ttft_ms),
@@ -179,7 +221,14 @@ def _unsupported(spec: DeploymentSpec, capabilities: Capabilities) -> list[SpecI
     return issues
 
 
-def _impossible(spec: DeploymentSpec, facts: ModelFacts) -> list[SpecIssue]:
+def _unserved(asked: SpeculationSpec | None) -> SpeculationSpec | None:
+    """A draft model's memory and digest are no part of a plan yet."""
+    return asked if asked is not None and asked.method == "draft" else None
+
+
+def _impossible(
+    spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities
+) -> list[SpecIssue]:
     issues = []
     asked = spec.runtime.context_tokens
     if asked is not None and asked > facts.context_tokens:
@@ -209,7 +258,7 @@ def _impossible(spec: DeploymentSpec, facts: ModelFacts) -> list[SpecIssue]:
         )
     elif spec.runtime.kv_cache is not None:
         context = asked or facts.context_tokens
-        least = context * kv_bytes_per_token(facts, _precision(spec))
+        least = context * kv_bytes_per_token(facts, _precision(spec, facts, capabilities))
         if spec.runtime.kv_cache < least:
             issues.append(
                 SpecIssue(

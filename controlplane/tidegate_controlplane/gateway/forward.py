@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER, Priority
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
 from tidegate_controlplane.gateway.catalog import Served
@@ -55,6 +56,8 @@ class _Task:
     path: str
     body: bytes
     request_id: str
+    project_id: str
+    priority: Priority
     whole: bool
     """Read the answer to its end before believing in it."""
     until: float
@@ -94,6 +97,7 @@ class Forwarder:
         deadline: float,
         request_id: str,
         run_s: float | None = None,
+        priority: Priority = Priority.SYNC,
     ) -> Answer:
         """The replica's whole answer; a refusal of the request (4xx) is one.
 
@@ -104,7 +108,9 @@ class Forwarder:
         for, DeadlinePassed.
         """
         async with AsyncExitStack() as stack:
-            task = _Task(path, body, request_id, whole=True, until=deadline)
+            task = _Task(
+                path, body, request_id, served.project_id, priority, whole=True, until=deadline
+            )
             upstream = await self._open(stack, served, task, run_s)
             return Answer(upstream.status, b"".join([chunk async for chunk in upstream.chunks]))
 
@@ -124,7 +130,15 @@ class Forwarder:
         Leaving the context closes the connection to the replica, which stops its work.
         """
         async with AsyncExitStack() as stack:
-            task = _Task(path, body, request_id, whole=False, until=deadline)
+            task = _Task(
+                path,
+                body,
+                request_id,
+                served.project_id,
+                Priority.SYNC,
+                whole=False,
+                until=deadline,
+            )
             yield await self._open(stack, served, task, run_s)
 
     async def _open(
@@ -193,6 +207,8 @@ class Forwarder:
                 "content-type": "application/json",
                 "accept-encoding": "identity",
                 "x-request-id": task.request_id,
+                PROJECT_HEADER: task.project_id,
+                PRIORITY_HEADER: str(task.priority.value),
             },
         )
         return await self._client.send(request, stream=True)

@@ -6,7 +6,8 @@ import json
 import math
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidegate.protocol.resources import ModelFacts
@@ -17,6 +18,11 @@ GGUF_HEADER_BYTES = 64 * 1024 * 1024
 SAFETENSORS_HEADER_BYTES = 100 * 1024 * 1024
 SENTENCE_CONFIG = "sentence_bert_config.json"
 CONFIG_BYTES = 16 * 1024 * 1024
+HEADS = ("lm_head.", "output.", "embed_out.")
+"""How tensors of a last layer are called; a model without one uses its embedding."""
+BITS = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8, "Q4_0": 4, "Q4_1": 4, "Q4_K": 4}
+BITS |= {"IQ4_NL": 4, "IQ4_XS": 4}
+"""By the type of a GGUF tensor; others count as 16."""
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError)
 """What reading a file of someone else's raises when it is not what it says it is."""
 
@@ -36,10 +42,11 @@ def safetensors_facts(files: ModelFiles, listing: Mapping[str, int], digest: str
     """Facts of a directory with `config.json` and safetensors weights."""
     config = read_json(files, "config.json")
     weights = sorted(name for name in listing if name.endswith(".safetensors"))
-    parameters = sum(_safetensors_parameters(files, name) for name in weights)
+    headers = [_safetensors_header(files, name) for name in weights]
+    shapes = {name: shape for header in headers for name, shape in header.items()}
     weights_bytes = sum(listing[name] for name in weights)
     try:
-        facts = _config_facts(config, digest, parameters, weights_bytes)
+        facts = _config_facts(config, digest, shapes, weights_bytes)
         return _checked(_within_sentence_limit(facts, files, listing))
     except MALFORMED as error:
         raise SourceError(
@@ -58,7 +65,10 @@ def _within_sentence_limit(
 
 
 def _config_facts(
-    config: Mapping[str, Any], digest: str, parameters: int, weights_bytes: int
+    config: Mapping[str, Any],
+    digest: str,
+    shapes: Mapping[str, Sequence[int]],
+    weights_bytes: int,
 ) -> ModelFacts:
     """A model of several parts keeps what describes its language part under `text_config`."""
     text = config.get("text_config", config)
@@ -67,20 +77,22 @@ def _config_facts(
         format="safetensors",
         architecture=str((config.get("architectures") or [config["model_type"]])[0]),
         digest=digest,
-        parameters=parameters,
+        parameters=sum(math.prod(shape) for shape in shapes.values()),
         weights_bytes=weights_bytes,
         context_tokens=int(text.get("max_position_embeddings") or text["n_positions"]),
         layers=int(text["num_hidden_layers"]),
         kv_heads=int(text.get("num_key_value_heads") or heads),
         head_dim=int(text.get("head_dim") or text["hidden_size"] // heads),
         vocabulary=int(text["vocab_size"]),
+        embedding_parameters=int(text["vocab_size"]) * int(text["hidden_size"]),
+        tied=not any(name.startswith(HEADS) for name in shapes),
     )
 
 
 def _checked(facts: ModelFacts) -> ModelFacts:
     """Raises ValueError when a count is not positive: a plan could not reckon with it."""
     for name, value in facts:
-        if isinstance(value, int) and value <= 0:
+        if type(value) is int and value <= 0:
             raise ValueError(f"its {name} is {value}")
     return facts
 
@@ -111,6 +123,7 @@ def _gguf_facts(reader: Any, size_bytes: int, digest: str) -> ModelFacts:
     key_length = value(f"{architecture}.attention.key_length")
     width = int(value(f"{architecture}.embedding_length"))
     tokens = reader.get_field("tokenizer.ggml.tokens")
+    vocabulary = len(tokens.data) if tokens else int(value(f"{architecture}.vocab_size"))
     return ModelFacts(
         format="gguf",
         architecture=str(architecture),
@@ -121,12 +134,23 @@ def _gguf_facts(reader: Any, size_bytes: int, digest: str) -> ModelFacts:
         layers=int(value(f"{architecture}.block_count")),
         kv_heads=int(value(f"{architecture}.attention.head_count_kv") or heads),
         head_dim=int(key_length or width // heads),
-        vocabulary=len(tokens.data) if tokens else int(value(f"{architecture}.vocab_size")),
+        vocabulary=vocabulary,
+        embedding_parameters=vocabulary * width,
+        tied=not any(tensor.name == "output.weight" for tensor in reader.tensors),
+        stored_bits=_stored_bits(reader),
     )
 
 
-def _safetensors_parameters(files: ModelFiles, name: str) -> int:
-    """Elements of every tensor. Source: the safetensors format, an 8-byte length and JSON."""
+def _stored_bits(reader: Any) -> int:
+    """The bits that most weights of a GGUF file have."""
+    count: Counter[int] = Counter()
+    for tensor in reader.tensors:
+        count[BITS.get(tensor.tensor_type.name, 16)] += int(tensor.n_elements)
+    return count.most_common(1)[0][0]
+
+
+def _safetensors_header(files: ModelFiles, name: str) -> dict[str, list[int]]:
+    """The shape of every tensor. Source: the safetensors format, an 8-byte length and JSON."""
     prefix = files.read(name, 0, 8)
     if len(prefix) < 8:
         raise SourceError(f"{name!r} is not a safetensors file: it is shorter than its header")
@@ -135,7 +159,10 @@ def _safetensors_parameters(files: ModelFiles, name: str) -> int:
         raise SourceError(f"{name!r} is not a safetensors file: its header would be {length} bytes")
     try:
         header = json.loads(files.read(name, 8, length))
-        shapes = [item["shape"] for key, item in header.items() if key != "__metadata__"]
-        return sum(math.prod(shape) for shape in shapes)
+        return {
+            key: [int(size) for size in item["shape"]]
+            for key, item in header.items()
+            if key != "__metadata__"
+        }
     except (*MALFORMED, RecursionError) as error:
         raise SourceError(f"{name!r} is not a safetensors file: {error}") from error

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from tidegate.protocol.resources import ModelFacts
 from tidegate.spec import ModelSpec, SourceKind, SpecIssue, Task, check_files, parse_source
+from tidegate.spec.source import model_digest
 from tidegate_controlplane.errors import Invalid
 from tidegate_controlplane.models.facts import gguf_facts, read_json, safetensors_facts
 from tidegate_controlplane.models.local import LocalFiles
 from tidegate_controlplane.models.source import ModelFiles, SourceError
 
 CONFIGS = ("config.json", "tokenizer_config.json")
-IGNORED_SUFFIXES = (".md", ".gitattributes", ".png", ".jpg")
-"""Files that change nothing about the model, so that its digest does not either."""
+ARTIFACT = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,7 @@ def open_source(model: ModelSpec) -> ModelFiles:
 
 def digest_of(files: ModelFiles, listing: Mapping[str, int]) -> str:
     """One digest over the names, sizes and fingerprints of every file that matters."""
-    digest = hashlib.sha256()
-    for name in sorted(listing):
-        if not name.lower().endswith(IGNORED_SUFFIXES):
-            line = f"{name}\0{listing[name]}\0{files.fingerprint(name)}\n"
-            digest.update(line.encode(errors="surrogateescape"))
-    return f"sha256:{digest.hexdigest()}"
+    return model_digest((name, size, files.fingerprint(name)) for name, size in listing.items())
 
 
 @dataclass(frozen=True)
@@ -85,6 +79,11 @@ def _find(model: ModelSpec) -> _Found:
     files = open_source(model)
     listing = files.listing()
     configs = {name: read_json(files, name) for name in CONFIGS if name in listing}
+    if ARTIFACT in listing and "packing" in read_json(files, ARTIFACT):
+        raise SourceError(
+            f"{model.source!r} is an artifact, already built; deploy the model that it was built "
+            "from, or serve it alone: python -m tidegate_runtime.server --artifact DIR"
+        )
     if fault := check_files(listing, configs):
         raise SourceError(f"{model.source!r} cannot be served: {fault}")
     return _Found(files, listing, digest_of(files, listing))

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tidegate.local.model_files import file_fingerprint, model_file_names
 from tidegate_controlplane.models.source import SourceError
-
-WHOLE_BYTES = 1024**3
-"""Files up to this size are fingerprinted by their content, larger ones by their ends and mtime."""
-END_BYTES = 1024**2
 
 
 class LocalFiles:
@@ -34,18 +30,20 @@ class LocalFiles:
             raise SourceError(
                 f"{location!r} is not a model: it is neither a directory nor a .gguf file"
             )
+        self._path = path
         self._root = path if is_directory else path.parent
-        self._only = None if is_directory else path.name
 
     def listing(self) -> Mapping[str, int]:
         try:
-            return {name: (self._root / name).stat().st_size for name in self._names()}
+            return {
+                name: (self._root / name).stat().st_size for name in model_file_names(self._path)
+            }
         except OSError as error:
             raise SourceError(f"cannot read {error.filename!r}: {error.strerror}") from error
 
     def fingerprint(self, name: str) -> str:
         try:
-            return _fingerprint(self._root / name)
+            return file_fingerprint(self._root / name)
         except OSError as error:
             raise SourceError(f"cannot read {name!r}: {error.strerror}") from error
 
@@ -56,27 +54,3 @@ class LocalFiles:
                 return file.read(length)
         except OSError as error:
             raise SourceError(f"cannot read {name!r}: {error.strerror}") from error
-
-    def _names(self) -> list[str]:
-        """The files of a model lie in its root and in folders right under it, never deeper."""
-        if self._only:
-            return [self._only]
-        found = [path for path in self._root.iterdir() if path.is_file()]
-        if any(path.name == "config.json" for path in found):
-            found += [path for path in self._root.glob("[!.]*/*") if path.is_file()]
-        return sorted(str(path.relative_to(self._root)) for path in found)
-
-
-def _fingerprint(path: Path) -> str:
-    stat = path.stat()
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        if stat.st_size <= WHOLE_BYTES:
-            while chunk := file.read(END_BYTES):
-                digest.update(chunk)
-        else:
-            digest.update(file.read(END_BYTES))
-            file.seek(-END_BYTES, os.SEEK_END)
-            digest.update(file.read(END_BYTES))
-            digest.update(str(stat.st_mtime_ns).encode())
-    return digest.hexdigest()

@@ -25,6 +25,8 @@ class Launch:
     source: str
     task: str
     revision: str | None
+    digest: str
+    """That of the model the plan was made for; a replica serves no other."""
     plan: ResolvedPlan
 
 

@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import httpx
 
@@ -187,22 +186,25 @@ class LocalProvisioner:
 
     def _write_config(self, launch: Launch, home: Path) -> Path:
         plan = launch.plan
-        precision: Literal["bf16", "fp32"] = "fp32" if plan.precision == "fp32" else "bf16"
-        config = ReplicaConfig(
-            replica_id=launch.replica_id,
-            model_name=launch.model_name,
-            source=launch.source,
-            task="embed" if launch.task == "embed" else "generate",
-            revision=launch.revision,
-            status_path=str(home / "status.json"),
-            cache_dir=str(self._cache_dir),
-            precision=precision,
-            context_tokens=plan.context_tokens,
-            kv_cache_bytes=plan.kv_cache_bytes or None,
-            max_sequences=plan.max_sequences,
-            threads=plan.threads,
-            drain_s=plan.drain_timeout_s,
-            parent_pid=os.getpid(),
+        config = ReplicaConfig.model_validate(
+            {
+                "replica_id": launch.replica_id,
+                "model_name": launch.model_name,
+                "source": launch.source,
+                "source_digest": launch.digest,
+                "task": launch.task,
+                "revision": launch.revision,
+                "status_path": str(home / "status.json"),
+                "cache_dir": str(self._cache_dir),
+                "precision": plan.precision,
+                "context_tokens": plan.context_tokens,
+                "speculation": plan.speculation,
+                "kv_cache_bytes": plan.kv_cache_bytes or None,
+                "max_sequences": plan.max_sequences,
+                "threads": plan.threads,
+                "drain_s": plan.drain_timeout_s,
+                "parent_pid": os.getpid(),
+            }
         )
         path = home / "config.json"
         try:

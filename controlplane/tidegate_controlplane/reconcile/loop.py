@@ -215,6 +215,7 @@ class Reconciler:
             source=revision.spec["model"]["source"],
             task=revision.spec["model"]["task"],
             revision=version.revision,
+            digest=version.digest,
             plan=ResolvedPlan.model_validate(revision.plan),
         )
         try:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Protocol
 
+from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.errors import Refused
 from tidegate_controlplane.gateway.catalog import Served
@@ -55,6 +56,7 @@ class Forwards(Protocol):
         deadline: float,
         request_id: str,
         run_s: float | None = None,
+        priority: Priority = Priority.SYNC,
     ) -> Answered: ...
 
 
@@ -198,6 +200,7 @@ class Worker:
                 deadline=self._plane.clock.monotonic(),  # a lease does not wait for a cold start
                 run_s=2 * row.timeout_s,  # the limit that counts is the one above
                 request_id=f"{row.id}-{row.lease_epoch}",
+                priority=Priority.ASYNC if row.batch_id is None else Priority.BATCH,
             )
 
     async def _publish(self, run: Run, outcome: Outcome) -> None:

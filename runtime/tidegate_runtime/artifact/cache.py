@@ -22,28 +22,35 @@ def publish_once(cache_dir: Path, key: str, fill: Callable[[Path], None]) -> Pat
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{final}.lock"):
-        if final.is_dir():
-            return final
-        partial = final.with_name(final.name + ".partial")
-        if partial.exists():
-            shutil.rmtree(partial)
-        partial.mkdir()
-        try:
-            fill(partial)
-            _sync(partial)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        partial.rename(final)
+        if not final.is_dir():
+            publish(final, fill)
     return final
 
 
-def _sync(directory: Path) -> None:
-    """Force the files of a directory to disk, so the rename never outlives their content."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+def publish(final: Path, fill: Callable[[Path], None]) -> None:
+    """Make the directory `final` with `fill(directory)`: it is there whole and on disk, or not.
+
+    Raises what `fill` raises, and OSError when it cannot be written or `final` is there already.
+    """
+    partial = final.with_name(final.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    try:
+        fill(partial)
+        for path in (*partial.rglob("*"), partial):
+            _sync(path)
+        partial.rename(final)
+        _sync(final.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Force a file or directory to disk, so the rename never outlives its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

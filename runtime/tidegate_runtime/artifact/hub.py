@@ -14,6 +14,7 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+from tidegate.spec.source import model_digest
 from tidegate_runtime.artifact.cache import publish_once
 from tidegate_runtime.artifact.check import CHECKED_CONFIGS, check_listing
 from tidegate_runtime.artifact.wanted import is_wanted
@@ -23,10 +24,12 @@ from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 # version; its own error names the client's as its first base.
 _ClientError: type[Exception] = HfHubHTTPError.__bases__[0]
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_DIGEST = ".digest"
+"""Beside the files of a commit: the digest of the model, which needs the hub's word to compute."""
 
 
-def fetch_hub(repo: str, revision: str | None, cache_dir: Path) -> Path:
-    """The directory of `org/name` at one commit, kept under that commit.
+def fetch_hub(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, str]:
+    """The directory of `org/name` at one commit, kept under that commit, and the model's digest.
 
     A revision that is a full commit and already here needs no network. Raises ModelRefused
     (SourceNotFound, SourceForbidden and what the check refuses) and ReplicaUnavailable.
@@ -34,22 +37,31 @@ def fetch_hub(repo: str, revision: str | None, cache_dir: Path) -> Path:
     source = f"hf://{repo}"
     if revision is not None and _COMMIT.match(revision):
         kept = cache_dir / _key(repo, revision)
-        if kept.is_dir():
-            return kept
+        if (known := kept / _DIGEST).is_file():
+            return kept, known.read_text()
     try:
-        info = HfApi().model_info(repo, revision=revision, timeout=30)
+        info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
         commit = str(info.sha)
         names = [str(item.rfilename) for item in info.siblings or []]
         check_listing(source, names, {})
         wanted = [name for name in names if is_wanted(name)]
+        digest = model_digest(
+            (
+                str(item.rfilename),
+                item.size or 0,
+                str(item.lfs.sha256 if item.lfs else item.blob_id),
+            )
+            for item in info.siblings or []
+        )
 
         def fill(directory: Path) -> None:
             check_listing(source, names, _configs(repo, commit, names, directory))
             snapshot_download(
                 repo, revision=commit, allow_patterns=wanted, local_dir=directory, max_workers=4
             )
+            (directory / _DIGEST).write_text(digest)
 
-        return publish_once(cache_dir, _key(repo, commit), fill)
+        return publish_once(cache_dir, _key(repo, commit), fill), digest
     except GatedRepoError as error:
         raise ModelRefused(
             "SourceForbidden",

@@ -21,14 +21,18 @@ def available_bytes(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = _CGROU
 
 
 def check_weights_fit(root: Path) -> None:
+    """Refuse a directory of weights larger than the memory left, as `check_bytes_fit` does."""
+    check_bytes_fit(str(root), sum(path.stat().st_size for path in root.glob("*.safetensors")))
+
+
+def check_bytes_fit(model: str, needed: int) -> None:
     """Refuse weights larger than the memory left. Raises ReplicaUnavailable (OutOfMemory): others
     may give theirs back."""
-    needed = sum(path.stat().st_size for path in root.glob("*.safetensors"))
     free = available_bytes()
     if needed > free:
         raise ReplicaUnavailable(
             "OutOfMemory",
-            f"the weights in {str(root)!r} take {needed / _GIB:.1f} GiB and only "
+            f"the weights in {model!r} take {needed / _GIB:.1f} GiB and only "
             f"{free / _GIB:.1f} GiB of memory are free; use a smaller model or a larger machine",
         )
 

@@ -16,6 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tidegate.spec.source import model_digest
 from tidegate_runtime.artifact.cache import publish_once
 from tidegate_runtime.artifact.check import CHECKED_CONFIGS, check_listing
 from tidegate_runtime.artifact.wanted import is_wanted
@@ -35,8 +36,9 @@ class _Object:
     size_bytes: int
 
 
-def fetch_s3(location: str, cache_dir: Path) -> Path:
-    """The directory (or .gguf file) of `bucket/prefix`, kept under a digest of its listing.
+def fetch_s3(location: str, cache_dir: Path) -> tuple[Path, str]:
+    """The directory (or .gguf file) of `bucket/prefix`, kept under a digest of its listing, and
+    that of the model.
 
     An object that changes gives a new digest, so a cached model is never stale. Raises
     ModelRefused (SourceNotFound and what the check refuses) and ReplicaUnavailable.
@@ -72,7 +74,8 @@ def fetch_s3(location: str, cache_dir: Path) -> Path:
             "SourceUnavailable", f"model source {source!r} cannot be reached: {error}"
         ) from error
     only_gguf = len(wanted) == 1 and wanted[0].key == key
-    return directory / wanted[0].name if only_gguf else directory
+    digest = model_digest((item.name, item.size_bytes, item.etag.strip('"')) for item in objects)
+    return directory / wanted[0].name if only_gguf else directory, digest
 
 
 def _list(client: S3Client, bucket: str, key: str) -> list[_Object]:

@@ -1,4 +1,4 @@
-"""`python -m tidegate_runtime.server --config FILE`: one replica.
+"""One replica: `--config FILE` as a control plane starts it, or `--artifact DIR` by itself.
 
 Only light things are imported here: tied to its parent first, the process may take its time over
 the rest.
@@ -7,6 +7,7 @@ the rest.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ from tidegate.protocol.replica import (
     ReplicaConfig,
     ReplicaState,
 )
+from tidegate_runtime.artifact.open import read_manifest
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.logs import log_to_stderr
 from tidegate_runtime.server.parent import die_with
@@ -33,10 +35,11 @@ log = logging.getLogger("tidegate_runtime.server")
 
 def main(arguments: list[str]) -> int:
     """Run one replica; returns its exit status (see tidegate.protocol.replica)."""
-    parser = argparse.ArgumentParser(prog="tidegate_runtime.server", description=__doc__)
-    parser.add_argument("--config", type=Path, required=True, help="a ReplicaConfig as JSON")
-    path: Path = parser.parse_args(arguments).config
+    asked = parser().parse_args(arguments)
     log_to_stderr()
+    if asked.artifact is not None:
+        return main_alone(asked)
+    path: Path = asked.config
     try:
         raw = read_raw(path)
     except ModelRefused as error:
@@ -51,8 +54,82 @@ def main(arguments: list[str]) -> int:
         log.error("%s", error.message)
         report_failure(raw, error.reason, error.message)
         return EXIT_REFUSED
+    return start(config, token)
+
+
+def main_alone(asked: argparse.Namespace) -> int:
+    """Run one replica of an artifact, without a control plane."""
+    try:
+        config = alone(asked)
+        token = os.environ.pop(TOKEN_VARIABLE, "") or None
+        if token is None and not is_loopback(config.host):
+            raise ModelRefused(
+                "TokenMissing",
+                f"--host {config.host!r} can be reached from other machines, and the environment "
+                f"variable {TOKEN_VARIABLE} is empty; set it, or listen on 127.0.0.1",
+            )
+    except ModelRefused as error:
+        log.error("%s", error.message)
+        return EXIT_REFUSED
+    return start(config, token)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="tidegate_runtime.server", description=__doc__)
+    what = made.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, help="a ReplicaConfig as JSON")
+    what.add_argument("--artifact", type=Path, help="serve this artifact alone")
+    only = made.add_argument_group("with --artifact")
+    only.add_argument("--host", default="127.0.0.1", help="others than loopback need a token")
+    only.add_argument("--port", type=int, default=0, help="0 takes any free one")
+    only.add_argument("--model-name", help="the artifact's own name when absent")
+    only.add_argument("--context-tokens", type=int, help="the model's own when absent")
+    only.add_argument("--max-sequences", type=int, default=16)
+    only.add_argument("--kv-cache-bytes", type=int, help="sized from free memory when absent")
+    only.add_argument("--kv", choices=("bf16", "int8", "fp8", "fp32"))
+    only.add_argument("--speculation", choices=("ngram", "draft"))
+    only.add_argument("--draft-model", help="the source of the smaller model, for draft")
+    only.add_argument("--threads", type=int, help="every core when absent")
+    only.add_argument("--drain-s", type=float, default=120.0)
+    return made
+
+
+def alone(asked: argparse.Namespace) -> ReplicaConfig:
+    """The configuration that a command line stands for. Raises ModelRefused."""
+    name = asked.model_name or read_manifest(asked.artifact).name
+    fields = {
+        "replica_id": f"alone-{os.getpid()}",
+        "model_name": name,
+        "source": str(asked.artifact.absolute()),
+        "status_path": None,
+        "cache_dir": str(asked.artifact.absolute().parent),
+        "speculation": asked.speculation
+        and {"method": asked.speculation, "draft_model": asked.draft_model},
+        **{
+            field: getattr(asked, field)
+            for field in (
+                *("host", "port", "context_tokens", "max_sequences", "kv_cache_bytes", "kv"),
+                *("threads", "drain_s"),
+            )
+        },
+    }
+    return validate(Path("the command line"), fields)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def start(config: ReplicaConfig, token: str | None) -> int:
+    """Write the first status, then import what takes its time and serve."""
     prepare_libraries()
-    status = StatusFile(Path(config.status_path), config.replica_id)
+    path = None if config.status_path is None else Path(config.status_path)
+    status = StatusFile(path, config.replica_id)
     status.write(ReplicaState.STARTING)
     return serve(config, token, status)
 
@@ -70,7 +147,7 @@ def prepare_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
 
 
-def serve(config: ReplicaConfig, token: str, status: StatusFile) -> int:
+def serve(config: ReplicaConfig, token: str | None, status: StatusFile) -> int:
     """Import the server and run it."""
     import asyncio
 

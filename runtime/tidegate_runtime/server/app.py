@@ -23,6 +23,7 @@ from tidegate.protocol.openai import (
 from tidegate.protocol.replica import ReplicaState
 from tidegate_runtime.errors import GenerationFailed, RequestRefused, RuntimeFault
 from tidegate_runtime.server.body import Shape, read_body, read_shape
+from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.envelope import error_body, error_headers, error_status
 from tidegate_runtime.server.gate import ARRIVED, Gate
 from tidegate_runtime.server.replica import Replica
@@ -79,8 +80,8 @@ async def chat_completions(request: AnyRequest, state: State) -> ASGIApp:
     asked = await _read(request, ChatCompletionRequest)
     service = replica.generator(asked.model)
     if asked.stream:
-        return await _stream(request, service.stream_chat(asked, _arrived(request)))
-    return await _answer(request, service.chat(asked, _arrived(request)))
+        return await _stream(request, service.stream_chat(asked, _caller(request)))
+    return await _answer(request, service.chat(asked, _caller(request)))
 
 
 @post("/v1/completions")
@@ -90,8 +91,8 @@ async def completions(request: AnyRequest, state: State) -> ASGIApp:
     asked = await _read(request, CompletionRequest)
     service = replica.generator(asked.model)
     if asked.stream:
-        return await _stream(request, service.stream_complete(asked, _arrived(request)))
-    return await _answer(request, service.complete(asked, _arrived(request)))
+        return await _stream(request, service.stream_complete(asked, _caller(request)))
+    return await _answer(request, service.complete(asked, _caller(request)))
 
 
 @post("/v1/embeddings")
@@ -102,8 +103,8 @@ async def embeddings(request: AnyRequest, state: State) -> ASGIApp:
     return await _answer(request, replica.embedder(asked.model).embed(asked))
 
 
-def create_app(replica: Replica, token: str) -> ASGIApp:
-    """The replica's HTTP application, behind its gate."""
+def create_app(replica: Replica, token: str | None) -> ASGIApp:
+    """The replica's HTTP application, behind its gate; see `Gate` for no token."""
     app = Litestar(
         route_handlers=[
             healthz,
@@ -157,8 +158,9 @@ def _as_app(response: Response[bytes]) -> ASGIApp:
     return cast("ASGIApp", response)
 
 
-def _arrived(request: AnyRequest) -> float:
-    return float(request.scope["state"].get(ARRIVED, time.monotonic()))
+def _caller(request: AnyRequest) -> Caller:
+    arrived_s = float(request.scope["state"].get(ARRIVED, time.monotonic()))
+    return Caller.of(request.headers, arrived_s)
 
 
 def _json(body: BaseModel, status: int = 200) -> Response[bytes]:

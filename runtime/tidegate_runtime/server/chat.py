@@ -47,7 +47,7 @@ async def chat_chunks(
     begun: set[int] = set()
     tokens = 0
     async for output in outputs:
-        tokens += 1
+        tokens += output.token is not None
         if output.index not in begun:
             begun.add(output.index)
             role = ChatDelta(role="assistant", content="")

@@ -42,7 +42,7 @@ async def completion_chunks(
     tokens = 0
     usage: dict[str, object] = {"usage": None} if with_usage else {}
     async for output in outputs:
-        tokens += 1
+        tokens += output.token is not None
         text = output.text
         prompt: tuple[int, ...] = ()
         if output.index not in begun and job.prompt_texts:
@@ -83,9 +83,9 @@ def _logprobs(
 ) -> CompletionLogprobs | None:
     """The echoed prompt (whose first token nothing predicts) and the generated tokens.
 
-    Offsets count characters from the start of this piece of text.
+    Offsets count characters from the start of this piece of text. None when none were asked for.
     """
-    if not generated:
+    if not generated and not of_prompt:
         return None
     shown = CompletionLogprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
     first = [None] if prompt else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 import time
 
 from litestar.enums import ScopeType
@@ -15,6 +16,7 @@ from tidegate_runtime.server.lifecycle import Lifecycle
 from tidegate_runtime.server.metrics import Metrics
 
 _OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+_LOOPBACK = re.compile(r"^(127\.0\.0\.1|localhost|\[::1\])(:\d+)?\Z")
 ARRIVED = "tidegate.arrived_s"
 """The key in a request's scope for its arrival on the monotonic clock."""
 
@@ -26,9 +28,14 @@ class Gate:
     flight until the last byte of its answer.
     """
 
-    def __init__(self, app: ASGIApp, token: str, lifecycle: Lifecycle, metrics: Metrics) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str | None, lifecycle: Lifecycle, metrics: Metrics
+    ) -> None:
+        """Without a token only requests that name this machine's loopback as their host pass: a web
+        page can make a browser send others here (DNS rebinding).
+        """
         self._app = app
-        self._token = token.encode()
+        self._token = None if token is None else token.encode()
         self._lifecycle = lifecycle
         self._metrics = metrics
 
@@ -47,10 +54,18 @@ class Gate:
             await send_refusal(error, send)
 
     def _authenticate(self, scope: Scope) -> None:
-        given = b""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                given = value
+        headers = dict(scope["headers"])
+        if self._token is None:
+            host = headers.get(b"host", b"").decode("latin-1")
+            if _LOOPBACK.match(host) is None:
+                raise RequestRefused(
+                    f"This replica has no token and serves its own machine only, not {host!r}; use "
+                    "http://127.0.0.1, or start it with a token.",
+                    code="forbidden_host",
+                    status=403,
+                )
+            return
+        given = headers.get(b"authorization", b"")
         scheme, _, token = given.partition(b" ")
         if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self._token):
             raise RequestRefused(

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 from tidegate.protocol.openai import (
     ChatCompletion,
@@ -19,6 +20,7 @@ from tidegate_runtime.artifact.load import LoadedModel
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.output import TokenOutput
 from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
+from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.chat import chat_answer, chat_chunks
 from tidegate_runtime.server.completions import completion_answer, completion_chunks
 from tidegate_runtime.server.job import Choice, Job
@@ -31,7 +33,7 @@ _SILENT_COMPLETION_TOKENS = 16
 
 
 class Generator:
-    """Chat completions and completions. `arrived_s` is on the monotonic clock.
+    """Chat completions and completions.
 
     Every method raises RequestRefused before anything is queued, and GenerationFailed later.
     """
@@ -44,33 +46,33 @@ class Generator:
         self.context_tokens = loaded.context_tokens
         self.kv_cache_tokens = engine.cache_tokens
 
-    async def chat(self, request: ChatCompletionRequest, arrived_s: float) -> ChatCompletion:
+    async def chat(self, request: ChatCompletionRequest, caller: Caller) -> ChatCompletion:
         """Answer a chat as a whole."""
-        job = await asyncio.to_thread(self._chat_job, request)
-        return chat_answer(job, await self._choices(job, arrived_s), self._texts)
+        job = await asyncio.to_thread(self._chat_job, request, caller)
+        return chat_answer(job, await self._choices(job, caller), self._texts)
 
     async def stream_chat(
-        self, request: ChatCompletionRequest, arrived_s: float
+        self, request: ChatCompletionRequest, caller: Caller
     ) -> AsyncGenerator[ChatCompletionChunk]:
         """Answer a chat piece by piece."""
-        job = await asyncio.to_thread(self._chat_job, request)
-        async with self._outputs(job, arrived_s) as outputs:
+        job = await asyncio.to_thread(self._chat_job, request, caller)
+        async with self._outputs(job, caller) as outputs:
             chunks = chat_chunks(job, outputs, self._texts, with_usage=_with_usage(request))
             async with aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
 
-    async def complete(self, request: CompletionRequest, arrived_s: float) -> Completion:
+    async def complete(self, request: CompletionRequest, caller: Caller) -> Completion:
         """Continue prompts, as a whole."""
-        job = await asyncio.to_thread(self._completion_job, request)
-        return completion_answer(job, await self._choices(job, arrived_s), self._texts)
+        job = await asyncio.to_thread(self._completion_job, request, caller)
+        return completion_answer(job, await self._choices(job, caller), self._texts)
 
     async def stream_complete(
-        self, request: CompletionRequest, arrived_s: float
+        self, request: CompletionRequest, caller: Caller
     ) -> AsyncGenerator[Completion]:
         """Continue prompts, piece by piece."""
-        job = await asyncio.to_thread(self._completion_job, request)
-        async with self._outputs(job, arrived_s) as outputs:
+        job = await asyncio.to_thread(self._completion_job, request, caller)
+        async with self._outputs(job, caller) as outputs:
             chunks = completion_chunks(job, outputs, self._texts, with_usage=_with_usage(request))
             async with aclosing(chunks):
                 async for chunk in chunks:
@@ -78,23 +80,23 @@ class Generator:
 
     # --- from request to job: tokenising takes time, so these run away from the event loop --------
 
-    def _chat_job(self, request: ChatCompletionRequest) -> Job:
+    def _chat_job(self, request: ChatCompletionRequest, caller: Caller) -> Job:
         tokens = chat_tokens(self._loaded.tokenizer, request.messages)
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         params = self._params(request, logprobs)
         limit = self._limit(len(tokens), request.output_limit, None)
+        sequence = _sequence(request, caller, tokens, params, limit)
         return Job(
             id=Job.new_id("chatcmpl"),
             created=Job.now(),
             model=request.model,
             sequences=tuple(
-                self._sequence(request, tokens, params, limit, index, index)
-                for index in range(request.n or 1)
+                replace(sequence, index=choice, choice=choice) for choice in range(request.n or 1)
             ),
             prompt_tokens=len(tokens),
         )
 
-    def _completion_job(self, request: CompletionRequest) -> Job:
+    def _completion_job(self, request: CompletionRequest, caller: Caller) -> Job:
         params = self._params(request, request.logprobs)
         count = request.n or 1
         sequences: list[SequenceRequest] = []
@@ -109,10 +111,9 @@ class Generator:
             if request.echo:
                 shown = prompt if isinstance(prompt, str) else self._loaded.tokenizer.decode(tokens)
                 echoed.extend([str(shown)] * count)
+            sequence = _sequence(request, caller, tokens, params, limit)
             for choice in range(count):
-                sequences.append(
-                    self._sequence(request, tokens, params, limit, len(sequences), choice)
-                )
+                sequences.append(replace(sequence, index=len(sequences), choice=choice))
         return Job(
             id=Job.new_id("cmpl"),
             created=Job.now(),
@@ -139,39 +140,18 @@ class Generator:
             cache=self.kv_cache_tokens,
         )
 
-    def _sequence(
-        self,
-        request: SamplingFields,
-        tokens: list[int],
-        params: SamplingParams,
-        limit: int,
-        index: int,
-        choice: int,
-    ) -> SequenceRequest:
-        echo = isinstance(request, CompletionRequest) and bool(request.echo)
-        return SequenceRequest(
-            prompt=tuple(tokens),
-            max_tokens=limit,
-            sampling=params,
-            stop_strings=tuple(request.stop_strings),
-            ignore_eos=bool(request.ignore_eos),
-            prompt_logprobs=echo and params.logprobs is not None,
-            index=index,
-            choice=choice,
-        )
-
     # --- from job to tokens -----------------------------------------------------------------------
 
-    async def _choices(self, job: Job, arrived_s: float) -> list[Choice]:
+    async def _choices(self, job: Job, caller: Caller) -> list[Choice]:
         choices = [Choice() for _ in job.sequences]
-        async with self._outputs(job, arrived_s) as outputs:
+        async with self._outputs(job, caller) as outputs:
             async for output in outputs:
                 choices[output.index].take(output)
         return choices
 
     @asynccontextmanager
     async def _outputs(
-        self, job: Job, arrived_s: float
+        self, job: Job, caller: Caller
     ) -> AsyncIterator[AsyncGenerator[TokenOutput]]:
         """Run a job; leaving the block ends what is still running."""
         async with self._engine.generate(job.sequences) as events:
@@ -181,9 +161,8 @@ class Generator:
                 waiting = True
                 async for output in events:
                     if waiting:
-                        self._metrics.first_token(time.monotonic() - arrived_s)
+                        self._metrics.first_token(time.monotonic() - caller.arrived_s)
                         waiting = False
-                    self._metrics.generated_token()
                     yield output
 
             async with aclosing(counted()) as outputs:
@@ -192,3 +171,21 @@ class Generator:
 
 def _with_usage(request: SamplingFields) -> bool:
     return request.stream_options is not None and request.stream_options.include_usage
+
+
+def _sequence(
+    request: SamplingFields, caller: Caller, tokens: list[int], params: SamplingParams, limit: int
+) -> SequenceRequest:
+    """The first choice of a prompt; the others differ in their numbers only."""
+    echo = isinstance(request, CompletionRequest) and bool(request.echo)
+    return SequenceRequest(
+        prompt=tuple(tokens),
+        max_tokens=limit,
+        sampling=params,
+        stop_strings=tuple(request.stop_strings),
+        ignore_eos=bool(request.ignore_eos),
+        min_tokens=request.min_tokens or 0,
+        prompt_logprobs=echo and params.logprobs is not None,
+        project=caller.project,
+        priority=caller.priority,
+    )

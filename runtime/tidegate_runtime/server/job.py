@@ -57,7 +57,7 @@ class Choice:
     def take(self, output: TokenOutput) -> None:
         """Add one token."""
         self.text += output.text
-        self.tokens += 1
+        self.tokens += output.token is not None
         if output.logprobs is not None:
             self.logprobs.append(output.logprobs)
         if output.prompt_logprobs:

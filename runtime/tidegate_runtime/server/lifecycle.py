@@ -52,6 +52,12 @@ class Lifecycle:
         self._status.write(state, port=self._port, reason=reason, message=message)
         log.info("replica is %s%s", state, f": {message}" if message else "")
 
+    def say(self, message: str) -> None:
+        """Tell how loading goes, in the status file and to probers."""
+        if self.state is ReplicaState.LOADING:
+            self.message = message
+            self._status.write(self.state, port=self._port, message=message)
+
     def drain(self) -> None:
         """Take no new work; the process ends when what is in flight has ended. Idempotent."""
         if self.state in {ReplicaState.LOADING, ReplicaState.READY}:

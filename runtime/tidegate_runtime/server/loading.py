@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import transformers
@@ -14,29 +13,27 @@ import transformers
 from tidegate.protocol.replica import ReplicaConfig
 from tidegate_runtime.artifact.check import ModelFiles
 from tidegate_runtime.artifact.load import LoadedModel, load_encoder, load_generator
-from tidegate_runtime.artifact.memory import available_bytes
-from tidegate_runtime.artifact.resolve import resolve
+from tidegate_runtime.artifact.manifest import default_kv
+from tidegate_runtime.artifact.memory import available_bytes, check_bytes_fit
+from tidegate_runtime.artifact.open import Artifact
+from tidegate_runtime.artifact.prepare import prepare
 from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.engine.embedder import Embedder, read_pooling
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.kv_budget import kv_blocks
 from tidegate_runtime.engine.model_runner import ModelRunner
 from tidegate_runtime.engine.scheduler import Scheduler
-from tidegate_runtime.errors import EngineDead
-from tidegate_runtime.ops import paged_attention, probe
+from tidegate_runtime.errors import EngineDead, ModelRefused
+from tidegate_runtime.models.base import Decoder
+from tidegate_runtime.models.open import open_decoder
 from tidegate_runtime.server.embeddings import Embeddings
 from tidegate_runtime.server.generator import Generator
 from tidegate_runtime.server.metrics import Metrics
+from tidegate_runtime.speculation.base import Proposer
+from tidegate_runtime.speculation.draft_model import DraftModelProposer
+from tidegate_runtime.speculation.ngram import NgramProposer
 
 log = logging.getLogger(__name__)
-
-
-def load_files(config: ReplicaConfig) -> ModelFiles:
-    """The model's files on this machine, checked. Raises ModelRefused, ReplicaUnavailable."""
-    started = time.perf_counter()
-    files = resolve(config.source, config.revision, Path(config.cache_dir))
-    log.info("resolved %s in %.2f s", config.source, time.perf_counter() - started)
-    return files
 
 
 def use_threads(threads: int | None) -> None:
@@ -47,66 +44,113 @@ def use_threads(threads: int | None) -> None:
 
 def load_generate(
     config: ReplicaConfig,
-    files: ModelFiles,
+    artifact: Artifact,
     metrics: Metrics,
     on_death: Callable[[EngineDead], None],
 ) -> tuple[Generator, Engine]:
-    """A generating service with its engine running. Raises ModelRefused."""
+    """A generating service with its engine running. Raises ModelRefused, ReplicaUnavailable."""
     started = time.perf_counter()
     transformers.utils.logging.disable_progress_bar()
-    paged_attention.register()
-    probe.register()
-    loaded = load_generator(
-        files,
-        precision=config.precision,
-        cache_dir=Path(config.cache_dir),
-        context_tokens=config.context_tokens,
-        attention=probe.PROBE_NAME,
+    use_threads(config.threads)
+    memory = artifact.manifest.memory
+    check_bytes_fit(str(artifact.root), memory.weights + memory.activations)
+    loaded = load_generator(artifact, context_tokens=config.context_tokens)
+    decoder = open_decoder(
+        artifact.root,
+        threads=config.threads,
+        kv=config.kv or default_kv(artifact.manifest.precision),
+        context_tokens=loaded.context_tokens,
     )
-    log.info("loaded the model in %.2f s", time.perf_counter() - started)
+    # What the weights will take as they are touched is not free, though it seems to be.
+    free = max(0, available_bytes() - memory.weights - memory.activations)
     engine = build_engine(
         loaded,
+        decoder,
         kv_cache_bytes=config.kv_cache_bytes,
+        free_bytes=free,
         max_sequences=config.max_sequences,
         metrics=metrics,
         on_death=on_death,
+        proposer=open_proposer(config, loaded),
     )
     _register_gauges(engine, metrics)
     engine.start()
+    log.info("loaded the model in %.2f s", time.perf_counter() - started)
     return Generator(loaded, engine, metrics), engine
+
+
+def open_proposer(config: ReplicaConfig, loaded: LoadedModel) -> Proposer | None:
+    """What guesses next tokens, if anything. Raises ModelRefused for a draft model that does not
+    fit the model, and what opening it raises.
+    """
+    asked = config.speculation
+    if asked is None:
+        return None
+    if asked.method == "ngram":
+        return NgramProposer(asked.max_tokens)
+    assert asked.draft_model is not None  # the declaration has checked it
+    own = {"source": asked.draft_model, "source_digest": None, "revision": None}
+    held = prepare(config.model_copy(update={**own, "precision": "auto"}), log.info)
+    artifact = held.artifact
+    decoder = open_decoder(
+        artifact.root,
+        threads=config.threads,
+        kv=default_kv(artifact.manifest.precision),
+        context_tokens=loaded.context_tokens,
+    )
+    if decoder.vocabulary_size != loaded.vocabulary_size:
+        raise ModelRefused(
+            "WrongDraftModel",
+            f"the draft model {asked.draft_model!r} has {decoder.vocabulary_size} tokens and the "
+            f"model has {loaded.vocabulary_size}; use one of the same family",
+        )
+    total = kv_blocks(
+        decoder.kv,
+        wanted_bytes=None,
+        free_bytes=available_bytes() // 2,
+        max_sequences=config.max_sequences,
+        context_tokens=loaded.context_tokens,
+    )
+    decoder.allocate(total)
+    return DraftModelProposer(decoder, BlockManager(total), asked.max_tokens)
 
 
 def build_engine(
     loaded: LoadedModel,
+    decoder: Decoder,
     *,
     kv_cache_bytes: int | None,
+    free_bytes: int,
     max_sequences: int,
     metrics: Metrics,
     on_death: Callable[[EngineDead], None],
+    proposer: Proposer | None = None,
 ) -> Engine:
-    """An engine over a model loaded with the probing attention. Raises ModelRefused."""
-    shape = probe.probe(loaded.model, loaded.context_tokens)
-    loaded.model.set_attn_implementation(paged_attention.ATTENTION_NAME)
+    """An engine over a decoder, which gets its pool. Raises ModelRefused, ReplicaUnavailable."""
     total = kv_blocks(
-        shape,
+        decoder.kv,
         wanted_bytes=kv_cache_bytes,
-        free_bytes=available_bytes(),
+        free_bytes=free_bytes,
         max_sequences=max_sequences,
         context_tokens=loaded.context_tokens,
     )
+    decoder.allocate(total)
     return Engine(
-        ModelRunner(loaded.model, shape, total),
+        ModelRunner(decoder),
         Scheduler(BlockManager(total), max_sequences=max_sequences),
         loaded.tokenizer,
         eos_tokens=loaded.eos_tokens,
         observer=metrics,
         on_death=on_death,
+        proposer=proposer,
     )
 
 
 def load_embed(config: ReplicaConfig, files: ModelFiles, metrics: Metrics) -> Embeddings:
-    """An embedding service. Raises ModelRefused."""
-    loaded = load_encoder(files, precision=config.precision, context_tokens=config.context_tokens)
+    """An embedding service, dense. Raises ModelRefused."""
+    use_threads(config.threads)
+    precision = "bf16" if config.precision == "auto" else config.precision
+    loaded = load_encoder(files, precision=precision, context_tokens=config.context_tokens)
     return Embeddings(loaded, Embedder(loaded.model, read_pooling(loaded.root)), metrics)
 
 

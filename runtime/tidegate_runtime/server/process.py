@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -20,11 +21,13 @@ from tidegate.protocol.replica import (
     ReplicaConfig,
     ReplicaState,
 )
+from tidegate_runtime.artifact.prepare import prepare
+from tidegate_runtime.artifact.resolve import check_digest, resolve
 from tidegate_runtime.errors import EngineDead, ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.app import create_app
 from tidegate_runtime.server.lifecycle import Lifecycle
 from tidegate_runtime.server.metrics import Metrics
-from tidegate_runtime.server.replica import Replica
+from tidegate_runtime.server.replica import EmbedService, Replica
 from tidegate_runtime.server.status import StatusFile
 
 if TYPE_CHECKING:
@@ -53,7 +56,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def run(
-    config: ReplicaConfig, token: str, listener: socket.socket, status: StatusFile
+    config: ReplicaConfig, token: str | None, listener: socket.socket, status: StatusFile
 ) -> int:
     """Serve until drained or failed; returns the exit status.
 
@@ -120,17 +123,22 @@ def _load(
     def on_death(error: EngineDead) -> None:
         fail("EngineDead", error.message, EXIT_CRASHED)
 
-    try:
-        from tidegate_runtime.server import loading
+    def say(message: str) -> None:
+        log.info("build: %s", message)
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(lifecycle.say, message)
 
-        loading.use_threads(replica.config.threads)
-        files = loading.load_files(replica.config)
+    try:
         engine: Engine | None = None
         if replica.config.task == "embed":
-            replica.embed = loading.load_embed(replica.config, files, replica.metrics)
+            replica.embed = _load_embed(replica)
         else:
+            # Before torch is imported: a build needs the cores, and a refusal should come early.
+            held = prepare(replica.config, say)
+            from tidegate_runtime.server import loading
+
             replica.generate, engine = loading.load_generate(
-                replica.config, files, replica.metrics, on_death
+                replica.config, held.artifact, replica.metrics, on_death
             )
     except ModelRefused as error:
         fail(error.reason, error.message, EXIT_REFUSED)
@@ -142,6 +150,16 @@ def _load(
     else:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_become_ready, lifecycle, engine_ready, engine)
+
+
+def _load_embed(replica: Replica) -> EmbedService:
+    resolved = resolve(
+        replica.config.source, replica.config.revision, Path(replica.config.cache_dir)
+    )
+    check_digest(resolved, replica.config.source_digest)
+    from tidegate_runtime.server import loading
+
+    return loading.load_embed(replica.config, resolved.files, replica.metrics)
 
 
 def _become_ready(

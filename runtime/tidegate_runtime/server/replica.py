@@ -18,6 +18,7 @@ from tidegate.protocol.openai import (
 )
 from tidegate.protocol.replica import ReplicaConfig, ReplicaReady
 from tidegate_runtime.errors import RequestRefused
+from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.lifecycle import Lifecycle
 from tidegate_runtime.server.metrics import Metrics
 
@@ -28,16 +29,16 @@ class GenerateService(Protocol):
     context_tokens: int
     kv_cache_tokens: int
 
-    async def chat(self, request: ChatCompletionRequest, arrived_s: float) -> ChatCompletion: ...
+    async def chat(self, request: ChatCompletionRequest, caller: Caller) -> ChatCompletion: ...
 
     def stream_chat(
-        self, request: ChatCompletionRequest, arrived_s: float
+        self, request: ChatCompletionRequest, caller: Caller
     ) -> AsyncGenerator[ChatCompletionChunk]: ...
 
-    async def complete(self, request: CompletionRequest, arrived_s: float) -> Completion: ...
+    async def complete(self, request: CompletionRequest, caller: Caller) -> Completion: ...
 
     def stream_complete(
-        self, request: CompletionRequest, arrived_s: float
+        self, request: CompletionRequest, caller: Caller
     ) -> AsyncGenerator[Completion]: ...
 
 

@@ -34,6 +34,7 @@ def sampling_params(
         min_p=chosen(fields.min_p, "min_p", 0.0),
         presence_penalty=fields.presence_penalty or 0.0,
         frequency_penalty=fields.frequency_penalty or 0.0,
+        repetition_penalty=chosen(fields.repetition_penalty, "repetition_penalty", 1.0),
         logit_bias=_bias(fields.logit_bias or {}, vocabulary_size),
         seed=fields.seed,
         logprobs=logprobs,

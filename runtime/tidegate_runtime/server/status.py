@@ -11,9 +11,12 @@ from tidegate.protocol.replica import ReplicaState, ReplicaStatus
 
 @dataclass(frozen=True)
 class StatusFile:
-    """Replaced as a whole on every change, so a reader sees one state or the other."""
+    """Replaced as a whole on every change, so a reader sees one state or the other.
 
-    path: Path
+    With the path None nothing is written: nobody provisions this replica.
+    """
+
+    path: Path | None
     replica_id: str
 
     def write(
@@ -25,6 +28,8 @@ class StatusFile:
         message: str | None = None,
     ) -> None:
         """Replace the file. Raises OSError when its directory cannot be written."""
+        if self.path is None:
+            return
         status = ReplicaStatus(
             replica_id=self.replica_id,
             pid=os.getpid(),

@@ -55,12 +55,18 @@ class SamplingFields(WireModel):
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)
     presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
     frequency_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
+    repetition_penalty: float | None = Field(
+        default=None, gt=0.0, le=2.0, description="divides what was seen; 1 is no penalty"
+    )
     logit_bias: dict[str, Annotated[float, Field(ge=-100.0, le=100.0)]] | None = Field(
         default=None, max_length=1024, description="token id (as text) → bias in [-100, 100]"
     )
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     stop: StopString | list[StopString] | None = None
     ignore_eos: bool | None = Field(default=None, description="do not stop at end of sequence")
+    min_tokens: int | None = Field(
+        default=None, ge=0, description="tokens before an end of sequence; stop strings still stop"
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -84,6 +90,11 @@ class SamplingFields(WireModel):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options: only allowed when stream is true")
         return self
+
+
+def _check_limits(min_tokens: int | None, max_tokens: int | None) -> None:
+    if min_tokens is not None and max_tokens is not None and min_tokens > max_tokens:
+        raise ValueError(f"min_tokens: {min_tokens} is more than max_tokens {max_tokens}")
 
 
 class TextPart(WireModel):
@@ -117,6 +128,11 @@ class ChatCompletionRequest(SamplingFields):
         return self.max_completion_tokens or self.max_tokens
 
     @model_validator(mode="after")
+    def _limits_agree(self) -> ChatCompletionRequest:
+        _check_limits(self.min_tokens, self.output_limit)
+        return self
+
+    @model_validator(mode="after")
     def _top_logprobs_need_logprobs(self) -> ChatCompletionRequest:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs: only allowed when logprobs is true")
@@ -125,7 +141,9 @@ class ChatCompletionRequest(SamplingFields):
 
 class CompletionRequest(SamplingFields):
     prompt: str | list[str] | list[int] | list[list[int]]
-    max_tokens: int | None = Field(default=None, ge=1, description="16 when absent")
+    max_tokens: int | None = Field(
+        default=None, ge=0, description="16 when absent; 0 only scores an echoed prompt"
+    )
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     echo: bool | None = None
 
@@ -137,6 +155,13 @@ class CompletionRequest(SamplingFields):
         if self.prompt and isinstance(self.prompt[0], int):
             return [[token for token in self.prompt if isinstance(token, int)]]
         return [item for item in self.prompt if not isinstance(item, int)]
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> CompletionRequest:
+        _check_limits(self.min_tokens, self.max_tokens)
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 is only allowed with echo, to score the prompt")
+        return self
 
     @model_validator(mode="after")
     def _prompt_is_not_empty(self) -> CompletionRequest:

@@ -6,7 +6,8 @@ FILE`; the replica writes `ReplicaStatus` to `status_path` whenever its state ch
 
 Every route but `/healthz` and `/readyz` wants `Authorization: Bearer <token>`, the token given in
 the environment variable `TIDEGATE_REPLICA_TOKEN` (never in a file or on the command line), so a
-stray process on the same port can neither be used nor impersonated.
+stray process on the same port can neither be used nor impersonated. Only a replica started alone
+(`python -m tidegate_runtime.server --artifact DIR`) may go without, on loopback.
 
 Exit status: 0 drained, 1 crashed, 3 refused (the configuration or the model is at fault, and
 starting again cannot help).
@@ -14,15 +15,28 @@ starting again cannot help).
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tidegate.spec import SpeculationSpec
+
 TOKEN_VARIABLE = "TIDEGATE_REPLICA_TOKEN"
+PROJECT_HEADER = "X-Tidegate-Project"
+"""Whose request it is: shares of the engine and cached prefixes are per project."""
+PRIORITY_HEADER = "X-Tidegate-Priority"
 EXIT_DRAINED = 0
 EXIT_CRASHED = 1
 EXIT_REFUSED = 3
+
+
+class Priority(IntEnum):
+    """Who waits for a request's answer; the smaller goes first in a replica."""
+
+    SYNC = 0
+    ASYNC = 1
+    BATCH = 2
 
 
 class ReplicaConfig(BaseModel):
@@ -32,14 +46,31 @@ class ReplicaConfig(BaseModel):
 
     replica_id: str
     model_name: str = Field(description="the name that requests use in `model`")
-    source: str = Field(description="a directory, a .gguf file, s3://bucket/prefix, hf://org/name")
+    source: str = Field(
+        description="a directory, a .gguf file, s3://bucket/prefix, hf://org/name, or an artifact"
+    )
+    source_digest: str | None = Field(
+        default=None, description="that of the plan's model; another one is refused"
+    )
     task: Literal["generate", "embed"] = "generate"
     revision: str | None = Field(default=None, description="a hub commit, for hf:// sources")
     host: str = "127.0.0.1"
     port: int = Field(default=0, description="0 lets the kernel choose a free one")
-    status_path: str
-    cache_dir: str = Field(description="where s3:// and hf:// sources are kept, shared by replicas")
-    precision: Literal["bf16", "fp32"] = "bf16"
+    status_path: str | None = Field(description="no file is written when null")
+    cache_dir: str = Field(description="where sources and artifacts are kept, shared by replicas")
+    cache_limit_bytes: int = Field(
+        default=64 * 1024**3,
+        ge=0,
+        description="artifacts beyond this are removed, the longest unused first; not those in use",
+    )
+    precision: Literal["auto", "fp32", "bf16", "int8", "int4"] = "auto"
+    kv: Literal["fp32", "bf16", "int8", "fp8"] | None = Field(
+        default=None,
+        description="of keys and values; as precise as the weights, but int8 beside int4, if null",
+    )
+    speculation: SpeculationSpec | None = Field(
+        default=None, description="guess next tokens; the output is the same"
+    )
     context_tokens: int | None = Field(default=None, description="the model's own when null")
     kv_cache_bytes: int | None = Field(default=None, description="sized from free memory when null")
     max_sequences: int = Field(default=16, ge=1, description="sequences decoded in one batch")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tidegate.spec import DeploymentSpec, Mode
+from tidegate.spec import DeploymentSpec, Mode, SpeculationSpec
 
 T = TypeVar("T")
 
@@ -191,6 +191,9 @@ class ModelFacts(Resource):
     kv_heads: int
     head_dim: int
     vocabulary: int
+    embedding_parameters: int = Field(default=0, description="of one table, vocabulary by width")
+    tied: bool = Field(default=True, description="the input embedding is the last layer too")
+    stored_bits: int = Field(default=16, description="of most weights as stored")
 
 
 class ChangeView(Resource):
@@ -210,6 +213,7 @@ class ResolvedPlan(Resource):
     weights_bytes: int = Field(description="bytes of the weights in the planned precision")
     memory_bytes: int = Field(description="predicted memory of one replica")
     threads: int | None = None
+    speculation: SpeculationSpec | None = None
     min_replicas: int
     max_replicas: int
     target_in_flight: int

@@ -33,10 +33,12 @@ class Sampling(TypedDict, total=False):
     min_p: float
     presence_penalty: float
     frequency_penalty: float
+    repetition_penalty: float
     logit_bias: dict[str, float]
     seed: int
     stop: str | list[str]
     ignore_eos: bool
+    min_tokens: int
     max_tokens: int
     user: str
 

@@ -51,7 +51,7 @@ class Precision(StrEnum):
     """The number format of the weights while serving."""
 
     AUTO = "auto"
-    """The plan chooses; today bf16."""
+    """The plan chooses: int4 for a GGUF file of 4 bits, else int8; bf16 for embeddings."""
     FP32 = "fp32"
     BF16 = "bf16"
     INT8 = "int8"
@@ -86,8 +86,8 @@ class SpeculationSpec(Declaration):
     """`ngram` looks up the prompt and needs no extra weights; `draft` runs a smaller model."""
     draft_model: str | None = None
     """The source of the draft model; required by, and only for, `draft`."""
-    max_tokens: Annotated[int, Field(ge=1, le=16)] = 4
-    """Proposed tokens per step, at most."""
+    max_tokens: Annotated[int, Field(ge=1, le=15)] = 15
+    """Proposed tokens per step, at most; how many pay is found out while serving."""
 
     @model_validator(mode="after")
     def _draft_has_a_model(self) -> SpeculationSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 
 _S3 = re.compile(r"^s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>.+)$")
 _HUB = re.compile(r"^hf://(?P<repo>[\w.-]+/[\w.-]+)$")
+DIGEST_IGNORES = (".md", ".gitattributes", ".png", ".jpg")
+"""Files that change nothing about a model, so that its digest does not either."""
 PICKLED_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 
@@ -52,6 +55,19 @@ def parse_source(text: str, revision: str | None = None) -> ModelSource:
             f"revision: {revision!r} has no meaning for {text!r}; only hf:// sources have revisions"
         )
     return source
+
+
+def model_digest(files: Iterable[tuple[str, int, str]]) -> str:
+    """One digest over `(name, size in bytes, fingerprint)` of every file that matters.
+
+    A fingerprint is any text that changes when the file's content does; what it is depends on the
+    place that holds the file.
+    """
+    digest = hashlib.sha256()
+    for name, size, fingerprint in sorted(files):
+        if not name.lower().endswith(DIGEST_IGNORES):
+            digest.update(f"{name}\0{size}\0{fingerprint}\n".encode(errors="surrogateescape"))
+    return f"sha256:{digest.hexdigest()}"
 
 
 def check_files(names: Iterable[str], configs: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -39,7 +39,7 @@ class Replica:
         self.endpoints = endpoints
         self.notes = notes
 
-    async def call(self, served, path, body, *, deadline, request_id, run_s=None):
+    async def call(self, served, path, body, *, deadline, request_id, run_s=None, priority=None):
         prompt = json.loads(body)["prompt"]
         async with self.endpoints.acquire(served.deployment_id, deadline):
             with self.notes.open("a") as notes:

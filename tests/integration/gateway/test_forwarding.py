@@ -38,6 +38,17 @@ async def test_a_request_reaches_the_replica_byte_for_byte_with_the_replicas_own
     assert replica.headers[0]["x-request-id"] == "mine-1"
 
 
+async def test_a_replica_is_told_whose_request_it_is_whatever_the_client_says(
+    platform: Any,
+) -> None:
+    replica = await platform.ready(platform.Script.json(platform.COMPLETION))
+    lie = {"x-tidegate-project": "another", "x-tidegate-priority": "-1"}
+    async with platform.client() as client:
+        await client.post(CHAT, json=platform.chat(), headers=lie)
+    assert replica.headers[0]["x-tidegate-project"] == "prj_default"
+    assert replica.headers[0]["x-tidegate-priority"] == "0"
+
+
 async def test_a_refusal_of_the_replica_is_passed_on_unchanged(platform: Any) -> None:
     await platform.ready(platform.Script.error(400))
     async with platform.client() as client:

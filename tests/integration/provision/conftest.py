@@ -38,7 +38,7 @@ def launch(behaviour: str = "good", key: str = "rep_1", drain_timeout_s: float =
         idle_timeout_s=1,
         drain_timeout_s=drain_timeout_s,
     )
-    return Launch(key, "smol", behaviour, "generate", "abc123", plan)
+    return Launch(key, "smol", behaviour, "generate", "abc123", "sha256:d", plan)
 
 
 @dataclass

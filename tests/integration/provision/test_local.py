@@ -57,6 +57,7 @@ async def test_the_replica_is_told_what_was_planned(nursery: Nursery) -> None:
         (nursery.directory / "rep_1" / "config.json").read_bytes()
     )
     assert (config.model_name, config.source, config.revision) == ("smol", "good", "abc123")
+    assert config.source_digest == "sha256:d"
     assert (config.precision, config.context_tokens, config.kv_cache_bytes) == ("fp32", 128, 1024)
     assert (config.max_sequences, config.threads, config.drain_s) == (3, 2, 5.0)
     assert config.parent_pid == os.getpid()

@@ -87,6 +87,7 @@ def write_config(directory: Path, cache_dir: Path, **fields: Any) -> Path:
         "model_name": "test-model",
         "status_path": str(directory / "status.json"),
         "cache_dir": str(cache_dir),
+        "precision": "bf16",
         **fields,
     }
     path = directory / "config.json"
@@ -119,7 +120,8 @@ def spawn(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator
 
     def make(environment: dict[str, str] | None = None, **fields: Any) -> Replica:
         fields = {"parent_pid": os.getpid(), **fields}
-        config = write_config(tmp_path_factory.mktemp("replica"), cache_dir, **fields)
+        cache = Path(fields.pop("cache_dir", cache_dir))
+        config = write_config(tmp_path_factory.mktemp("replica"), cache, **fields)
         started.append(start_replica(config, **(environment or {})))
         return started[-1]
 
@@ -138,10 +140,34 @@ def gguf() -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
+def run_artifact(*arguments: str, status: int = 0) -> dict[str, Any]:
+    """Run `python -m tidegate_runtime.artifact … --json`; its result."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tidegate_runtime.artifact", *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+@pytest.fixture(scope="session")
+def built(gguf: Path, cache_dir: Path) -> dict[str, Any]:
+    """What a build of the real model says; the artifact lies in the replicas' cache."""
+    arguments = ("--cache-dir", str(cache_dir), "--name", "test-model")
+    return run_artifact("build", str(gguf), "--precision", "int4", *arguments)
+
+
 @pytest.fixture(scope="session")
 def real(spawn: Spawn, gguf: Path) -> Replica:
-    """One replica with the real model, for every test that leaves it as it was."""
-    replica = spawn(source=str(gguf))
+    """One replica with the real model, for every test that leaves it as it was.
+
+    In bf16: what the tests know it to say is a near tie, which the noise of fewer bits can turn.
+    """
+    replica = spawn(source=str(gguf), precision="bf16")
     replica.wait_for("ready")
     return replica
 
@@ -201,20 +227,17 @@ def tiny_llama(tiny: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_model_source(real: Replica, gguf: Path) -> str:
-    """The real model's file, once it has been converted."""
-    assert real.status["state"] == "ready"
-    return str(gguf)
+def artifact_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Build an artifact of a local model in this process, without measuring it."""
+    from tidegate_runtime.artifact.build import BuildOrder, QualityCheck, open_build
+    from tidegate_runtime.artifact.resolve import resolve
 
+    def make(source: Path, precision: str = "fp32") -> Path:
+        directory = tmp_path_factory.mktemp("artifact")
+        resolved = resolve(str(source), None, directory)
+        quality = QualityCheck(wanted=False)
+        order = BuildOrder(resolved, precision, "test-model", quality, lambda line: None)
+        open_build(order).fill(directory)
+        return directory
 
-@pytest.fixture(scope="session")
-def precise(spawn: Spawn, real: Replica, cache_dir: Path) -> Replica:
-    """The real model as a directory of safetensors, in float32.
-
-    In bfloat16 two logits are often equal or one step apart, so the number of rows in a matrix
-    product can decide between them; float32 leaves no such ties.
-    """
-    dense = next(path for path in (cache_dir / "gguf").iterdir() if path.is_dir())
-    replica = spawn(source=str(dense), precision="fp32")
-    replica.wait_for("ready")
-    return replica
+    return make

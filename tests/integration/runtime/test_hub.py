@@ -30,7 +30,7 @@ from pathlib import Path
 from tidegate_runtime.artifact.resolve import resolve
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 try:
-    files = resolve(sys.argv[1], sys.argv[2] or None, Path(sys.argv[3]))
+    files = resolve(sys.argv[1], sys.argv[2] or None, Path(sys.argv[3])).files
 except (ModelRefused, ReplicaUnavailable) as error:
     print(error.reason)
 else:

@@ -77,9 +77,9 @@ def test_a_drain_finishes_what_is_in_flight_refuses_the_rest_and_exits_0(
 
 
 def test_what_outlasts_the_drain_deadline_ends_in_an_error_event(
-    spawn: Callable[..., Any], real_model_source: str
+    spawn: Callable[..., Any], gguf: Path, real: Any
 ) -> None:
-    replica = spawn(source=real_model_source, drain_s=0.3)
+    replica = spawn(source=str(gguf), precision="bf16", drain_s=0.3)
     replica.wait_for("ready")
     with (
         replica.client() as client,
@@ -199,6 +199,7 @@ def test_it_dies_with_a_parent_that_was_killed(
                 "source": str(tiny_llama),
                 "status_path": str(status),
                 "cache_dir": str(cache_dir),
+                "precision": "bf16",
             }
         )
     )
@@ -226,20 +227,6 @@ def test_a_replica_whose_parent_is_already_another_does_not_start(
     replica = spawn(source="x", parent_pid=1)
     assert replica.process.wait(10) == 1
     assert replica.status == {}
-
-
-def test_two_replicas_that_start_together_convert_a_gguf_once(
-    spawn: Callable[..., Any], real_model_source: str, cache_dir: Path
-) -> None:
-    before = sorted((cache_dir / "gguf").iterdir())
-    started = time.monotonic()
-    replicas = [spawn(source=real_model_source) for _ in range(2)]
-    for replica in replicas:
-        replica.wait_for("ready")
-    assert sorted((cache_dir / "gguf").iterdir()) == before
-    assert time.monotonic() - started < 20
-    for replica in replicas:
-        replica.process.kill()
 
 
 def test_a_request_larger_than_the_cache_is_refused_and_its_neighbour_goes_on(

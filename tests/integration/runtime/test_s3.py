@@ -139,22 +139,25 @@ def test_a_model_is_fetched_once_and_again_when_it_changes(
 ) -> None:
     upload(bucket, tiny_llama, "changing")
     bucket.put_object(Bucket=BUCKET, Key="changing/README.md", Body=b"not for the loader")
-    first = resolve(f"s3://{BUCKET}/changing", None, tmp_path)
+    found = resolve(f"s3://{BUCKET}/changing", None, tmp_path)
+    first = found.files
     assert (first.root / "model.safetensors").read_bytes() == (
         tiny_llama / "model.safetensors"
     ).read_bytes()
     assert not (first.root / "README.md").exists()
     stamp = (first.root / "config.json").stat().st_mtime_ns
-    again = resolve(f"s3://{BUCKET}/changing/", None, tmp_path)
+    again = resolve(f"s3://{BUCKET}/changing/", None, tmp_path).files
     assert (again.root / "config.json").stat().st_mtime_ns == stamp
     bucket.put_object(Bucket=BUCKET, Key="changing/generation_config.json", Body=b"{}")
-    assert resolve(f"s3://{BUCKET}/changing", None, tmp_path).root != first.root
+    changed = resolve(f"s3://{BUCKET}/changing", None, tmp_path)
+    assert changed.files.root != first.root
+    assert changed.digest != found.digest
 
 
 @pytest.mark.usefixtures("here")
 def test_one_gguf_object_is_a_model(bucket: Any, tmp_path: Path) -> None:
     bucket.put_object(Bucket=BUCKET, Key="files/tiny.gguf", Body=b"GGUF and more")
-    files = resolve(f"s3://{BUCKET}/files/tiny.gguf", None, tmp_path)
+    files = resolve(f"s3://{BUCKET}/files/tiny.gguf", None, tmp_path).files
     assert files.gguf is not None
     assert files.gguf.name == "tiny.gguf"
 

@@ -92,8 +92,8 @@ def test_a_stream_without_usage_does_not_mention_it(client: httpx.Client) -> Non
     assert all("usage" not in chunk and chunk["choices"] for chunk in chunks)
 
 
-async def test_company_in_the_batch_changes_no_greedy_token(precise: Any) -> None:
-    async with precise.async_client() as client:
+async def test_company_in_the_batch_changes_no_greedy_token(real: Any) -> None:
+    async with real.async_client() as client:
 
         async def story(messages: Any) -> str:
             body = chat(messages=messages)

@@ -11,12 +11,14 @@ import pytest
 import torch
 import transformers
 
-from tidegate_runtime.artifact.check import check_path
 from tidegate_runtime.artifact.load import LoadedModel, load_generator
+from tidegate_runtime.artifact.memory import available_bytes
+from tidegate_runtime.artifact.open import open_artifact
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
 from tidegate_runtime.errors import ModelRefused
-from tidegate_runtime.ops import paged_attention, probe
+from tidegate_runtime.models.base import Decoder
+from tidegate_runtime.models.open import open_decoder
 from tidegate_runtime.server.loading import build_engine
 from tidegate_runtime.server.metrics import Metrics
 
@@ -24,22 +26,19 @@ PROMPTS = [[5], [9, 8, 7], list(range(40)), list(range(100, 133)), [1, 2] * 60]
 GREEDY = SamplingParams(temperature=0.0)
 
 
-def load(root: Path, cache_dir: Path, **options: Any) -> LoadedModel:
-    paged_attention.register()
-    probe.register()
-    options = {"precision": "fp32", "context_tokens": None, **options}
-    return load_generator(
-        check_path(root), cache_dir=cache_dir, attention=probe.PROBE_NAME, **options
-    )
+def load(artifact: Path, context_tokens: int | None = None) -> tuple[LoadedModel, Decoder]:
+    loaded = load_generator(open_artifact(artifact), context_tokens=context_tokens)
+    return loaded, open_decoder(artifact, threads=None, kv="fp32")
 
 
-def make_engine(
-    root: Path, cache_dir: Path, metrics: Metrics | None = None, **options: Any
-) -> Engine:
-    loaded = load(root, cache_dir)
+def make_engine(artifact: Path, metrics: Metrics | None = None, **options: Any) -> Engine:
     options = {"kv_cache_bytes": None, "max_sequences": 8, **options}
     engine = build_engine(
-        loaded, metrics=metrics or Metrics(), on_death=lambda error: None, **options
+        *load(artifact),
+        free_bytes=available_bytes(),
+        metrics=metrics or Metrics(),
+        on_death=lambda error: None,
+        **options,
     )
     engine.start()
     return engine
@@ -66,10 +65,10 @@ async def tokens_of(engine: Engine, prompt: list[int], count: int, **options: An
 
 @pytest.mark.parametrize("kind", ["Llama", "Qwen3", "Qwen2", "Mistral"])
 async def test_greedy_tokens_are_those_of_transformers(
-    tiny: Callable[..., Path], cache_dir: Path, kind: str
+    tiny: Callable[..., Path], artifact_of: Callable[..., Path], kind: str
 ) -> None:
     root = tiny(kind)
-    engine = make_engine(root, cache_dir)
+    engine = make_engine(artifact_of(root))
     found = await asyncio.gather(*(tokens_of(engine, prompt, 40) for prompt in PROMPTS))
     assert found == [expected(root, prompt, 40) for prompt in PROMPTS]
     assert len({tuple(tokens) for tokens in found}) == len(PROMPTS)
@@ -77,24 +76,27 @@ async def test_greedy_tokens_are_those_of_transformers(
 
 
 async def test_a_scaling_that_is_not_the_usual_one_is_honoured(
-    tiny: Callable[..., Path], cache_dir: Path
+    tiny: Callable[..., Path], artifact_of: Callable[..., Path]
 ) -> None:
     root = tiny("Granite", attention_multiplier=0.9, logits_scaling=1.0)
-    engine = make_engine(root, cache_dir)
+    engine = make_engine(artifact_of(root))
     for prompt in PROMPTS[2:4]:
         assert await tokens_of(engine, prompt, 30) == expected(root, prompt, 30)
     engine.stop("done")
 
 
-async def test_preemption_in_a_small_cache_gives_the_same_tokens(
-    tiny_llama: Path, cache_dir: Path
-) -> None:
-    roomy = make_engine(tiny_llama, cache_dir)
+@pytest.fixture(scope="session")
+def tiny_artifact(tiny_llama: Path, artifact_of: Callable[..., Path]) -> Path:
+    return artifact_of(tiny_llama)
+
+
+async def test_preemption_in_a_small_cache_gives_the_same_tokens(tiny_artifact: Path) -> None:
+    roomy = make_engine(tiny_artifact)
     alone = [await tokens_of(roomy, prompt, 60, ignore_eos=True) for prompt in PROMPTS]
     roomy.stop("done")
     metrics = Metrics()
     block_bytes = 3 * 2 * (8 + 8) * 4 * 16
-    tight = make_engine(tiny_llama, cache_dir, metrics, kv_cache_bytes=14 * block_bytes)
+    tight = make_engine(tiny_artifact, metrics, kv_cache_bytes=14 * block_bytes)
     together = await asyncio.gather(
         *(tokens_of(tight, prompt, 60, ignore_eos=True) for prompt in PROMPTS)
     )
@@ -105,19 +107,17 @@ async def test_preemption_in_a_small_cache_gives_the_same_tokens(
 
 
 async def test_a_prompt_longer_than_a_step_is_the_same_in_chunks(
-    tiny_llama: Path, cache_dir: Path
+    tiny_llama: Path, tiny_artifact: Path
 ) -> None:
-    engine = make_engine(tiny_llama, cache_dir)
+    engine = make_engine(tiny_artifact)
     engine._scheduler.step_tokens = 7
     for prompt in PROMPTS:
         assert await tokens_of(engine, prompt, 20) == expected(tiny_llama, prompt, 20)
     engine.stop("done")
 
 
-async def test_a_seed_gives_the_same_tokens_in_any_company(
-    tiny_llama: Path, cache_dir: Path
-) -> None:
-    engine = make_engine(tiny_llama, cache_dir)
+async def test_a_seed_gives_the_same_tokens_in_any_company(tiny_artifact: Path) -> None:
+    engine = make_engine(tiny_artifact)
     seeded = {"sampling": SamplingParams(seed=11, top_p=0.95), "ignore_eos": True}
     alone = await tokens_of(engine, PROMPTS[2], 30, **seeded)
     unseeded = {"sampling": SamplingParams(), "ignore_eos": True}
@@ -132,7 +132,7 @@ async def test_a_seed_gives_the_same_tokens_in_any_company(
 
 
 async def test_prompt_logprobs_are_the_model_s_whatever_the_chunks(
-    tiny_llama: Path, cache_dir: Path
+    tiny_llama: Path, tiny_artifact: Path
 ) -> None:
     prompt = PROMPTS[2]
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
@@ -140,7 +140,7 @@ async def test_prompt_logprobs_are_the_model_s_whatever_the_chunks(
         logprobs = model(torch.tensor([prompt])).logits[0].log_softmax(-1)
     wanted = [float(logprobs[at - 1, prompt[at]]) for at in range(1, len(prompt))]
     for step_tokens in (512, 7):
-        engine = make_engine(tiny_llama, cache_dir)
+        engine = make_engine(tiny_artifact)
         engine._scheduler.step_tokens = step_tokens
         request = SequenceRequest(
             tuple(prompt), 2, SamplingParams(temperature=0.0, logprobs=1), prompt_logprobs=True
@@ -153,22 +153,20 @@ async def test_prompt_logprobs_are_the_model_s_whatever_the_chunks(
         engine.stop("done")
 
 
-def refusal(root: Path, cache_dir: Path, **options: Any) -> ModelRefused:
+def refusal(
+    root: Path, artifact_of: Callable[..., Path], context_tokens: int | None = None
+) -> ModelRefused:
     with pytest.raises(ModelRefused) as refused:
-        loaded = load(root, cache_dir, **options)
-        probe.probe(loaded.model, loaded.context_tokens)
+        load(artifact_of(root), context_tokens)
     return refused.value
 
 
 def test_a_sliding_window_that_bites_is_refused_with_the_context_that_works(
-    tiny: Callable[..., Path], cache_dir: Path
+    tiny: Callable[..., Path], artifact_of: Callable[..., Path]
 ) -> None:
-    root = tiny("Mistral", sliding_window=64)
-    refused = refusal(root, cache_dir)
+    refused = refusal(tiny("Mistral", sliding_window=64), artifact_of)
     assert refused.reason == "UnsupportedModel"
     assert "context_tokens to 64" in refused.message
-    loaded = load(root, cache_dir, context_tokens=64)
-    assert probe.probe(loaded.model, loaded.context_tokens).kv_heads == 2
 
 
 @pytest.mark.parametrize(
@@ -179,24 +177,30 @@ def test_a_sliding_window_that_bites_is_refused_with_the_context_that_works(
     ],
 )
 def test_attention_that_would_be_wrong_is_refused_by_name(
-    tiny: Callable[..., Path], cache_dir: Path, kind: str, options: dict[str, Any], word: str
+    tiny: Callable[..., Path],
+    artifact_of: Callable[..., Path],
+    kind: str,
+    options: dict[str, Any],
+    word: str,
 ) -> None:
-    refused = refusal(tiny(kind, **options), cache_dir)
+    refused = refusal(tiny(kind, **options), artifact_of)
     assert refused.reason == "UnsupportedModel"
     assert word in refused.message
 
 
-def test_an_encoder_is_not_served_as_a_generator(tmp_path: Path, tiny_tokenizer: Any) -> None:
+def test_an_encoder_is_not_served_as_a_generator(
+    tmp_path: Path, tiny_tokenizer: Any, artifact_of: Callable[..., Path]
+) -> None:
     config = transformers.BertConfig(
         vocab_size=257, hidden_size=32, num_hidden_layers=2, num_attention_heads=4
     )
     transformers.BertForMaskedLM(config).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
-    assert refusal(tmp_path, tmp_path).reason == "UnsupportedModel"
+    assert refusal(tmp_path, artifact_of).reason == "UnsupportedModel"
 
 
 def test_weights_that_are_missing_are_not_filled_with_random_numbers(
-    tiny: Callable[..., Path], cache_dir: Path
+    tiny: Callable[..., Path], artifact_of: Callable[..., Path]
 ) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -204,19 +208,23 @@ def test_weights_that_are_missing_are_not_filled_with_random_numbers(
     weights = load_file(root / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, root / "model.safetensors", metadata={"format": "pt"})
-    refused = refusal(root, cache_dir)
+    refused = refusal(root, artifact_of)
     assert refused.reason == "BrokenModel"
     assert "model.layers.1.mlp.up_proj.weight" in refused.message
 
 
-def test_truncated_weights_are_refused(tiny: Callable[..., Path], cache_dir: Path) -> None:
+def test_truncated_weights_are_refused(
+    tiny: Callable[..., Path], artifact_of: Callable[..., Path]
+) -> None:
     root = tiny("Llama")
     path = root / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    assert refusal(root, cache_dir).reason == "BrokenModel"
+    assert refusal(root, artifact_of).reason == "BrokenModel"
 
 
-def test_a_context_beyond_the_model_s_own_is_refused(tiny_llama: Path, cache_dir: Path) -> None:
-    refused = refusal(tiny_llama, cache_dir, context_tokens=513)
+def test_a_context_beyond_the_model_s_own_is_refused(
+    tiny_llama: Path, artifact_of: Callable[..., Path]
+) -> None:
+    refused = refusal(tiny_llama, artifact_of, context_tokens=513)
     assert refused.reason == "BadContext"
     assert "512" in refused.message

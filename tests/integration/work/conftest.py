@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlmodel import Session
 
+from tidegate.protocol.replica import Priority
 from tidegate.protocol.resources import KeyRole
 from tidegate.protocol.work import BatchRequest
 from tidegate.spec import Mode, Task
@@ -67,6 +68,7 @@ class Replicas:
     endpoints: Endpoints
     asked: list[str] = field(default_factory=list)
     hung_up: list[str] = field(default_factory=list)
+    priorities: set[Priority] = field(default_factory=set)
     most_at_once: int = 0
     behaviour: Behaviour | None = None
 
@@ -79,7 +81,9 @@ class Replicas:
         deadline: float,
         request_id: str,
         run_s: float | None = None,
+        priority: Priority = Priority.SYNC,
     ) -> Answer:
+        self.priorities.add(priority)
         prompt = json.loads(body)["messages"][0]["content"]
         async with self.endpoints.acquire(served.deployment_id, deadline):
             self.asked.append(prompt)

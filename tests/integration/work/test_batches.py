@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from tidegate.protocol.replica import Priority
 from tidegate.protocol.work import BatchRequest
 from tidegate.spec import Mode, Task
 from tidegate_controlplane.errors import BadRequest, Conflict, NotFound
@@ -35,6 +36,7 @@ async def test_a_batch_answers_each_custom_id_once_in_the_order_of_its_file(hous
     assert done.request_counts.model_dump() == {"total": 25, "completed": 25, "failed": 0}
     assert [line["custom_id"] for line in output] == names
     assert sorted(house.replicas.asked) == sorted(names)
+    assert house.replicas.priorities == {Priority.BATCH}
     first = output[0]
     assert set(first) == {"id", "custom_id", "response", "error"} and first["error"] is None
     assert first["response"]["status_code"] == 200

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from tidegate.protocol.replica import Priority
 from tidegate.protocol.work import InvocationState
 from tidegate.spec import Mode, Task
 from tidegate_controlplane.errors import (
@@ -36,6 +37,7 @@ async def test_the_result_of_an_invocation_is_the_replicas_answer(house, kit):
         result = await work.invocations.result(kit.principal, invocation_id)
     assert json.loads(result)["text"] == "echo hi"
     assert house.book.records == [("prj_1", "m", "key_1", 2, 3)]
+    assert house.replicas.priorities == {Priority.ASYNC}
 
 
 async def test_an_invocation_waits_in_the_queue_until_a_replica_is_ready(house, kit):

@@ -24,5 +24,5 @@ def test_a_container_bounds_the_memory_of_the_machine(
 def test_what_is_promised_is_what_this_version_does() -> None:
     found = machine.capabilities()
     assert found.provisioners == {"local"}
-    assert {precision.value for precision in found.precisions} == {"bf16", "fp32"}
+    assert {precision.value for precision in found.precisions} == {"fp32", "bf16", "int8", "int4"}
     assert found.cores >= 1

@@ -17,6 +17,7 @@ from tidegate_controlplane.domain.plan import (
     kv_bytes_per_token,
     resolve,
     warnings,
+    weights_bytes,
 )
 
 GIB = 1024**3
@@ -124,6 +125,14 @@ def test_memory_is_weights_and_kv_cache_and_process() -> None:
     assert plan.memory_bytes == plan.weights_bytes + plan.kv_cache_bytes + PROCESS_BYTES
 
 
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4])
+def test_packed_weights_bring_keys_and_values_of_8_bits_with_a_scale_each(
+    precision: Precision,
+) -> None:
+    vectors = 2 * FACTS.layers * FACTS.kv_heads
+    assert kv_bytes_per_token(FACTS, precision) == vectors * (FACTS.head_dim + 4)
+
+
 def test_fp32_doubles_weights_and_kv_cache() -> None:
     half, whole = (
         planned(spec(runtime={"precision": precision, "max_sequences": 2}))
@@ -131,6 +140,52 @@ def test_fp32_doubles_weights_and_kv_cache() -> None:
     )
     assert whole.weights_bytes == 2 * half.weights_bytes
     assert whole.kv_cache_bytes == 2 * half.kv_cache_bytes
+
+
+PACKING = replace(MACHINE, precisions=frozenset(Precision) - {Precision.AUTO, Precision.FP8})
+UNTIED = FACTS.model_copy(
+    update={"parameters": 1_000, "embedding_parameters": 320, "vocabulary": 10, "tied": False}
+)
+
+
+@pytest.mark.parametrize(
+    ("precision", "tied", "bits"),
+    [
+        ("fp32", False, 1000 * 32),
+        ("bf16", False, 1000 * 16),
+        ("int8", False, 360 * 8.5 + 320 * 8.5 + 320 * 16),
+        ("int4", False, 360 * 5 + 320 * 8.5 + 320 * 16),
+        ("int8", True, 680 * 8.5 + 320 * 8.5),
+        ("int4", True, 680 * 5 + 320 * 8.5),
+    ],
+)
+def test_weights_take_what_their_packed_form_takes(precision: str, tied: bool, bits: float) -> None:
+    facts = UNTIED.model_copy(update={"tied": tied})
+    assert weights_bytes(facts, Precision(precision)) == int(bits / 8)
+
+
+@pytest.mark.parametrize(
+    ("facts", "task", "chosen"),
+    [
+        ({"stored_bits": 4, "format": "gguf"}, "generate", "int4"),
+        ({"stored_bits": 8, "format": "gguf"}, "generate", "int8"),
+        ({}, "generate", "int8"),
+        ({"embedding_parameters": 300}, "generate", "fp32"),
+        ({}, "embed", "bf16"),
+    ],
+)
+def test_auto_is_the_precision_that_suits_the_model(
+    facts: dict[str, Any], task: str, chosen: str
+) -> None:
+    plan = resolve(spec(task=task), UNTIED.model_copy(update=facts), PACKING)
+    assert isinstance(plan, ResolvedPlan)
+    assert plan.precision == chosen
+
+
+def test_an_embedding_model_is_not_packed() -> None:
+    (issue,) = refused(spec(task="embed", runtime={"precision": "int8"}), PACKING)
+    assert issue.field == "runtime.precision"
+    assert "not available for an embedding model; use bf16, fp32" in issue.message
 
 
 def test_the_default_kv_cache_takes_a_sixteenth_of_the_machine_at_most() -> None:
@@ -142,6 +197,13 @@ def test_the_default_kv_cache_holds_one_whole_sequence_at_least() -> None:
     assert planned(spec(), long).kv_cache_bytes == 200_000 * TOKEN_BYTES > GIB
 
 
+def test_speculation_by_the_text_itself_is_planned_as_it_was_asked_for() -> None:
+    plan = planned(spec(runtime={"speculation": {"method": "ngram", "max_tokens": 6}}))
+    assert plan.speculation is not None
+    assert (plan.speculation.method, plan.speculation.max_tokens) == ("ngram", 6)
+    assert planned(spec()).speculation is None
+
+
 def test_an_embedding_model_keeps_no_kv_cache() -> None:
     assert planned(spec(task="embed")).kv_cache_bytes == 0
 
@@ -150,9 +212,9 @@ CASES: list[tuple[dict[str, Any], str, Any, str]] = [
     ({"hardware": {"provisioner": "ray"}}, "hardware.provisioner", "ray", "use local"),
     ({"runtime": {"precision": "int4"}}, "runtime.precision", "int4", "use bf16, fp32"),
     (
-        {"runtime": {"speculation": {"method": "ngram"}}},
+        {"runtime": {"speculation": {"method": "draft", "draft_model": "/models/small"}}},
         "runtime.speculation",
-        {"method": "ngram", "draft_model": None, "max_tokens": 4},
+        {"method": "draft", "draft_model": "/models/small", "max_tokens": 15},
         "remove it",
     ),
     (
@@ -201,9 +263,9 @@ def test_a_refusal_names_the_field_the_value_and_the_remedy(
 
 
 def test_a_model_larger_than_the_machine_is_refused_with_both_sizes() -> None:
-    (issue,) = refused(spec(), replace(MACHINE, memory_bytes=512 * 1024**2))
+    (issue,) = refused(spec(), replace(MACHINE, memory_bytes=400 * 1024**2))
     assert (issue.field, issue.value) == ("model.source", "/models/smol")
-    assert "this machine has 512 MiB" in issue.message
+    assert "this machine has 400 MiB" in issue.message
     assert "use a smaller model" in issue.message
 
 

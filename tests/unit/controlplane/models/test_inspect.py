@@ -8,7 +8,10 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from gguf import GGMLQuantizationType, GGUFWriter
+from safetensors.numpy import save_file
 from tests.unit.controlplane.models.conftest import MakeDirectory, MakeGguf
 
 from tidegate.protocol.resources import ModelFacts
@@ -52,6 +55,9 @@ async def test_a_directory_tells_its_facts(directory: MakeDirectory) -> None:
         kv_heads=2,
         head_dim=16,
         vocabulary=10,
+        embedding_parameters=640,
+        tied=True,
+        stored_bits=16,
     )
     assert found.facts.digest.startswith("sha256:")
 
@@ -70,7 +76,44 @@ async def test_a_gguf_file_tells_its_facts(gguf: MakeGguf) -> None:
         kv_heads=2,
         head_dim=16,
         vocabulary=10,
+        embedding_parameters=640,
+        tied=True,
+        stored_bits=32,
     )
+
+
+async def test_a_model_with_a_layer_for_its_head_is_not_tied(directory: MakeDirectory) -> None:
+    path = directory()
+    head = {"lm_head.weight": np.zeros((10, 64), dtype=np.float32)}
+    save_file(head, path / "head.safetensors", metadata={"format": "pt"})
+    assert not (await inspected(path)).facts.tied
+
+
+async def test_the_bits_of_a_gguf_file_are_those_of_most_of_its_weights(tmp_path: Path) -> None:
+    path = tmp_path / "four.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_context_length(256)
+    writer.add_embedding_length(64)
+    writer.add_block_count(1)
+    writer.add_head_count(4)
+    writer.add_token_list([f"t{index}" for index in range(10)])
+    writer.add_tensor("output.weight", np.zeros((10, 64), dtype=np.float32))
+    four = GGMLQuantizationType.Q4_1
+    writer.add_tensor(
+        "blk.0.ffn_up.weight", np.zeros((64, 64 // 32 * 20), dtype=np.uint8), raw_dtype=four
+    )
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    facts = (await inspected(path)).facts
+    assert (facts.stored_bits, facts.tied) == (4, False)
+
+
+async def test_an_artifact_is_not_deployed_but_its_model(directory: MakeDirectory) -> None:
+    path = directory()
+    (path / "manifest.json").write_text(json.dumps({"format": 1, "packing": 1}))
+    assert "deploy the model that it was built from" in await refusal(path)
 
 
 async def test_a_directory_with_one_gguf_file_is_that_file(gguf: MakeGguf) -> None:

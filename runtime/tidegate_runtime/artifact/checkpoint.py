@@ -1,0 +1,169 @@
+"""A model as its author published it: its configuration, its tokenizer, and its weights one by one.
+
+Nothing is read before it is asked for, so that a build needs memory for a tensor, not for a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+
+from tidegate_runtime.artifact.check import ModelFiles, read_config
+from tidegate_runtime.artifact.guard import guarded
+from tidegate_runtime.artifact.safetensors import stored_tensors
+from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.ops.quantized import QuantizedWeight
+
+Weight = torch.Tensor | QuantizedWeight
+"""`QuantizedWeight` where the source holds such codes itself."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The modules of a model without their weights, from transformers.
+
+    `linears` maps the name of each linear layer to `(out, in)`; `biases` are those with a bias;
+    `others` maps every other tensor of the state to its shape. When `tied`, the input embedding
+    `embedding` is the last layer `head` and is in neither.
+    """
+
+    architecture: str
+    linears: Mapping[str, tuple[int, int]]
+    biases: frozenset[str]
+    others: Mapping[str, tuple[int, ...]]
+    head: str
+    embedding: str
+    tied: bool
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the model has."""
+        linears = sum(out * inputs for out, inputs in self.linears.values())
+        return linears + sum(math.prod(shape) for shape in self.others.values())
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A source that can be built. `tensors` yields `(state name, weight)`, in any order.
+
+    A linear layer's weight has the state name `<layer>.weight`. With tied embeddings the head may
+    come under its own name or that of the embedding. `stored_bits` is what most weights are kept
+    in, `empty` the model of transformers without memory.
+    """
+
+    kind: Literal["safetensors", "gguf"]
+    path: Path
+    config: Any
+    skeleton: Skeleton
+    tokenizer: Any
+    generation: Mapping[str, Any]
+    stored_bits: int
+    empty: Any
+    tensors: Callable[[], Iterator[tuple[str, Weight]]]
+
+
+def open_checkpoint(files: ModelFiles) -> Checkpoint:
+    """Read all but the weights. Raises ModelRefused."""
+    if files.gguf is not None:
+        from tidegate_runtime.artifact.gguf import open_gguf
+
+        parts = open_gguf(files.gguf)
+        config, tokenizer, generation = parts.config, parts.tokenizer, parts.generation
+    else:
+        root = files.root
+        config = guarded(root, lambda: transformers.AutoConfig.from_pretrained(root))
+        tokenizer = load_tokenizer(root)
+        path = root / "generation_config.json"
+        generation = read_config(path) if path.exists() else {}
+    path = files.gguf or files.root
+    model = empty_model(path, config)
+    return Checkpoint(
+        kind="safetensors" if files.gguf is None else "gguf",
+        path=path,
+        config=config,
+        skeleton=_skeleton(path, model),
+        tokenizer=tokenizer,
+        generation=generation,
+        stored_bits=16 if files.gguf is None else parts.stored_bits,
+        empty=model,
+        tensors=lambda: (
+            stored_tensors(files.root, model) if files.gguf is None else parts.tensors(model)
+        ),
+    )
+
+
+def load_tokenizer(root: Path) -> Any:
+    """The tokenizer of a checked directory. Raises ModelRefused when there is none."""
+    return guarded(
+        root, lambda: transformers.AutoTokenizer.from_pretrained(root, trust_remote_code=False)
+    )
+
+
+def empty_model(path: Path, config: Any) -> Any:
+    """The model of a configuration, whose tensors take no memory. Raises ModelRefused."""
+    architectures = getattr(config, "architectures", None) or []
+    if architectures and not any(_generates(name) for name in architectures):
+        raise ModelRefused(
+            "UnsupportedModel",
+            f"{str(path)!r} has the architecture {architectures[0]!r}, which does not generate "
+            "text; use a causal language model, or serve it with task embed",
+        )
+    if getattr(config, "quantization_config", None):
+        method = dict(config.quantization_config).get("quant_method", "an unknown method")
+        raise ModelRefused(
+            "UnsupportedModel",
+            f"{str(path)!r} is quantized by {method}, which is not read yet; use its original "
+            "weights, or a GGUF file",
+        )
+
+    def make() -> Any:
+        with torch.device("meta"):
+            return transformers.AutoModelForCausalLM.from_config(config)
+
+    return guarded(path, make)
+
+
+def _generates(architecture: str) -> bool:
+    return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+
+
+def _skeleton(path: Path, model: Any) -> Skeleton:
+    modules = dict(model.named_modules(remove_duplicate=False))
+    names = {id(module): name for name, module in modules.items()}
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if type(head) is not torch.nn.Linear or embedding is None:
+        raise ModelRefused(
+            "UnsupportedModel",
+            f"{str(path)!r}: {type(model).__name__} has no linear layer as its head; use a causal "
+            "language model",
+        )
+    tied = head.weight is embedding.weight
+    linears, biases = {}, set()
+    for name, module in modules.items():
+        if type(module) is torch.nn.Linear:
+            linears[name] = (int(module.out_features), int(module.in_features))
+            if module.bias is not None:
+                biases.add(name)
+    dense = {f"{name}.weight" for name in linears} | {f"{name}.bias" for name in biases}
+    if tied:
+        dense.add(f"{names[id(embedding)]}.weight")
+    others = {
+        name: tuple(tensor.shape)
+        for name, tensor in model.state_dict().items()
+        if name not in dense
+    }
+    return Skeleton(
+        architecture=type(model).__name__,
+        linears=linears,
+        biases=frozenset(biases),
+        others=others,
+        head=names[id(head)],
+        embedding=names[id(embedding)],
+        tied=tied,
+    )
