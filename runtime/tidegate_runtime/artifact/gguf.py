@@ -197,11 +197,11 @@ def _exact(
     codes: QuantizedWeight | None, before: Any, after: Any
 ) -> torch.Tensor | QuantizedWeight:
     """The codes in the order that transformers gave the rows, where each row is still there."""
+    if codes is not None and after is before:
+        return codes
     values = torch.from_numpy(np.array(after, dtype=np.float32))
     if codes is None or after.shape != before.shape:
         return values
-    if after is before:
-        return codes
     places = {row.tobytes(): place for place, row in enumerate(np.ascontiguousarray(before))}
     order = [places.get(row.tobytes()) for row in np.ascontiguousarray(after)]
     if None in order:

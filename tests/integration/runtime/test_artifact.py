@@ -349,12 +349,12 @@ def test_an_artifact_is_served_alone(
     assert wait_ready(url, process, log)["context_tokens"] == 8192
     body = {
         "model": built["name"],
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "What is the capital of Peru?"}],
         "temperature": 0,
         "max_tokens": 24,
     }
     made = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()
-    assert "Paris" in made["choices"][0]["message"]["content"]
+    assert "Lima" in made["choices"][0]["message"]["content"]
     other = httpx.post(f"{url}/v1/chat/completions", json={**body, "model": "other"})
     assert other.status_code == 404
     assert [card["id"] for card in httpx.get(f"{url}/v1/models").json()["data"]] == ["test-model"]

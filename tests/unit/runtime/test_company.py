@@ -82,8 +82,8 @@ MIXES: dict[str, Callable[[], dict[str, Any]]] = {
     "two at a time": lambda: {"max_sequences": 2},
     "small chunks": lambda: {"max_sequences": 8, "step_tokens": 9},
     "one token a step": lambda: {"max_sequences": 1, "step_tokens": 1},
-    "a tight cache": lambda: {"max_sequences": 16, "blocks": 21},
-    "a tight cache in chunks": lambda: {"max_sequences": 16, "blocks": 12, "step_tokens": 17},
+    "a tight cache": lambda: {"max_sequences": 16, "blocks": 12},
+    "a tight cache in chunks": lambda: {"max_sequences": 16, "blocks": 11, "step_tokens": 17},
     "n-grams": lambda: {"max_sequences": 16, "proposer": NgramProposer(), "eager": True},
     "n-grams in a tight cache": lambda: {
         "max_sequences": 16,
@@ -112,7 +112,7 @@ async def test_tokens_are_the_same_in_any_company(start: Start, mix: str) -> Non
     assert again == expected
     assert steps.total.hit_tokens > 0
     if "tight" in mix:
-        assert steps.total.preempted > 2
+        assert steps.total.preempted > 0
     if "proposer" in MIXES[mix]():
         assert steps.total.drafted_tokens > 0
     if "eager" in MIXES[mix]():
