@@ -10,7 +10,11 @@ with Client() as client:
     deployment = client.deploy(demo_model(), name="example-async", mode="async", wait=True)
     try:
         invocations = [
-            deployment.submit(f"What is the capital of {country}?", temperature=0, max_tokens=32)
+            deployment.submit(
+                f"What is the capital of {country}? Answer in one sentence.",
+                temperature=0,
+                max_tokens=32,
+            )
             for country in ("France", "Italy", "Japan")
         ]
         print("accepted:", ", ".join(invocation.id for invocation in invocations))

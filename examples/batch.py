@@ -20,7 +20,9 @@ def line(custom_id: str, question: str) -> str:
 with Client() as client, tempfile.TemporaryDirectory() as folder:
     questions = Path(folder) / "questions.jsonl"
     countries = ("France", "Italy", "Japan", "Peru")
-    questions.write_text("".join(line(c, f"What is the capital of {c}?") for c in countries))
+    questions.write_text(
+        "".join(line(c, f"What is the capital of {c}? Answer in one sentence.") for c in countries)
+    )
 
     deployment = client.deploy(demo_model(), name="example-batch", mode="batch", wait=True)
     try:

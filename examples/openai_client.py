@@ -20,7 +20,12 @@ with Client() as client:
         openai = OpenAI(base_url=f"{place.url}/v1", api_key=place.api_key)
         stream = openai.chat.completions.create(
             model="example-openai",
-            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            messages=[
+                {
+                    "role": "user",
+                    "content": "What is the capital of France? Answer in one sentence.",
+                }
+            ],
             temperature=0,
             max_tokens=32,
             stream=True,

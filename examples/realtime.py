@@ -9,7 +9,9 @@ from tidegate.local.demo_model import demo_model
 with Client() as client:
     deployment = client.deploy(demo_model(), name="example-realtime", mode="realtime", wait=True)
     try:
-        answer = deployment.chat("What is the capital of France?", temperature=0, max_tokens=32)
+        answer = deployment.chat(
+            "What is the capital of France? Answer in one sentence.", temperature=0, max_tokens=32
+        )
         print(answer.text)
         for piece in deployment.stream("Name three rivers.", temperature=0, max_tokens=48):
             print(piece.text, end="", flush=True)

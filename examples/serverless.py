@@ -20,7 +20,11 @@ with Client() as client:
         print("replicas before the first request:", deployment.view.replicas.ready)
         for attempt in ("cold", "warm"):
             began = time.monotonic()
-            answer = deployment.chat("What is the capital of France?", temperature=0, max_tokens=32)
+            answer = deployment.chat(
+                "What is the capital of France? Answer in one sentence.",
+                temperature=0,
+                max_tokens=32,
+            )
             print(f"{attempt}: {answer.text} ({time.monotonic() - began:.1f} s)")
         deadline = time.monotonic() + 60
         while deployment.refresh().phase != "idle" and time.monotonic() < deadline:

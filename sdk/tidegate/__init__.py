@@ -3,7 +3,7 @@
     >>> from tidegate import Client
     >>> with Client() as client:                               # doctest: +SKIP
     ...     smol = client.deploy("hf://org/name", name="smol", wait=True)
-    ...     print(smol.chat("What is the capital of France?").text)
+    ...     print(smol.chat("What is the capital of France? Answer in one sentence.").text)
 
 `AsyncClient` has the same surface, awaited. Every error is a `TidegateError`; `tidegate.errors`
 draws the tree. Names are loaded on first use, so that importing this package costs next to nothing

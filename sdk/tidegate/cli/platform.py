@@ -144,5 +144,5 @@ def _announce(home: Home, connection: Connection, pid: int, *, as_json: bool) ->
     say(f"API key: {connection.api_key}")
     say("Next:")
     say('  tidegate deploy "$(tidegate demo-model)" --name smol --wait')
-    say('  tidegate chat smol "What is the capital of France?"')
+    say('  tidegate chat smol "What is the capital of France? Answer in one sentence."')
     say(f"  OpenAI clients: base_url={connection.url}/v1, model=smol")

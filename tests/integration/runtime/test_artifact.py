@@ -349,7 +349,9 @@ def test_an_artifact_is_served_alone(
     assert wait_ready(url, process, log)["context_tokens"] == 8192
     body = {
         "model": built["name"],
-        "messages": [{"role": "user", "content": "What is the capital of Peru?"}],
+        "messages": [
+            {"role": "user", "content": "What is the capital of Peru? Answer in one sentence."}
+        ],
         "temperature": 0,
         "max_tokens": 24,
     }
