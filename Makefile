@@ -6,14 +6,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMP  := $(VENV)/.complete
 DEMO_DATA ?= .demo
+PEERS  ?= llama.cpp openvino vllm transformers
 
-.PHONY: help setup demo test soak lint format clean
+.PHONY: help setup demo test soak lint format bench bench-setup clean
 
 help:
 	@echo "make demo    deploy the bundled model in all four modes and ask it something"
 	@echo "make test    lint, types, directions, and every test but the slow ones"
 	@echo "make soak    the slow fault and load tests"
 	@echo "make setup   build $(VENV) with all that demo, tests and examples need"
+	@echo "make bench   measure Tidegate beside its peers; make bench-setup installs those"
 	@echo "make lint    ruff, mypy and import-linter;  make format rewrites"
 	@echo "make clean   remove $(VENV) and what the demo left"
 
@@ -55,6 +57,12 @@ test: lint
 
 soak: setup  # pytest says 5 when it finds none: the long runs come with the durable work
 	$(BIN)/pytest -m soak || test $$? -eq 5
+
+bench-setup: setup  # each peer in a virtual environment of its own, under .bench
+	$(BIN)/python -m benchmarks.setup $(PEERS)
+
+bench: setup  # one run on this machine, nothing else beside it; BENCH="--quick" to try it out
+	TQDM_DISABLE=1 $(BIN)/python -m benchmarks --peers "$(PEERS)" $(BENCH)
 
 clean:
 	-@test ! -x $(BIN)/tidegate || $(BIN)/tidegate down --data $(DEMO_DATA)

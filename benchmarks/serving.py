@@ -1,9 +1,9 @@
 """What serving costs: zero to first token, decoding, and what the gateway adds.
 
-Starts a platform of its own, deploys the bundled model and measures it over HTTP, beside
-transformers' own `generate` on the same weights in the same run. Prints a table and writes JSON.
+Starts a platform of its own, deploys the bundled model and measures it over HTTP. Prints a table
+and writes JSON. The engine beside its peers is `make bench`.
 
-    .venv/bin/python benchmarks/serving.py --output benchmarks/results/serving.json
+    .venv/bin/python -m benchmarks.serving --output benchmarks/results/serving.json
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import argparse
 import asyncio
 import json
 import os
-import platform as machine
+import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from benchmarks.hardware import hardware
 
 from tidegate import Client, Deployment
 from tidegate.local.demo_model import demo_model
@@ -40,9 +41,8 @@ def main() -> None:
     parser.add_argument("--cold-starts", type=int, default=5)
     parser.add_argument("--requests", type=int, default=200, help="of one token, for the gateway")
     given = parser.parse_args()
-    figures = {"transformers generate, 1 stream (tok/s)": transformers_decode()}
     with tempfile.TemporaryDirectory() as folder:
-        figures |= with_platform(Path(folder), given.cold_starts, given.requests)
+        figures = with_platform(Path(folder), given.cold_starts, given.requests)
     report(figures, given.output)
 
 
@@ -145,40 +145,14 @@ def _token(pid: int) -> str:
     return found[TOKEN_VARIABLE.encode()].decode()
 
 
-def transformers_decode() -> float:
-    """The peer: `generate` on the same weights, in a process of its own."""
-    script = f"""
-import time, torch, transformers
-path = {str(demo_model())!r}
-from pathlib import Path
-kind = dict(gguf_file=Path(path).name)
-tokenizer = transformers.AutoTokenizer.from_pretrained(Path(path).parent, **kind)
-model = transformers.AutoModelForCausalLM.from_pretrained(
-    Path(path).parent, dtype=torch.bfloat16,
-    quantization_config=transformers.GgufConfig(dequantize=True), **kind)
-chat = [dict(role="user", content={PROMPT!r})]
-ids = tokenizer.apply_chat_template(
-    chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-count = dict(max_new_tokens={TOKENS}, min_new_tokens={TOKENS}, do_sample=False)
-model.generate(**ids, **count)
-began = time.monotonic()
-model.generate(**ids, **count)
-print({TOKENS} / (time.monotonic() - began))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=True, text=True, stdout=subprocess.PIPE
-    )
-    return float(done.stdout.split()[-1])
-
-
 def report(figures: Figures, output: Path) -> None:
     for name, value in figures.items():
         print(f"{name:<52} {value:10.2f}")
     output.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": f"{machine.machine()}, {os.cpu_count()} cores",
-        "python": machine.python_version(),
+        "hardware": hardware(),
+        "python": platform.python_version(),
         "figures": {name: round(value, 3) for name, value in figures.items()},
     }
     output.write_text(json.dumps(result, indent=2) + "\n")
