@@ -88,7 +88,6 @@ class NativeDecoder:
             head_dim=head_dim,
             rotary_dim=rotary_dim(config, head_dim),
             kv_type=KV_TYPES[self._kv],
-            context=len(self._rope),
             epsilon=float(config.rms_norm_eps),
             attention_scale=head_dim**-0.5,
             rope=address(self._rope),

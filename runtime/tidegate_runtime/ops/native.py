@@ -60,7 +60,7 @@ class ModelStruct(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("hidden", "intermediate", "layers", "vocabulary")),
         *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "rotary_dim")),
-        *((name, c_int32) for name in ("kv_type", "context")),
+        ("kv_type", c_int32),
         *((name, c_float) for name in ("epsilon", "attention_scale")),
         *((name, c_void_p) for name in ("rope", "embedding", "final_norm")),
         ("head", LinearStruct),

@@ -18,6 +18,8 @@ from tidegate_runtime.ops import native
 from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch
 
 ATTENTION_NAME = "tidegate_paged"
+SPAN_TOKENS = 64
+"""How many tokens' weights are rounded together over keys and values in int8."""
 
 
 class Cache(Protocol):
@@ -62,6 +64,7 @@ class TorchPool:
     """The keys and values of one layer: `[slots, kv_heads, dim]`, a slot for each token."""
 
     def __init__(self, slots: int, kv_heads: int, dims: tuple[int, int], kv: str) -> None:
+        self.integer = kv == "int8"
         self._scaled = kv in native.SCALED
         dtype = torch.float8_e4m3fn if kv == "fp8" else native.KV_DTYPES[kv]
         self._most = 127.0 if kv == "int8" else 448.0
@@ -86,6 +89,10 @@ class TorchPool:
         if self._scaled:
             found = [state * scale[slots] for state, scale in zip(found, self._scales, strict=True)]
         return found[0], found[1]
+
+    def value_scales(self, slots: torch.Tensor) -> torch.Tensor:
+        """What the codes of values in slots `[…]` are multiplied with, `[…, kv_heads]`."""
+        return self._scales[1][slots].squeeze(-1)
 
 
 @dataclass(frozen=True)
@@ -141,14 +148,35 @@ class TorchCache:
             # [sequences, rows, heads, dim] → [sequences, kv_heads, shared, rows, dim]
             asked = query[group.rows].reshape(*group.rows.shape, -1, shared, query.shape[2])
             asked = asked.permute(0, 2, 3, 1, 4)
+            if pool.integer:
+                asked = _rounded(asked, 127)
             scores = (asked @ keys.transpose(-1, -2)) * scale
             weights = scores.masked_fill(~group.seen, float("-inf")).softmax(-1)
+            if pool.integer:
+                scales = pool.value_scales(group.slots).transpose(1, 2)[:, :, None, None]
+                weights = _rounded_in_spans(weights, scales.where(group.seen, 1.0))
             # A padded slot may hold another's values, whatever they are; none may come through.
             inside = group.seen.any(-2).unsqueeze(-1)
             values = values.masked_fill(~inside, 0.0)
             attended = (weights @ values).permute(0, 3, 1, 2, 4).flatten(2, 3)
             out[group.rows] = attended
         return out
+
+
+def _rounded(values: torch.Tensor, most: int) -> torch.Tensor:
+    """The last dimension in steps of its largest magnitude / `most`."""
+    step = values.abs().amax(-1, keepdim=True) / most
+    return torch.round(values / torch.where(step > 0, step, 1.0)) * step
+
+
+def _rounded_in_spans(weights: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Weights `[…, context]` as the kernels round them: times their values' scales, to 8 bits in
+    spans of 64 tokens.
+    """
+    context = weights.shape[-1]
+    spans = torch.nn.functional.pad(weights * scales, (0, -context % SPAN_TOKENS))
+    rounded = _rounded(spans.reshape(*spans.shape[:-1], -1, SPAN_TOKENS), 255).flatten(-2)
+    return rounded[..., :context] / scales
 
 
 def paged_attention(

@@ -27,13 +27,13 @@ def rotary_dim(config: Any, head_dim: int) -> int:
 
 
 def rope_table(config: Any, head_dim: int, positions: int) -> torch.Tensor:
-    """Cosine and sine of every position and pair: float32 `[positions, rotary_dim / 2, 2]`.
+    """Cosine and sine of every position and pair: float32 `[positions, 2, rotary_dim / 2]`.
 
     Raises KeyError for a scaling that transformers does not know.
     """
     frequencies, scale = _frequencies(config, head_dim)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
-    return torch.stack((angles.cos() * scale, angles.sin() * scale), dim=-1).contiguous()
+    return torch.stack((angles.cos() * scale, angles.sin() * scale), dim=1).contiguous()
 
 
 def _frequencies(config: Any, head_dim: int) -> tuple[torch.Tensor, float]:

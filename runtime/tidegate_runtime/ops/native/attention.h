@@ -1,300 +1,343 @@
 // Attention over a paged key/value cache.
 //
-// A block holds 16 tokens. Keys lie as [block, kv head, head dim, 16], so that one vector holds one
-// component of 16 keys; values as [block, kv head, 16, head dim]. The query heads that share a kv
-// head, and the neighbouring rows of one sequence, read each key and value together. Every query
-// sums in the order of the tokens, so neither its company nor the cut into chunks changes a bit.
+// The query heads that share a kv head, and the neighbouring rows of one sequence, read each key
+// and value together. Every query sums in the order of the tokens, so neither its company nor the
+// cut into chunks changes a bit.
+//
+// Over keys and values in int8 the products are sums of integers: the query is rounded to 8 bits as
+// a whole, and the weights of its softmax in spans of 64 tokens (as in SageAttention, Zhang et al.
+// 2024). For the other types all is float32.
 #pragma once
 
 #include <limits>
 
 #include "batch.h"
+#include "cache.h"
 #include "pool.h"
-#include "vector.h"
 
 namespace tidegate {
 
-constexpr int kBlock = 16;
 #ifdef __AVX512F__
-constexpr int kQueries = 12;
+constexpr int kQueries = 12;  // that walk through a context together
+constexpr int kTogether = 6;  // whose sums are in registers at the same time
 #else
 constexpr int kQueries = 4;
+constexpr int kTogether = 2;
 #endif
-
-enum class KvType : int32_t { fp32 = 0, bf16 = 1, int8 = 2, fp8 = 3 };
-
-struct Fp32 {
-  using Item = float;
-  static constexpr float largest = 0;  // no scale
-  static Floats read(const Item* from) { return load<Floats>(from); }
-  static Item make(float value) { return value; }
-};
-
-struct Bf16 {
-  using Item = uint16_t;
-  static constexpr float largest = 0;
-  static Floats read(const Item* from) { return from_bf16(from); }
-  static Item make(float value) { return to_bf16(value); }
-};
-
-struct Int8 {
-  using Item = int8_t;
-  static constexpr float largest = 127;
-  static Floats read(const Item* from) { return from_int8(from); }
-  static Item make(float value) { return Item(std::nearbyint(value)); }
-};
-
-struct Fp8 {
-  using Item = uint8_t;
-  static constexpr float largest = 448;
-  static Floats read(const Item* from) { return from_e4m3(from); }
-  static Item make(float value) { return to_e4m3(value); }
-};
-
-// The pool of one layer. `scales` [blocks, kv heads, 2, 16] of the 8-bit types: keys, then values.
-struct Cache {
-  void* keys;
-  void* values;
-  float* scales;
-};
-
-struct Heads {
-  int32_t heads, kv_heads, head_dim, window;  // window 0: all tokens before
-  float scale;
-  KvType kv;
-
-  int group() const { return heads / kv_heads; }
-};
-
-template <class Element>
-inline float scale_for(const float* values, int count) {
-  if (Element::largest == 0) return 1.0f;
-  float most = 0;
-  for (int i = 0; i < count; ++i) most = std::fabs(values[i]) > most ? std::fabs(values[i]) : most;
-  return most > 0 ? most / Element::largest : 1.0f;
-}
-
-// Put the key and value [kv heads, head dim] of one token into its slot.
-template <class Element>
-inline void write_token(const Heads& h, const Cache& cache, int block, int slot, const float* key,
-                        const float* value) {
-  using Item = typename Element::Item;
-  for (int head = 0; head < h.kv_heads; ++head) {
-    size_t place = size_t(block) * h.kv_heads + head;
-    const float *k = key + head * h.head_dim, *v = value + head * h.head_dim;
-    Item* keys = (Item*)cache.keys + place * h.head_dim * kBlock + slot;
-    Item* values = (Item*)cache.values + (place * kBlock + slot) * h.head_dim;
-    float of_key = scale_for<Element>(k, h.head_dim), of_value = scale_for<Element>(v, h.head_dim);
-    for (int d = 0; d < h.head_dim; ++d) {
-      keys[d * kBlock] = Element::make(k[d] / of_key);
-      values[d] = Element::make(v[d] / of_value);
-    }
-    if (Element::largest != 0) {
-      cache.scales[place * 2 * kBlock + slot] = of_key;
-      cache.scales[(place * 2 + 1) * kBlock + slot] = of_value;
-    }
-  }
-}
+constexpr int kSpanBlocks = 4;
 
 struct Query {
   const float* values;  // [head dim]
-  float* out;           // [head dim]
   int position;
+  int row, head;
 };
 
-// One kv head of one sequence.
+// The queries of one sequence and kv head, in the order of their positions, and a thread's own
+// memory for what becomes of them.
 struct Context {
   const Heads& heads;
   const Cache& cache;
   const int32_t* table;
   int head;
-  float* scores;  // [kQueries, width]
-  int width;
+  const Query* queries;
+  int count, width;  // width: tokens of the table
+
+  float* out;        // [count, head dim]
+  float* scores;     // [count, width], then the weights
+  float* totals;     // [count] of the weights
+  int8_t* codes;     // [count, head dim] the queries in int8, and for these
+  float* scales;     // [count]
+  int32_t* offsets;  // [count] -128 * sum of codes
+  uint8_t* weights;  // [count, width]
+  float* steps;      // [count, spans] what one of the weights of a span counts
 
   size_t place(int block) const { return size_t(table[block]) * heads.kv_heads + head; }
+  const float* key_scales(int block) const { return cache.scales + place(block) * 2 * kBlock; }
+  const float* value_scales(int block) const { return key_scales(block) + kBlock; }
+  int spans() const { return width / kBlock / kSpanBlocks + 1; }
+  int first_block() const { return first(0) / kBlock; }
+  int last_block(int q) const { return queries[q].position / kBlock; }
+  int last_block() const { return last_block(count - 1); }
+
+  int first(int q) const {
+    return heads.window ? std::max(0, queries[q].position - heads.window + 1) : 0;
+  }
+
+  // Keep the scores of a block, those of tokens that the query does not see as -infinity.
+  void put_scores(int q, int block, Floats found) const {
+    const Ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const int begin = block * kBlock, position = queries[q].position;
+    if (begin + kBlock - 1 > position || begin < first(q))
+      found = (lanes + begin <= position) & (lanes + begin >= first(q))
+                  ? found
+                  : splat(-std::numeric_limits<float>::infinity());
+    store(scores + size_t(q) * width + begin, found);
+  }
+
+  void put_out(int q, int d, Floats sums) const {
+    store(out + size_t(q) * heads.head_dim + d, sums * (1.0f / totals[q]));
+  }
 };
 
-template <class Element, int QUERIES, int BLOCKS>
-inline void score(const Context& c, const Query* queries, int block) {
+// Keys and values as floats.
+template <class Element>
+struct FloatMath {
   using Item = typename Element::Item;
-  const int dim = c.heads.head_dim;
-  const Item* keys[BLOCKS];
-  for (int b = 0; b < BLOCKS; ++b)
-    keys[b] = (const Item*)c.cache.keys + c.place(block + b) * dim * kBlock;
-  Floats scores[QUERIES][BLOCKS] = {};
-  for (int d = 0; d < dim; ++d) {
-    Floats key[BLOCKS];
-    for (int b = 0; b < BLOCKS; ++b) key[b] = Element::read(keys[b] + d * kBlock);
-#pragma GCC unroll 12
-    for (int q = 0; q < QUERIES; ++q)
-      for (int b = 0; b < BLOCKS; ++b)
-        scores[q][b] = multiply_add(key[b], splat(queries[q].values[d]), scores[q][b]);
-  }
-  const Ints lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  for (int b = 0; b < BLOCKS; ++b) {
-    Floats scale = splat(c.heads.scale);
-    if (Element::largest != 0)
-      scale = scale * load<Floats>(c.cache.scales + c.place(block + b) * 2 * kBlock);
-    Ints at = lanes + (block + b) * kBlock;
-    for (int q = 0; q < QUERIES; ++q) {
-      int first = c.heads.window ? queries[q].position - c.heads.window + 1 : 0;
-      Floats value = scores[q][b] * scale;
-      value = (at <= queries[q].position) & (at >= first)
-                  ? value
-                  : splat(-std::numeric_limits<float>::infinity());
-      store(c.scores + size_t(q) * c.width + (block + b) * kBlock, value);
+
+  static void prepare(const Context&) {}
+
+  // The scores of `BLOCKS` blocks for `QUERIES` queries from q on, in units of log 2.
+  template <int QUERIES, int BLOCKS>
+  static void score(const Context& c, int q, int block) {
+    const int dim = c.heads.head_dim;
+    const Item* keys[BLOCKS];
+    for (int b = 0; b < BLOCKS; ++b)
+      keys[b] = (const Item*)c.cache.keys + c.place(block + b) * dim * kBlock;
+    Floats scores[QUERIES][BLOCKS] = {};
+    for (int d = 0; d < dim; ++d) {
+      Floats key[BLOCKS];
+      for (int b = 0; b < BLOCKS; ++b) key[b] = Element::read(keys[b] + d * kBlock);
+#pragma GCC unroll 6
+      for (int i = 0; i < QUERIES; ++i)
+        for (int b = 0; b < BLOCKS; ++b)
+          scores[i][b] = multiply_add(key[b], splat(c.queries[q + i].values[d]), scores[i][b]);
+    }
+    for (int b = 0; b < BLOCKS; ++b) {
+      Floats scale = splat(c.heads.scale * kLog2e);
+      if (Element::scaled) scale = scale * load<Floats>(c.key_scales(block + b));
+      for (int i = 0; i < QUERIES; ++i) c.put_scores(q + i, block + b, scores[i][b] * scale);
     }
   }
-}
 
-// Scores of the blocks first..last become weights; returns their sum. The weights of 8-bit values
-// come multiplied by the values' scales.
-template <class Element>
-inline float soften(const Context& c, const Query& query, float* scores, int first) {
-  const int last = query.position / kBlock;
-  Floats most = load<Floats>(scores + first * kBlock);
-  for (int b = first + 1; b <= last; ++b) most = larger(load<Floats>(scores + b * kBlock), most);
-  Floats shift = splat(maximum(most)), total = {};
-  for (int b = first; b <= last; ++b) {
-    Floats weight = exponential(load<Floats>(scores + b * kBlock) - shift);
-    total = total + weight;
-    if (Element::largest != 0)
-      weight = weight * load<Floats>(c.cache.scales + (c.place(b) * 2 + 1) * kBlock);
-    store(scores + b * kBlock, weight);
+  // Scores become weights, 2^(score - most), those of scaled values times their scale.
+  static void weigh(const Context& c, int q, Floats most) {
+    float* scores = c.scores + size_t(q) * c.width;
+    Floats total = {};
+    for (int b = c.first_block(); b <= c.last_block(); ++b) {
+      Floats weight = {};
+      if (b <= c.last_block(q)) weight = exponential2(load<Floats>(scores + b * kBlock) - most);
+      total = total + weight;
+      // Where a token is not seen, its scale may be anything.
+      if (Element::scaled)
+        weight = weight > 0.0f ? weight * load<Floats>(c.value_scales(b)) : Floats{};
+      store(scores + b * kBlock, weight);
+    }
+    c.totals[q] = sum(total);
   }
-  return sum(total);
-}
 
-// out[q] = the weighted sum of `VECTORS` * 16 components of the values, from component `d` on.
-template <class Element, int QUERIES, int VECTORS>
-inline void gather(const Context& c, const Query* queries, const float* totals, int first, int d) {
-  using Item = typename Element::Item;
-  const int dim = c.heads.head_dim, last = queries[QUERIES - 1].position;
-  Floats sums[QUERIES][VECTORS] = {};
-  for (int start = first * kBlock; start <= last; start += kBlock) {
-    const Item* from = (const Item*)c.cache.values + c.place(start / kBlock) * kBlock * dim + d;
-    const int end = std::min(start + kBlock, last + 1);
-    for (int at = start; at < end; ++at, from += dim) {
-      Floats value[VECTORS];
-      for (int v = 0; v < VECTORS; ++v) value[v] = Element::read(from + v * kLanes);
-#pragma GCC unroll 12
-      for (int q = 0; q < QUERIES; ++q) {
-        Floats weight = splat(c.scores[size_t(q) * c.width + at]);
-        for (int v = 0; v < VECTORS; ++v)
-          sums[q][v] = multiply_add(value[v], weight, sums[q][v]);
+  // out = the weighted sum of `VECTORS` * 16 components of the values, from component d on.
+  template <int QUERIES, int VECTORS>
+  static void gather(const Context& c, int q, int d) {
+    const int dim = c.heads.head_dim, last = c.queries[q + QUERIES - 1].position;
+    Floats sums[QUERIES][VECTORS] = {};
+    for (int start = c.first_block() * kBlock; start <= last; start += kBlock) {
+      const Item* from = (const Item*)c.cache.values + c.place(start / kBlock) * kBlock * dim + d;
+      const int end = std::min(start + kBlock, last + 1);
+      for (int at = start; at < end; ++at, from += dim) {
+        Floats value[VECTORS];
+        for (int v = 0; v < VECTORS; ++v) value[v] = Element::read(from + v * kLanes);
+#pragma GCC unroll 6
+        for (int i = 0; i < QUERIES; ++i) {
+          Floats weight = splat(c.scores[size_t(q + i) * c.width + at]);
+          for (int v = 0; v < VECTORS; ++v) sums[i][v] = multiply_add(value[v], weight, sums[i][v]);
+        }
       }
     }
+    for (int i = 0; i < QUERIES; ++i)
+      for (int v = 0; v < VECTORS; ++v) c.put_out(q + i, d + v * kLanes, sums[i][v]);
   }
-  for (int q = 0; q < QUERIES; ++q)
-    for (int v = 0; v < VECTORS; ++v)
-      store(queries[q].out + d + v * kLanes, sums[q][v] / totals[q]);
-}
-
-// Queries of one sequence and kv head, in the order of their positions.
-template <class Element, int QUERIES>
-inline void attend_tile(const Context& c, const Query* queries) {
-  constexpr int BLOCKS = QUERIES > 4 ? 2 : 4;
-  const int last = queries[QUERIES - 1].position / kBlock;
-  const int oldest = queries[0].position - c.heads.window + 1;
-  const int first = c.heads.window && oldest > 0 ? oldest / kBlock : 0;
-  int block = first;
-  for (; block + BLOCKS <= last + 1; block += BLOCKS)
-    score<Element, QUERIES, BLOCKS>(c, queries, block);
-  for (; block <= last; ++block) score<Element, QUERIES, 1>(c, queries, block);
-  float totals[QUERIES];
-  for (int q = 0; q < QUERIES; ++q) {
-    float* scores = c.scores + size_t(q) * c.width;
-    totals[q] = soften<Element>(c, queries[q], scores, first);
-    for (int b = queries[q].position / kBlock + 1; b <= last; ++b)
-      store(scores + b * kBlock, Floats{});
-  }
-  constexpr int VECTORS = QUERIES > 6 ? 2 : 4;
-  int d = 0;
-  for (; d + VECTORS * kLanes <= c.heads.head_dim; d += VECTORS * kLanes)
-    gather<Element, QUERIES, VECTORS>(c, queries, totals, first, d);
-  for (; d < c.heads.head_dim; d += kLanes)
-    gather<Element, QUERIES, 1>(c, queries, totals, first, d);
-}
-
-template <class Element>
-inline void attend(const Context& c, const Query* queries, int count) {
-  while (count > 0) {
-    int taken = count >= 12 ? 12 : count >= 8 ? 8 : count >= 6 ? 6 : count >= 4 ? 4 : count;
-    taken = std::min(taken, kQueries);
-    switch (taken) {
-#ifdef __AVX512F__
-      case 12: attend_tile<Element, 12>(c, queries); break;
-      case 8: attend_tile<Element, 8>(c, queries); break;
-      case 6: attend_tile<Element, 6>(c, queries); break;
-#endif
-      case 4: attend_tile<Element, 4>(c, queries); break;
-      case 3: attend_tile<Element, 3>(c, queries); break;
-      case 2: attend_tile<Element, 2>(c, queries); break;
-      default: attend_tile<Element, 1>(c, queries); break;
-    }
-    queries += taken;
-    count -= taken;
-  }
-}
-
-// Where a step's queries, keys, values and results lie: row r of each at r * its stride.
-struct Rows {
-  const float *query, *key, *value;
-  float* out;
-  int query_stride, key_stride, value_stride, out_stride;
 };
 
-// How many rows of a sequence one tile takes, so that its queries fill the registers.
+// Keys and values in int8.
+struct IntegerMath {
+  static void prepare(const Context& c) {
+    const int dim = c.heads.head_dim;
+    for (int q = 0; q < c.count; ++q) {
+      int32_t total = 0;
+      int8_t* to = c.codes + size_t(q) * dim;
+      c.scales[q] = round_to_int8(c.queries[q].values, dim, [&](int first, const int8_t* codes) {
+        std::memcpy(to + first, codes, kLanes);
+        for (int d = 0; d < kLanes; ++d) total += codes[d];
+      });
+      c.offsets[q] = -128 * total;
+    }
+  }
+
+  template <int QUERIES, int BLOCKS>
+  static void score(const Context& c, int q, int block) {
+    const int dim = c.heads.head_dim;
+    const uint8_t* keys[BLOCKS];
+    for (int b = 0; b < BLOCKS; ++b)
+      keys[b] = (const uint8_t*)c.cache.keys + c.place(block + b) * dim * kBlock;
+    const int8_t* codes = c.codes + size_t(q) * dim;
+    Ints dots[QUERIES][BLOCKS];
+    for (int i = 0; i < QUERIES; ++i)
+      for (int b = 0; b < BLOCKS; ++b) dots[i][b] = Ints{} + c.offsets[q + i];
+    for (int d = 0; d < dim; d += 4) {
+      Bytes key[BLOCKS];
+      for (int b = 0; b < BLOCKS; ++b) key[b] = load<Bytes>(keys[b] + d * kBlock);
+#pragma GCC unroll 6
+      for (int i = 0; i < QUERIES; ++i)
+        for (int b = 0; b < BLOCKS; ++b) dots[i][b] = dot4(dots[i][b], key[b], codes + i * dim + d);
+    }
+    for (int b = 0; b < BLOCKS; ++b) {
+      Floats scale = load<Floats>(c.key_scales(block + b)) * (c.heads.scale * kLog2e);
+      for (int i = 0; i < QUERIES; ++i)
+        c.put_scores(q + i, block + b, to_floats(dots[i][b]) * (scale * c.scales[q + i]));
+    }
+  }
+
+  // The largest weight of a span, times its value's scale, becomes 255.
+  static void weigh(const Context& c, int q, Floats most) {
+    const float* scores = c.scores + size_t(q) * c.width;
+    uint8_t* weights = c.weights + size_t(q) * c.width;
+    const int last = c.last_block();
+    Floats total = {};
+    for (int block = c.first_block(), end; block <= last; block = end) {
+      const int span = block / kSpanBlocks;
+      end = std::min(last + 1, (span + 1) * kSpanBlocks);
+      Floats scaled[kSpanBlocks], largest = {};
+      for (int b = block; b < end; ++b) {
+        Floats weight = {};
+        if (b <= c.last_block(q)) weight = exponential2(load<Floats>(scores + b * kBlock) - most);
+        total = total + weight;
+        // Where a token is not seen, its scale may be anything.
+        weight = weight > 0.0f ? weight * load<Floats>(c.value_scales(b)) : Floats{};
+        largest = larger(weight, largest);
+        scaled[b - block] = weight;
+      }
+      const float highest = maximum(largest), inverse = highest > 0 ? 255.0f / highest : 0.0f;
+      for (int b = block; b < end; ++b)
+        to_uint8(scaled[b - block] * inverse, weights + b * kBlock);
+      c.steps[q * c.spans() + span] = highest * (1.0f / 255.0f);
+    }
+    c.totals[q] = sum(total);
+  }
+
+  template <int QUERIES, int VECTORS>
+  static void gather(const Context& c, int q, int d) {
+    const int dim = c.heads.head_dim, last = c.last_block(q + QUERIES - 1);
+    Floats sums[QUERIES][VECTORS] = {};
+    for (int block = c.first_block(), end; block <= last; block = end) {
+      const int span = block / kSpanBlocks;
+      end = std::min(last + 1, (span + 1) * kSpanBlocks);
+      Ints dots[QUERIES][VECTORS] = {};
+      for (int b = block; b < end; ++b) {
+        const uint8_t* values = (const uint8_t*)c.cache.values + c.place(b) * kBlock * dim + d * 4;
+        const uint8_t* weights = c.weights + size_t(q) * c.width + b * kBlock;
+        for (int at = 0; at < kBlock; at += 4, values += 4 * dim) {
+          Bytes value[VECTORS];
+          for (int v = 0; v < VECTORS; ++v) value[v] = load<Bytes>(values + v * 4 * kLanes);
+#pragma GCC unroll 6
+          for (int i = 0; i < QUERIES; ++i)
+            for (int v = 0; v < VECTORS; ++v)
+              dots[i][v] = dot4_signed(dots[i][v], value[v], weights + size_t(i) * c.width + at);
+        }
+      }
+      for (int i = 0; i < QUERIES; ++i) {
+        Floats step = splat(c.steps[(q + i) * c.spans() + span]);
+        for (int v = 0; v < VECTORS; ++v)
+          sums[i][v] = multiply_add(to_floats(dots[i][v]), step, sums[i][v]);
+      }
+    }
+    for (int i = 0; i < QUERIES; ++i)
+      for (int v = 0; v < VECTORS; ++v) c.put_out(q + i, d + v * kLanes, sums[i][v]);
+  }
+};
+
+// Visit the queries in groups that fit the registers: take<QUERIES>(first).
+template <int QUERIES = kTogether, class Take>
+inline void few_at_once(int first, int count, Take&& take) {
+  for (; count - first >= QUERIES; first += QUERIES) take.template operator()<QUERIES>(first);
+  if constexpr (QUERIES > 1)
+    if (first < count) few_at_once<QUERIES - 1>(first, count, take);
+}
+
+// out = softmax(queries * keys) * values
+template <class Math>
+void attend(const Context& c) {
+  const int first = c.first_block(), last = c.last_block(), dim = c.heads.head_dim;
+  Math::prepare(c);
+  for (int block = first; block <= last;) {
+    const int blocks = last + 1 - block >= kSpanBlocks ? kSpanBlocks : 1;
+    few_at_once(0, c.count, [&]<int QUERIES>(int q) {
+      if (blocks == kSpanBlocks) Math::template score<QUERIES, kSpanBlocks>(c, q, block);
+      else Math::template score<QUERIES, 1>(c, q, block);
+    });
+    block += blocks;
+  }
+  for (int q = 0; q < c.count; ++q) {
+    const float* scores = c.scores + size_t(q) * c.width;
+    Floats most = load<Floats>(scores + first * kBlock);
+    for (int b = first + 1; b <= c.last_block(q); ++b)
+      most = larger(load<Floats>(scores + b * kBlock), most);
+    Math::weigh(c, q, splat(maximum(most)));
+  }
+  few_at_once(0, c.count, [&]<int QUERIES>(int q) {
+    constexpr int VECTORS = QUERIES > 4 ? 2 : 4;
+    int d = 0;
+    for (; d + VECTORS * kLanes <= dim; d += VECTORS * kLanes)
+      Math::template gather<QUERIES, VECTORS>(c, q, d);
+    for (; d < dim; d += kLanes) Math::template gather<QUERIES, 1>(c, q, d);
+  });
+}
+
+inline void attend_in(KvType kv, const Context& c) {
+  switch (kv) {
+    case KvType::fp32: return attend<FloatMath<Fp32>>(c);
+    case KvType::bf16: return attend<FloatMath<Bf16>>(c);
+    case KvType::int8: return attend<IntegerMath>(c);
+    case KvType::fp8: return attend<FloatMath<Fp8>>(c);
+  }
+}
+
+// How many rows of a sequence one tile takes.
 inline int tile_of_heads(int group) { return kQueries > group ? kQueries / group : 1; }
 
-template <class Element>
-inline void attend_tile_of(const Heads& h, const Cache& cache, const Batch& batch, const Tile& tile,
-                           int head, const Rows& rows) {
+// Attend with the rows of a tile and one kv head: row r has its query at `query` + r * `stride`.
+// take(row, head, [head dim]) gets each result.
+template <class Take>
+inline void attend_tile(const Heads& h, const Cache& cache, const Batch& batch, const Tile& tile,
+                        int head, const float* query, int stride, const Take& take) {
   static thread_local std::vector<Query> queries;
-  static thread_local Buffer<float> scores;
+  static thread_local Buffer<float> out, scores, totals, scales, steps;
+  static thread_local Buffer<int32_t> offsets;
+  static thread_local Buffer<uint8_t> weights;
+  static thread_local Buffer<int8_t> codes;
   const int group = h.group(), width = batch.blocks * kBlock;
   queries.clear();
   for (int row = tile.row; row < tile.row + tile.rows; ++row)
-    for (int g = 0; g < group; ++g) {
-      const size_t at = size_t(head * group + g) * h.head_dim;
-      queries.push_back({rows.query + size_t(row) * rows.query_stride + at,
-                         rows.out + size_t(row) * rows.out_stride + at, batch.positions[row]});
-    }
-  const int32_t* table = batch.tables + size_t(tile.sequence) * batch.blocks;
-  const Context context = {h, cache, table, head, scores.of(size_t(kQueries) * width), width};
-  attend<Element>(context, queries.data(), int(queries.size()));
+    for (int at = head * group; at < head * group + group; ++at)
+      queries.push_back(
+          {query + size_t(row) * stride + at * h.head_dim, batch.positions[row], row, at});
+  const size_t count = queries.size();
+  const Context context = {
+      .heads = h,
+      .cache = cache,
+      .table = batch.tables + size_t(tile.sequence) * batch.blocks,
+      .head = head,
+      .queries = queries.data(),
+      .count = int(count),
+      .width = width,
+      .out = out.of(count * h.head_dim),
+      .scores = scores.of(count * width),
+      .totals = totals.of(count),
+      .codes = codes.of(count * h.head_dim),
+      .scales = scales.of(count),
+      .offsets = offsets.of(count),
+      .weights = weights.of(count * width),
+      .steps = steps.of(count * (batch.blocks / kSpanBlocks + 1)),
+  };
+  attend_in(h.kv, context);
+  for (size_t q = 0; q < count; ++q)
+    take(queries[q].row, queries[q].head, context.out + q * h.head_dim);
 }
 
-// Put every row's key and value into the cache, then attend.
-template <class Element>
-inline void attend_rows_with(Pool& pool, int& phase, const Heads& h, const Cache& cache,
-                             const Batch& batch, const std::vector<Tile>& tiles, const Rows& rows) {
-  const int count = int(tiles.size());
-  pool.phase(phase, count, pool.grain(count), [&](int begin, int end) {
-    for (int i = begin; i < end; ++i) {
-      const int32_t* table = batch.tables + size_t(tiles[i].sequence) * batch.blocks;
-      for (int row = tiles[i].row; row < tiles[i].row + tiles[i].rows; ++row) {
-        const int position = batch.positions[row];
-        write_token<Element>(h, cache, table[position / kBlock], position % kBlock,
-                             rows.key + size_t(row) * rows.key_stride,
-                             rows.value + size_t(row) * rows.value_stride);
-      }
-    }
-  });
-  pool.phase(phase, count * h.kv_heads, 1, [&](int begin, int end) {
-    for (int i = begin; i < end; ++i)
-      attend_tile_of<Element>(h, cache, batch, tiles[i / h.kv_heads], i % h.kv_heads, rows);
-  });
-}
-
-inline void attend_rows(Pool& pool, int& phase, const Heads& h, const Cache& cache,
-                        const Batch& batch, const std::vector<Tile>& tiles, const Rows& rows) {
-  switch (h.kv) {
-    case KvType::fp32: return attend_rows_with<Fp32>(pool, phase, h, cache, batch, tiles, rows);
-    case KvType::bf16: return attend_rows_with<Bf16>(pool, phase, h, cache, batch, tiles, rows);
-    case KvType::int8: return attend_rows_with<Int8>(pool, phase, h, cache, batch, tiles, rows);
-    case KvType::fp8: return attend_rows_with<Fp8>(pool, phase, h, cache, batch, tiles, rows);
-  }
+// Where a row's token lies in the cache.
+inline Slot slot_of(const Heads& h, const Batch& batch, int sequence, int row, int head) {
+  const int position = batch.positions[row];
+  const int32_t* table = batch.tables + size_t(sequence) * batch.blocks;
+  return {size_t(table[position / kBlock]) * h.kv_heads + head, position % kBlock};
 }
 
 }  // namespace tidegate

@@ -18,34 +18,14 @@ struct Layer {
 struct Model {
   int32_t hidden, intermediate, layers, vocabulary;
   int32_t heads, kv_heads, head_dim, rotary_dim;
-  int32_t kv_type, context;
+  int32_t kv_type;
   float epsilon, attention_scale;
-  const float* rope;          // [context, rotary dim / 2, (cos, sin)]
+  const float* rope;          // [positions, (cos, sin), rotary dim / 2]
   const uint16_t* embedding;  // bf16 [vocabulary, hidden]; null: the rows of `head`
   const float* final_norm;
   Linear head;
   const Layer* layer;
 };
-
-class InputBuffers {
- public:
-  Inputs of(int rows, int in) {
-    size_t items = size_t(tiles_of(rows)) * kTileRows * in, groups = items / kGroup;
-    return {codes_.of(items), scales_.of(groups), sums_.of(groups), offsets_.of(groups),
-            bf16_.of(items), in};
-  }
-
- private:
-  Buffer<int8_t> codes_;
-  Buffer<float> scales_, sums_;
-  Buffer<int32_t> offsets_;
-  Buffer<uint16_t> bf16_;
-};
-
-inline void round_row(Inputs& inputs, int row, const float* values, int bits) {
-  if (bits == 16) inputs.set_bf16(row, values);
-  else inputs.set(row, values);
-}
 
 // to = from / rms(from) * weight (Zhang and Sennrich 2019).
 inline void normalise(const float* from, const float* weight, float epsilon, int size, float* to) {
@@ -60,12 +40,20 @@ inline void normalise(const float* from, const float* weight, float epsilon, int
 }
 
 // Rotate the first half of the components against the second (Su et al. 2021, GPT-NeoX order).
+// `rope` holds the cosines, then the sines, of one position.
 inline void rotate(float* values, const float* rope, int dim) {
-  for (int i = 0; i < dim / 2; ++i) {
-    float cosine = rope[2 * i], sine = rope[2 * i + 1];
-    float a = values[i], b = values[i + dim / 2];
+  const int half = dim / 2;
+  int i = 0;
+  for (; i + kLanes <= half; i += kLanes) {
+    Floats cosine = load<Floats>(rope + i), sine = load<Floats>(rope + half + i);
+    Floats a = load<Floats>(values + i), b = load<Floats>(values + half + i);
+    store(values + i, multiply_add(a, cosine, -(b * sine)));
+    store(values + half + i, multiply_add(b, cosine, a * sine));
+  }
+  for (; i < half; ++i) {
+    float cosine = rope[i], sine = rope[half + i], a = values[i], b = values[half + i];
     values[i] = std::fma(a, cosine, -(b * sine));
-    values[i + dim / 2] = std::fma(b, cosine, a * sine);
+    values[half + i] = std::fma(b, cosine, a * sine);
   }
 }
 
@@ -90,20 +78,23 @@ class Decoder {
   }
 
  private:
-  static constexpr int kPhasesPerLayer = 12;
+  static constexpr int kPhasesPerLayer = 8;
 
   void make_room(const Batch& batch) {
-    const int rows = batch.rows > batch.wanted ? batch.rows : batch.wanted;
-    const int query = m_.heads * m_.head_dim, kv = m_.kv_heads * m_.head_dim;
+    const int rows = std::max(batch.rows, batch.wanted);
     x_ = x_buffer_.of(size_t(rows) * m_.hidden);
-    qkv_ = qkv_buffer_.of(size_t(rows) * (query + 2 * kv));
-    attended_ = attended_buffer_.of(size_t(rows) * query);
-    gated_ = gated_buffer_.of(size_t(rows) * m_.intermediate);
-    hidden_in_ = hidden_inputs_.of(rows, m_.hidden);
-    attended_in_ = attended_inputs_.of(rows, query);
+    qkv_ = qkv_buffer_.of(size_t(rows) * (query_dim() + 2 * kv_dim()));
+    attended_ = attended_buffer_.of(size_t(rows) * query_dim());
+    attention_in_ = attention_inputs_.of(rows, m_.hidden);
+    attended_in_ = attended_inputs_.of(rows, query_dim());
+    mlp_in_ = mlp_inputs_.of(rows, m_.hidden);
     gated_in_ = gated_inputs_.of(rows, m_.intermediate);
+    head_in_ = head_inputs_.of(rows, m_.hidden);
     cut(batch, tile_of_heads(m_.heads / m_.kv_heads), tiles_);
   }
+
+  int query_dim() const { return m_.heads * m_.head_dim; }
+  int kv_dim() const { return m_.kv_heads * m_.head_dim; }
 
   // Every row on its own.
   template <class Task>
@@ -122,21 +113,23 @@ class Decoder {
     });
   }
 
-  // Normalise the rows of the residual stream and round them for the next product.
-  void prepare(int& phase, int rows, const float* norm, int bits) {
-    each_row(phase, rows, [&](int row) {
-      static thread_local Buffer<float> normal;
-      float* values = normal.of(m_.hidden);
-      normalise(x_ + size_t(row) * m_.hidden, norm, m_.epsilon, m_.hidden, values);
-      round_row(hidden_in_, row, values, bits);
-    });
+  // Normalise a row of the residual stream and round it for the next product.
+  void prepare(const float* x, const float* norm, Inputs& inputs, int row, int bits) {
+    static thread_local Buffer<float> normal;
+    float* values = normal.of(m_.hidden);
+    normalise(x, norm, m_.epsilon, m_.hidden, values);
+    inputs.set_row(row, values, bits);
+  }
+
+  void prepare_rows(int& phase, int rows, const float* norm, Inputs& inputs, int bits) {
+    each_row(phase, rows,
+             [&](int row) { prepare(x_ + size_t(row) * m_.hidden, norm, inputs, row, bits); });
   }
 
   // x += w * inputs
-  void add_product(int& phase, int rows, const Linear& w, const float* from, Inputs& inputs) {
-    each_row(phase, rows,
-             [&](int row) { round_row(inputs, row, from + size_t(row) * w.in, w.bits); });
-    pool_.phase(phase, w.panels(), pool_.grain(w.panels()), [&](int first, int last) {
+  void add_product(int& phase, int rows, const Linear& w, const Inputs& inputs) {
+    const int grain = pool_.grain(w.panels(), panels_for(rows));
+    pool_.phase(phase, w.panels(), grain, [&](int first, int last) {
       multiply(w, first, last, inputs, rows, [&](int row, int column, Floats sums) {
         float* to = x_ + size_t(row) * m_.hidden + column;
         store(to, load<Floats>(to) + sums);
@@ -145,73 +138,102 @@ class Decoder {
   }
 
   void attention(const Batch& batch, const Layer& layer, int& phase) {
-    const int query = m_.heads * m_.head_dim, kv = m_.kv_heads * m_.head_dim;
-    const int stride = query + 2 * kv;
-    prepare(phase, batch.rows, layer.attention_norm, layer.query.bits);
-    const Linear* parts[] = {&layer.query, &layer.key, &layer.value};
-    const int panels = stride / kPanel;
-    pool_.phase(phase, panels, pool_.grain(panels), [&](int first, int last) {
-      int before = 0;
-      for (const Linear* part : parts) {
-        const int begin = std::max(first - before, 0), end = std::min(last - before, part->panels());
-        if (begin < end)
-          multiply(*part, begin, end, hidden_in_, batch.rows, [&](int row, int column, Floats sums) {
-            store(qkv_ + size_t(row) * stride + before * kPanel + column, sums);
-          });
-        before += part->panels();
-      }
+    const Heads heads = {m_.heads,     m_.kv_heads,        m_.head_dim,
+                         layer.window, m_.attention_scale, KvType(m_.kv_type)};
+    prepare_rows(phase, batch.rows, layer.attention_norm, attention_in_, layer.query.bits);
+    pool_.phase(phase, m_.heads + 2 * m_.kv_heads, 1, [&](int first, int last) {
+      for (int head = first; head < last; ++head) project_head(batch, layer, heads, head);
     });
-    each_row(phase, batch.rows, [&](int row) {
-      float* values = qkv_ + size_t(row) * stride;
-      turn(values, m_.heads, layer.query_norm, batch.positions[row]);
-      turn(values + query, m_.kv_heads, layer.key_norm, batch.positions[row]);
-    });
-    const Heads heads = {m_.heads, m_.kv_heads, m_.head_dim, layer.window, m_.attention_scale,
-                         KvType(m_.kv_type)};
-    const Rows rows = {qkv_,   qkv_ + query, qkv_ + query + kv, attended_,
-                       stride, stride,       stride,            query};
-    attend_rows(pool_, phase, heads, layer.cache, batch, tiles_, rows);
-    add_product(phase, batch.rows, layer.output, attended_, attended_in_);
+    attend(batch, layer, heads, phase);
+    add_product(phase, batch.rows, layer.output, attended_in_);
   }
 
-  // Normalise and rotate the heads of one row.
-  void turn(float* values, int heads, const float* norm, int position) {
-    const float* rope = m_.rope + size_t(position) * m_.rotary_dim;
-    for (int head = 0; head < heads; ++head, values += m_.head_dim) {
-      if (norm) normalise(values, norm, m_.epsilon, m_.head_dim, values);
-      rotate(values, rope, m_.rotary_dim);
-    }
+  // One head of all rows: queries stay in qkv_, keys and values go to the cache. Heads are counted
+  // through: those of the queries, then of the keys, then of the values.
+  void project_head(const Batch& batch, const Layer& layer, const Heads& h, int head) {
+    const int kind = head < m_.heads ? 0 : head < m_.heads + m_.kv_heads ? 1 : 2;
+    const Linear& w = kind == 0 ? layer.query : kind == 1 ? layer.key : layer.value;
+    const int own = kind == 0 ? head : (head - m_.heads) % m_.kv_heads;
+    const int panels = m_.head_dim / kPanel, stride = query_dim() + 2 * kv_dim();
+    float* to = qkv_ + head * m_.head_dim - own * m_.head_dim;
+    multiply(w, own * panels, (own + 1) * panels, attention_in_, batch.rows,
+             [&](int row, int column, Floats sums) {
+               store(to + size_t(row) * stride + column, sums);
+             });
+    for (int i = 0; i < batch.sequences; ++i)
+      for (int row = batch.starts[i]; row < batch.starts[i + 1]; ++row) {
+        float* values = qkv_ + size_t(row) * stride + head * m_.head_dim;
+        const float* norm = kind == 0 ? layer.query_norm : layer.key_norm;
+        if (kind < 2) turn(values, norm, batch.positions[row]);
+        if (kind == 1) write_key(h, layer.cache, slot_of(h, batch, i, row, own), values);
+        if (kind == 2) write_value(h, layer.cache, slot_of(h, batch, i, row, own), values);
+      }
+  }
+
+  // Every tile of rows and kv head on its own; the results are rounded for the next product.
+  void attend(const Batch& batch, const Layer& layer, const Heads& heads, int& phase) {
+    const int tiles = int(tiles_.size()), stride = query_dim() + 2 * kv_dim();
+    const bool whole = m_.head_dim % kGroup == 0;  // heads share no group of the next product
+    auto take = [&](int row, int head, const float* out) {
+      const int first = head * m_.head_dim;
+      if (!whole)
+        std::copy_n(out, m_.head_dim, attended_ + size_t(row) * query_dim() + first);
+      for (int d = 0; whole && d < m_.head_dim; d += kGroup)
+        attended_in_.set(row, (first + d) / kGroup, load<Floats>(out + d),
+                         load<Floats>(out + d + kLanes), layer.output.bits);
+    };
+    pool_.phase(phase, tiles * m_.kv_heads, 1, [&](int first, int last) {
+      for (int i = first; i < last; ++i)
+        attend_tile(heads, layer.cache, batch, tiles_[i / m_.kv_heads], i % m_.kv_heads, qkv_,
+                    stride, take);
+    });
+    if (!whole)
+      each_row(phase, batch.rows, [&](int row) {
+        attended_in_.set_row(row, attended_ + size_t(row) * query_dim(), layer.output.bits);
+      });
+  }
+
+  // Normalise and rotate one head.
+  void turn(float* values, const float* norm, int position) {
+    if (norm) normalise(values, norm, m_.epsilon, m_.head_dim, values);
+    rotate(values, m_.rope + size_t(position) * m_.rotary_dim, m_.rotary_dim);
   }
 
   void feed_forward(const Batch& batch, const Layer& layer, int& phase) {
-    prepare(phase, batch.rows, layer.mlp_norm, layer.gate.bits);
-    const int panels = layer.gate.panels();
-    pool_.phase(phase, panels, pool_.grain(panels), [&](int first, int last) {
-      Floats gate[kTileRows], up[kTileRows];
+    prepare_rows(phase, batch.rows, layer.mlp_norm, mlp_in_, layer.gate.bits);
+    // A group of the next product is two panels of this one.
+    const int pairs = layer.gate.panels() / 2;
+    const int grain = pool_.grain(pairs, panels_for(batch.rows) / 2);
+    pool_.phase(phase, pairs, grain, [&](int first, int last) {
       for (int row = 0; row < batch.rows; row += kTileRows) {
         const int count = std::min(kTileRows, batch.rows - row);
-        for (int panel = first; panel < last; ++panel) {
-          product(layer.gate, panel, hidden_in_, row / kTileRows, count, gate);
-          product(layer.up, panel, hidden_in_, row / kTileRows, count, up);
-          for (int r = 0; r < count; ++r)
-            store(gated_ + size_t(row + r) * m_.intermediate + panel * kPanel,
-                  silu(gate[r]) * up[r]);
-        }
+        int pair = first;
+        if (panels_for(count) == 4)
+          for (; pair + 2 <= last; pair += 2) gate<4>(layer, pair, row, count);
+        for (; pair < last; ++pair) gate<2>(layer, pair, row, count);
       }
     });
-    add_product(phase, batch.rows, layer.down, gated_, gated_in_);
+    add_product(phase, batch.rows, layer.down, gated_in_);
+  }
+
+  template <int PANELS>
+  void gate(const Layer& layer, int pair, int row, int count) {
+    Floats gate[kTileRows][PANELS], up[kTileRows][PANELS];
+    product<PANELS>(layer.gate, pair * 2, mlp_in_, row / kTileRows, count, gate);
+    product<PANELS>(layer.up, pair * 2, mlp_in_, row / kTileRows, count, up);
+    for (int r = 0; r < count; ++r)
+      for (int p = 0; p < PANELS; p += 2)
+        gated_in_.set(row + r, pair + p / 2, silu(gate[r][p]) * up[r][p],
+                      silu(gate[r][p + 1]) * up[r][p + 1], layer.down.bits);
   }
 
   void project(const Batch& batch, float* logits, int& phase) {
     each_row(phase, batch.wanted, [&](int i) {
-      static thread_local Buffer<float> normal;
-      float* values = normal.of(m_.hidden);
-      const float* from = x_ + size_t(batch.wanted_rows[i]) * m_.hidden;
-      normalise(from, m_.final_norm, m_.epsilon, m_.hidden, values);
-      round_row(hidden_in_, i, values, m_.head.bits);
+      prepare(x_ + size_t(batch.wanted_rows[i]) * m_.hidden, m_.final_norm, head_in_, i,
+              m_.head.bits);
     });
     pool_.phase(phase, m_.head.panels(), 32, [&](int first, int last) {
-      multiply(m_.head, first, last, hidden_in_, batch.wanted,
+      multiply(m_.head, first, last, head_in_, batch.wanted,
                [&](int row, int column, Floats sums) {
                  const int left = m_.vocabulary - column;
                  std::memcpy(logits + size_t(row) * m_.vocabulary + column, &sums,
@@ -248,11 +270,11 @@ class Decoder {
 
   Pool& pool_;
   const Model m_;
-  float *x_, *qkv_, *attended_, *gated_;
-  Inputs hidden_in_, attended_in_, gated_in_;
+  float *x_, *qkv_, *attended_;
+  Inputs attention_in_, attended_in_, mlp_in_, gated_in_, head_in_;
   std::vector<Tile> tiles_;
-  Buffer<float> x_buffer_, qkv_buffer_, attended_buffer_, gated_buffer_;
-  InputBuffers hidden_inputs_, attended_inputs_, gated_inputs_;
+  Buffer<float> x_buffer_, qkv_buffer_, attended_buffer_;
+  InputBuffers attention_inputs_, attended_inputs_, mlp_inputs_, gated_inputs_, head_inputs_;
 };
 
 }  // namespace tidegate

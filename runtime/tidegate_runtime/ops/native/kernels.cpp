@@ -6,6 +6,13 @@
 
 using namespace tidegate;
 
+// Where a step's queries, keys, values and results lie: row r of each at r * its stride.
+struct Rows {
+  const float *query, *key, *value;
+  float* out;
+  int query_stride, key_stride, value_stride, out_stride;
+};
+
 #pragma GCC visibility push(default)
 
 extern "C" {
@@ -47,10 +54,11 @@ int tidegate_linear(Pool* pool, const Linear* w, const float* x, int rows, float
     pool->run(2, [&] {
       int phase = 0;
       pool->phase(phase, rows, pool->grain(rows), [&](int begin, int end) {
-        for (int row = begin; row < end; ++row)
-          round_row(inputs, row, x + size_t(row) * w->in, w->bits);
+        for (int row = begin; row < end; ++row) 
+          inputs.set_row(row, x + size_t(row) * w->in, w->bits);
       });
-      pool->phase(phase, w->panels(), pool->grain(w->panels()), [&](int first, int last) {
+      const int grain = pool->grain(w->panels(), panels_for(rows));
+      pool->phase(phase, w->panels(), grain, [&](int first, int last) {
         multiply(*w, first, last, inputs, rows, [&](int row, int column, Floats sums) {
           std::memcpy(y + size_t(row) * w->out + column, &sums,
                       std::min(w->out - column, kLanes) * sizeof(float));
@@ -64,14 +72,35 @@ int tidegate_linear(Pool* pool, const Linear* w, const float* x, int rows, float
 }
 
 // Attention of one layer: keys and values into the cache, results to rows->out.
-int tidegate_attention(Pool* pool, const Heads* heads, const Cache* cache, const Batch* batch,
+int tidegate_attention(Pool* pool, const Heads* h, const Cache* cache, const Batch* batch,
                        const Rows* rows) {
-  static thread_local std::vector<Tile> tiles;
+  static thread_local std::vector<Tile> cut_tiles;
   try {
-    cut(*batch, tile_of_heads(heads->group()), tiles);
-    pool->run(2, [&, &tiles = tiles] {
+    cut(*batch, tile_of_heads(h->group()), cut_tiles);
+    const std::vector<Tile>& tiles = cut_tiles;
+    const int count = int(tiles.size()) * h->kv_heads;
+    pool->run(2, [&] {
       int phase = 0;
-      attend_rows(*pool, phase, *heads, *cache, *batch, tiles, *rows);
+      pool->phase(phase, count, pool->grain(count), [&](int begin, int end) {
+        for (int i = begin; i < end; ++i) {
+          const Tile& tile = tiles[i / h->kv_heads];
+          const int head = i % h->kv_heads;
+          for (int row = tile.row; row < tile.row + tile.rows; ++row) {
+            const Slot slot = slot_of(*h, *batch, tile.sequence, row, head);
+            const size_t at = size_t(head) * h->head_dim;
+            write_key(*h, *cache, slot, rows->key + size_t(row) * rows->key_stride + at);
+            write_value(*h, *cache, slot, rows->value + size_t(row) * rows->value_stride + at);
+          }
+        }
+      });
+      pool->phase(phase, count, 1, [&](int begin, int end) {
+        for (int i = begin; i < end; ++i)
+          attend_tile(*h, *cache, *batch, tiles[i / h->kv_heads], i % h->kv_heads, rows->query,
+                      rows->query_stride, [&](int row, int head, const float* out) {
+                        std::memcpy(rows->out + size_t(row) * rows->out_stride + head * h->head_dim,
+                                    out, h->head_dim * sizeof(float));
+                      });
+      });
     });
     return 0;
   } catch (const std::bad_alloc&) {

@@ -35,8 +35,11 @@ class Pool {
     for (auto& worker : workers_) worker.join();
   }
 
-  // How many items a thread takes at once: few enough to share the end of a phase fairly.
-  int grain(int items) const { return std::max(1, items / (threads_ * 8)); }
+  // How many items a thread takes at once, in whole units: few enough to share the end of a phase
+  // fairly.
+  int grain(int items, int unit = 1) const {
+    return std::max(unit, items / (threads_ * 8) / unit * unit);
+  }
 
   // Run `work` on every thread at once, with `phases` calls of `phase` at most; return when all
   // are through.

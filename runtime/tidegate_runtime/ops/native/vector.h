@@ -57,13 +57,38 @@ inline Ints dot4(Ints acc, Bytes weights, const int8_t* inputs) {
 #endif
 }
 
+// acc[i] += the sum over j < 4 of values[4 i + j] (signed) * weights[j] (unsigned).
+inline Ints dot4_signed(Ints acc, Bytes values, const uint8_t* weights) {
+#ifdef __AVX512VNNI__
+  int32_t four;
+  std::memcpy(&four, weights, 4);
+  return (Ints)_mm512_dpbusd_epi32((__m512i)acc, _mm512_set1_epi32(four), (__m512i)values);
+#else
+  for (int j = 0; j < 4; ++j) acc += ((Ints)values << (24 - 8 * j) >> 24) * int(weights[j]);
+  return acc;
+#endif
+}
+
 inline Floats to_floats(Ints value) { return __builtin_convertvector(value, Floats); }
 
 inline Floats from_bf16(const uint16_t* from) {
   return (Floats)(__builtin_convertvector(load<Halves>(from), Words) << 16);
 }
 
-// Round to nearest, ties to even; a NaN stays one.
+inline float from_bf16(uint16_t half) {
+  uint32_t bits = uint32_t(half) << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+// Round to the nearest bf16, ties to even; a NaN stays one.
+inline Floats round_bf16(Floats value) {
+  Words bits = (Words)value;
+  Floats rounded = (Floats)((bits + 0x7fff + ((bits >> 16) & 1)) & 0xffff0000u);
+  return value == value ? rounded : value;
+}
+
 inline uint16_t to_bf16(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
@@ -195,28 +220,38 @@ inline int32_t to_int8(Floats values, int8_t* to) {
 #endif
 }
 
-// e^x within 2 ulp for x <= 0: x = n ln 2 + r, e^r by its Taylor series to the sixth power
-// (Cody and Waite's split of ln 2). Below -87 it is zero.
-inline Floats exponential(Floats x) {
-  Floats n = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23 rounds to an integer
-  Ints shift = (Ints)n - (Ints)splat(12582912.0f);
-  n = n - 12582912.0f;
-  Floats r = multiply_add(n, splat(-0.693359375f), x);
-  r = multiply_add(n, splat(2.12194440e-4f), r);
-  Floats p = splat(1.9875691500e-4f);
-  p = multiply_add(p, r, splat(1.3981999507e-3f));
-  p = multiply_add(p, r, splat(8.3334519073e-3f));
-  p = multiply_add(p, r, splat(4.1665795894e-2f));
-  p = multiply_add(p, r, splat(1.6666665459e-1f));
-  p = multiply_add(p, r, splat(5.0000001201e-1f));
-  p = multiply_add(p * r, r, r) + 1.0f;
-  p = (Floats)((Ints)p + (shift << 23));
-  return x > -87.0f ? p : Floats{};
+// The same of values in 0..255.
+inline void to_uint8(Floats values, uint8_t* to) {
+#ifdef __AVX512F__
+  _mm_storeu_si128((__m128i*)to, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32((__m512)values)));
+#else
+  for (int i = 0; i < kLanes; ++i) to[i] = uint8_t(std::nearbyint(values[i]));
+#endif
+}
+
+constexpr float kLog2e = 1.44269504f;
+
+// 2^x within 3 ulp for x <= 0, zero below -126: x = n + f with n whole, |f| <= 1/2, and 2^f by a
+// polynomial of the fifth degree, fitted to the least relative error. A NaN stays one.
+inline Floats exponential2(Floats x) {
+  const Floats magic = splat(12582912.0f);  // 1.5 * 2^23 rounds to an integer
+  const Floats near = larger(x, splat(-126.0f)), whole = near + magic;
+  const Ints n = (Ints)whole - (Ints)magic;
+  const Floats f = near - (whole - magic);
+  Floats p = splat(1.326472712e-3f);
+  p = multiply_add(p, f, splat(9.671512645e-3f));
+  p = multiply_add(p, f, splat(5.550733743e-2f));
+  p = multiply_add(p, f, splat(2.402224209e-1f));
+  p = multiply_add(p, f, splat(6.931469776e-1f));
+  p = multiply_add(p, f, splat(1.0f));
+  p = (Floats)((Ints)p + (n << 23));
+  p = x < -126.0f ? Floats{} : p;
+  return x == x ? p : x;
 }
 
 // x / (1 + e^-x), without overflow for either sign. A NaN stays one.
 inline Floats silu(Floats x) {
-  Floats e = exponential(x > 0.0f ? -x : x);
+  Floats e = exponential2((x > 0.0f ? -x : x) * kLog2e);
   Floats sigmoid = (x > 0.0f ? splat(1.0f) : e) / (e + 1.0f);
   return x * sigmoid;
 }
