@@ -21,6 +21,7 @@ class TidegateHttp:
         port = _free_port()
         command = [sys.executable, "-m", "tidegate_runtime.server"]
         command += ["--artifact", str(options.model), "--port", str(port)]
+        command += ["--threads", str(options.threads), "--max-sequences", str(options.streams)]
         self._server = subprocess.Popen(command)
         limits = httpx.Limits(max_connections=options.streams)
         self._http = httpx.AsyncClient(
