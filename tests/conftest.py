@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from pathlib import Path
 import boto3
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+
+# Read as Triton is imported, which whatever imports transformers' models may do first: without a
+# GPU its kernels run under the interpreter.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 S3_BUCKET = "tidegate-test"
 

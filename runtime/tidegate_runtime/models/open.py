@@ -1,4 +1,8 @@
-"""Which decoder runs an artifact: the compiled one where it can, else the one from transformers."""
+"""Which decoder runs an artifact, and on which device.
+
+On the processor the compiled one where it can, else the one from transformers; on a GPU always the
+one from transformers, over the Triton kernels.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,10 @@ from typing import Any
 import torch
 import transformers
 
+from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.models.base import Decoder
 from tidegate_runtime.models.native import NativeDecoder, why_not_native
+from tidegate_runtime.models.operators import NativeOperators, Operators, TorchOperators
 from tidegate_runtime.models.transformers import TransformersDecoder
 from tidegate_runtime.models.weights import Weights, read_weights
 from tidegate_runtime.ops.compiler import CompilerMissing
@@ -21,6 +27,8 @@ from tidegate_runtime.ops.native import Threads, kernels
 log = logging.getLogger(__name__)
 
 KINDS = ("native", "transformers", "torch")
+"""Those of the processor; "cuda" is the kind of a GPU."""
+_FP8_CAPABILITY = (8, 9)
 
 
 def open_decoder(
@@ -34,10 +42,10 @@ def open_decoder(
     """The decoder of an artifact whose files were checked before; see `models.base`.
 
     `threads` None takes every core this process may use, `context_tokens` None the artifact's own
-    context. `kind` asks for one of `KINDS`: compiled
-    as a whole, transformers over compiled operators, or transformers on torch alone; None takes
-    the fastest that this model and machine allow. Raises ModelRefused for a model that cannot be
-    served, and CompilerMissing when a kind is asked for that needs kernels.
+    context. `kind` asks for one of `KINDS`, compiled as a whole, transformers over compiled
+    operators, or transformers on torch alone, or for "cuda"; None takes the fastest that this
+    model and the processor allow. Raises ModelRefused for a model that cannot be served, and
+    CompilerMissing when a kind is asked for that needs kernels.
     """
     manifest = json.loads((artifact_dir / "manifest.json").read_bytes())
     config = transformers.AutoConfig.from_pretrained(artifact_dir, trust_remote_code=False)
@@ -48,8 +56,58 @@ def open_decoder(
     if chosen == "native":
         return NativeDecoder(config, weights, threads=count, kv=kv, context_tokens=context)
     torch.set_num_threads(count)
-    team = Threads(count) if chosen == "transformers" else None
-    return TransformersDecoder(config, weights, threads=team, kv=kv, context_tokens=context)
+    operators: Operators
+    if chosen == "cuda":
+        operators = _on_gpu(config, weights, kv)
+    elif chosen == "transformers":
+        operators = NativeOperators(Threads(count))
+    else:
+        operators = TorchOperators()
+    return TransformersDecoder(config, weights, operators=operators, kv=kv, context_tokens=context)
+
+
+def kind_on(device: str) -> str | None:
+    """What to ask of `open_decoder` for a device: "cpu", "cuda", or "auto" for a GPU if there is
+    one. Raises ModelRefused (DeviceMissing).
+    """
+    seen = torch.cuda.is_available()
+    if device == "cuda" and not seen:
+        raise ModelRefused(
+            "DeviceMissing",
+            f"device 'cuda' was asked for and torch {torch.__version__} sees no GPU here; see that "
+            "nvidia-smi lists one and that torch was installed for CUDA, or set device to 'cpu'",
+        )
+    return "cuda" if seen and device != "cpu" else None
+
+
+def check_capability(kv: str, capability: tuple[int, int]) -> None:
+    """Refuse keys and values that a GPU of this compute capability cannot convert.
+
+    Raises ModelRefused (UnsupportedKv).
+    """
+    if kv == "fp8" and capability < _FP8_CAPABILITY:
+        raise ModelRefused(
+            "UnsupportedKv",
+            f"kv 'fp8' needs a GPU of compute capability 8.9 and this one has "
+            f"{capability[0]}.{capability[1]}; set kv to 'int8' or 'bf16'",
+        )
+
+
+def _on_gpu(config: Any, weights: Weights, kv: str) -> Operators:
+    """Raises ModelRefused where the GPU or its compiler falls short."""
+    try:
+        from tidegate_runtime.models.triton import TritonOperators
+    except ModuleNotFoundError as error:
+        raise ModelRefused(
+            "TritonMissing",
+            f"device 'cuda' needs the package {error.name!r}; pip install 'tidegate[gpu]', or set "
+            "device to 'cpu'",
+        ) from error
+    check_capability(kv, torch.cuda.get_device_capability())
+    heads = int(config.get_text_config().num_attention_heads)
+    # Without packed linears the artifact was built to keep float32.
+    dtype = torch.bfloat16 if weights.linears else torch.float32
+    return TritonOperators(torch.device("cuda"), dtype, heads)
 
 
 def _fastest(config: Any, weights: Weights) -> str:

@@ -58,7 +58,9 @@ class StepLogits:
         """With the maxima found by torch."""
         values, tokens = logits.max(dim=-1)
         finite = torch.isfinite(values) & ~torch.isnan(logits).any(dim=-1)
-        return cls(logits, tokens.tolist(), finite.tolist())
+        # Together they leave a device in one transfer.
+        best, flags = torch.stack((tokens, finite.long())).tolist()
+        return cls(logits, best, [flag == 1 for flag in flags])
 
 
 __all__ = ["BLOCK_TOKENS", "Integers", "StepBatch", "StepLogits"]

@@ -90,6 +90,12 @@ def parser() -> argparse.ArgumentParser:
     only.add_argument("--kv", choices=("bf16", "int8", "fp8", "fp32"))
     only.add_argument("--speculation", choices=("ngram", "draft"))
     only.add_argument("--draft-model", help="the source of the smaller model, for draft")
+    only.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes a GPU if there is one",
+    )
     only.add_argument("--threads", type=int, help="every core when absent")
     only.add_argument("--drain-s", type=float, default=120.0)
     return made
@@ -110,7 +116,7 @@ def alone(asked: argparse.Namespace) -> ReplicaConfig:
             field: getattr(asked, field)
             for field in (
                 *("host", "port", "context_tokens", "max_sequences", "kv_cache_bytes", "kv"),
-                *("threads", "drain_s"),
+                *("device", "threads", "drain_s"),
             )
         },
     }

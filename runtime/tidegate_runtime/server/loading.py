@@ -25,7 +25,7 @@ from tidegate_runtime.engine.model_runner import ModelRunner
 from tidegate_runtime.engine.scheduler import Scheduler
 from tidegate_runtime.errors import EngineDead, ModelRefused
 from tidegate_runtime.models.base import Decoder
-from tidegate_runtime.models.open import open_decoder
+from tidegate_runtime.models.open import kind_on, open_decoder
 from tidegate_runtime.server.embeddings import Embeddings
 from tidegate_runtime.server.generator import Generator
 from tidegate_runtime.server.metrics import Metrics
@@ -50,6 +50,7 @@ def load_generate(
 ) -> tuple[Generator, Engine]:
     """A generating service with its engine running. Raises ModelRefused, ReplicaUnavailable."""
     started = time.perf_counter()
+    kind = kind_on(config.device)
     transformers.utils.logging.disable_progress_bar()
     use_threads(config.threads)
     memory = artifact.manifest.memory
@@ -60,9 +61,12 @@ def load_generate(
         threads=config.threads,
         kv=config.kv or default_kv(artifact.manifest.precision),
         context_tokens=loaded.context_tokens,
+        kind=kind,
     )
-    # What the weights will take as they are touched is not free, though it seems to be.
-    free = max(0, available_bytes() - memory.weights - memory.activations)
+    # What mapped weights will take as they are touched is not free, though it seems to be; a GPU
+    # holds them by now.
+    untouched = 0 if kind == "cuda" else memory.weights
+    free = max(0, free_bytes(kind) - untouched - memory.activations)
     engine = build_engine(
         loaded,
         decoder,
@@ -71,7 +75,7 @@ def load_generate(
         max_sequences=config.max_sequences,
         metrics=metrics,
         on_death=on_death,
-        proposer=open_proposer(config, loaded),
+        proposer=open_proposer(config, loaded, kind),
     )
     _register_gauges(engine, metrics)
     engine.start()
@@ -79,7 +83,12 @@ def load_generate(
     return Generator(loaded, engine, metrics), engine
 
 
-def open_proposer(config: ReplicaConfig, loaded: LoadedModel) -> Proposer | None:
+def free_bytes(kind: str | None) -> int:
+    """The memory left for a pool, where a decoder of this kind has its own."""
+    return torch.cuda.mem_get_info()[0] if kind == "cuda" else available_bytes()
+
+
+def open_proposer(config: ReplicaConfig, loaded: LoadedModel, kind: str | None) -> Proposer | None:
     """What guesses next tokens, if anything. Raises ModelRefused for a draft model that does not
     fit the model, and what opening it raises.
     """
@@ -97,6 +106,7 @@ def open_proposer(config: ReplicaConfig, loaded: LoadedModel) -> Proposer | None
         threads=config.threads,
         kv=default_kv(artifact.manifest.precision),
         context_tokens=loaded.context_tokens,
+        kind=kind,
     )
     if decoder.vocabulary_size != loaded.vocabulary_size:
         raise ModelRefused(
@@ -107,7 +117,7 @@ def open_proposer(config: ReplicaConfig, loaded: LoadedModel) -> Proposer | None
     total = kv_blocks(
         decoder.kv,
         wanted_bytes=None,
-        free_bytes=available_bytes() // 2,
+        free_bytes=free_bytes(kind) // 2,
         max_sequences=config.max_sequences,
         context_tokens=loaded.context_tokens,
     )
@@ -148,6 +158,11 @@ def build_engine(
 
 def load_embed(config: ReplicaConfig, files: ModelFiles, metrics: Metrics) -> Embeddings:
     """An embedding service, dense. Raises ModelRefused."""
+    if config.device == "cuda":
+        raise ModelRefused(
+            "UnsupportedDevice",
+            "device 'cuda' is not supported for task 'embed'; set device to 'cpu'",
+        )
     use_threads(config.threads)
     precision = "bf16" if config.precision == "auto" else config.precision
     loaded = load_encoder(files, precision=precision, context_tokens=config.context_tokens)

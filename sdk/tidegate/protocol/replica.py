@@ -74,6 +74,9 @@ class ReplicaConfig(BaseModel):
     context_tokens: int | None = Field(default=None, description="the model's own when null")
     kv_cache_bytes: int | None = Field(default=None, description="sized from free memory when null")
     max_sequences: int = Field(default=16, ge=1, description="sequences decoded in one batch")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="cpu", description="auto takes a GPU if there is one"
+    )
     threads: int | None = Field(default=None, ge=1, description="every core when null")
     drain_s: float = Field(default=120.0, ge=0)
     parent_pid: int | None = Field(

@@ -10,6 +10,7 @@ import transformers
 
 from tidegate_runtime.models.base import Decoder, StepBatch
 from tidegate_runtime.models.native import NativeDecoder
+from tidegate_runtime.models.operators import NativeOperators, Operators, TorchOperators
 from tidegate_runtime.models.transformers import TransformersDecoder
 from tidegate_runtime.models.weights import Weights
 from tidegate_runtime.ops.native import Threads
@@ -88,9 +89,11 @@ def make_decoder(kind: str, config: Any, weights: Weights, kv: str = "fp32") -> 
     if kind == "native":
         made = NativeDecoder(config, weights, threads=2, kv=kv, context_tokens=CONTEXT_TOKENS)
     else:
-        threads = Threads(2) if kind == "transformers" else None
+        operators: Operators = TorchOperators()
+        if kind == "transformers":
+            operators = NativeOperators(Threads(2))
         made = TransformersDecoder(
-            config, weights, threads=threads, kv=kv, context_tokens=CONTEXT_TOKENS
+            config, weights, operators=operators, kv=kv, context_tokens=CONTEXT_TOKENS
         )
     made.allocate(64)
     return made
