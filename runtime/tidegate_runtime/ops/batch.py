@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from tidegate_runtime.engine.block_manager import BLOCK_TOKENS, blocks_for
+from tidegate_runtime.ops.shares import SharesOf, TorchShares
 
 Integers = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 
@@ -46,12 +47,13 @@ class StepLogits:
     """`logits` `[wanted, vocabulary]` in float32, valid until the next forward.
 
     `best[i]` is the argmax of row i, the first of equals; `finite[i]` is False when the maximum of
-    row i is NaN or infinite.
+    row i is NaN or infinite. `shares` makes the softmax of some rows, where it is fastest.
     """
 
     logits: torch.Tensor
     best: list[int]
     finite: list[bool]
+    shares: SharesOf = TorchShares
 
     @classmethod
     def of(cls, logits: torch.Tensor) -> StepLogits:

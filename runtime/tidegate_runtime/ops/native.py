@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_void_p
+from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_int64, c_void_p
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from tidegate_runtime.engine.kv_budget import KvShape
 from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch, StepLogits
 from tidegate_runtime.ops.compiler import library
 from tidegate_runtime.ops.packed import PackedLinear
+from tidegate_runtime.ops.shares import CHUNK, Floats, Places, Shares
 
 KV_TYPES = {"fp32": 0, "bf16": 1, "int8": 2, "fp8": 3}
 KV_DTYPES = {
@@ -90,7 +92,19 @@ class RowsStruct(Structure):
     ]
 
 
-_STRUCTS = (LinearStruct, LayerStruct, ModelStruct, BatchStruct, HeadsStruct, RowsStruct)
+class SoftmaxStruct(Structure):
+    _fields_ = [
+        *((name, c_void_p) for name in ("logits", "rows", "heats", "most", "sums", "highest")),
+        ("stride", c_int64),
+        ("count", c_int32),
+        ("size", c_int32),
+    ]
+
+
+_STRUCTS = (
+    *(LinearStruct, LayerStruct, ModelStruct, BatchStruct, HeadsStruct, RowsStruct),
+    SoftmaxStruct,
+)
 
 
 @functools.cache
@@ -112,6 +126,11 @@ def kernels() -> ctypes.CDLL:
         POINTER(RowsStruct),
     ]
     loaded.tidegate_linear.argtypes = [c_void_p, POINTER(LinearStruct), c_void_p, c_int, c_void_p]
+    loaded.tidegate_shares.argtypes = [c_void_p, POINTER(SoftmaxStruct)]
+    loaded.tidegate_shares_inside.argtypes = [
+        POINTER(SoftmaxStruct),
+        *(c_void_p, c_void_p, c_int, c_void_p),
+    ]
     sizes = (c_int * len(_STRUCTS))()
     loaded.tidegate_sizes(sizes)
     if list(sizes) != [ctypes.sizeof(struct) for struct in _STRUCTS]:
@@ -225,6 +244,39 @@ def attention(
     return out.reshape(len(out), int(heads.heads), -1)
 
 
+class NativeShares:
+    """See `ops.shares.Shares`; the rows are read where they lie, one thread a row."""
+
+    def __init__(
+        self,
+        threads: Threads,
+        logits: torch.Tensor,
+        places: Sequence[int],
+        temperatures: Sequence[float],
+    ) -> None:
+        count, size = len(places), logits.shape[1]
+        self.sums: Floats = np.empty((count, -(-size // CHUNK)), dtype=np.float32)
+        self.highest: Floats = np.empty_like(self.sums)
+        self._logits = logits
+        self._rows = np.array(places, dtype=np.int32)
+        self._heats = (1 / (math.log(2) * np.array(temperatures))).astype(np.float32)
+        self._most = np.empty(count, dtype=np.float32)
+        arrays = (self._rows, self._heats, self._most, self.sums, self.highest)
+        pointers = (array.ctypes.data for array in arrays)
+        self._struct = SoftmaxStruct(address(logits), *pointers, logits.stride(0), count, size)
+        kernels().tidegate_shares(threads.handle, byref(self._struct))
+
+    def inside(self, rows: Places, chunks: Places) -> Floats:
+        """The shares `[n, 64]` of n chunks."""
+        found = np.empty((len(rows), CHUNK), dtype=np.float32)
+        given = (rows.astype(np.int32), chunks.astype(np.int32))
+        pointers = (array.ctypes.data for array in given)
+        kernels().tidegate_shares_inside(
+            byref(self._struct), *pointers, len(rows), found.ctypes.data
+        )
+        return found
+
+
 class DecoderStep:
     """A model whose whole step is one call.
 
@@ -259,7 +311,13 @@ class DecoderStep:
         )
         if failed:
             raise MemoryError(f"no memory for a step of {len(batch.tokens)} rows")
-        return StepLogits(self._logits[:wanted], best.tolist(), finite.astype(bool).tolist())
+        logits = self._logits[:wanted]
+        return StepLogits(logits, best.tolist(), finite.astype(bool).tolist(), self._shares)
+
+    def _shares(
+        self, logits: torch.Tensor, places: Sequence[int], temperatures: Sequence[float]
+    ) -> Shares:
+        return NativeShares(self._threads, logits, places, temperatures)
 
 
 def address(tensor: torch.Tensor | None) -> int | None:

@@ -1,9 +1,10 @@
 """From rows of logits to the next tokens, all rows of a step together.
 
 Order: penalties and bias, temperature, top-k, softmax, top-p, min-p, then one draw by inverse
-transform with the number that belongs to the token (`Sequence.numbers`). Nothing that is computed
-over a row depends on the other rows, so a seed gives the same tokens in any company, and after a
-preemption.
+transform with the number that belongs to the token (`Sequence.numbers`). The softmax is known by
+chunks of the vocabulary (`ops.shares`), and only those that can matter are looked into. Nothing
+that is computed over a row depends on the other rows, so a seed gives the same tokens in any
+company, and after a preemption.
 
 Sources: top-p from Holtzman et al. 2020; min-p from Nguyen et al. 2024.
 """
@@ -18,15 +19,15 @@ import torch
 from tidegate_runtime.engine.model_runner import LogitRows
 from tidegate_runtime.engine.sequence import SamplingParams
 from tidegate_runtime.models.base import StepLogits
+from tidegate_runtime.ops.shares import CHUNK, Floats, Places, Shares, SharesOf
 from tidegate_runtime.sampling.adjust import Row, adjust, is_adjusted
 
-_CHUNK = 64
 _COLDEST = 1e-5
 """A lower temperature is greedy: it could only overflow."""
+_SLACK = 1 - 1e-6
+"""Candidates are found by shares that were rounded otherwise than those they are judged by."""
 
 Numbers = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-Shares = np.ndarray[tuple[int], np.dtype[np.float32]]
-Places = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 
 
 def choose(
@@ -38,15 +39,20 @@ def choose(
     """
     chosen = [logits.best[first : first + count] for _, first, count in asked]
     special = [place for place, rows in enumerate(asked) if not _is_plain(rows, eos_tokens)]
-    if not special:
-        return chosen
-    rows = [Row(asked[i].sequence, draft) for i in special for draft in range(asked[i].rows)]
-    wanted = [asked[i].first + draft for i in special for draft in range(asked[i].rows)]
-    scratch = logits.logits.index_select(0, torch.tensor(wanted, device=logits.logits.device))
-    adjust(scratch, rows, eos_tokens)
-    tokens = iter(_select(scratch, rows))
-    for place in special:
-        chosen[place] = [next(tokens) for _ in range(asked[place].rows)]
+    for changed in (False, True):
+        group = [i for i in special if is_adjusted(asked[i].sequence, eos_tokens) is changed]
+        if not group:
+            continue
+        rows = [Row(asked[i].sequence, draft) for i in group for draft in range(asked[i].rows)]
+        places = [asked[i].first + draft for i in group for draft in range(asked[i].rows)]
+        source = logits.logits
+        if changed:
+            source = source.index_select(0, torch.tensor(places, device=source.device))
+            places = [*range(len(rows))]
+            adjust(source, rows, eos_tokens)
+        tokens = iter(_select(source, places, rows, logits.shares))
+        for i in group:
+            chosen[i] = [next(tokens) for _ in range(asked[i].rows)]
     return chosen
 
 
@@ -56,67 +62,62 @@ def _is_plain(rows: LogitRows, eos_tokens: frozenset[int]) -> bool:
     return sampling.temperature < _COLDEST and not is_adjusted(rows.sequence, eos_tokens)
 
 
-def _select(logits: torch.Tensor, rows: Many[Row]) -> list[int]:
-    """A token for every row of `[rows, vocabulary]`, which is overwritten."""
+def _select(
+    logits: torch.Tensor, places: Many[int], rows: Many[Row], shares_of: SharesOf
+) -> list[int]:
+    """A token for each of the rows `places` of `[…, vocabulary]`."""
     chosen = np.empty(len(rows), dtype=np.int64)
     params = [row.sequence.request.sampling for row in rows]
-    greedy = np.array([item.temperature < _COLDEST for item in params])
-    if greedy.any():
-        chosen[greedy] = logits[_where(greedy, logits)].argmax(dim=-1).cpu().numpy()
-    if not greedy.all():
-        drawn = [place for place in range(len(rows)) if not greedy[place]]
+    greedy = [i for i, item in enumerate(params) if item.temperature < _COLDEST]
+    if greedy:
+        wanted = torch.tensor([places[i] for i in greedy], device=logits.device)
+        chosen[greedy] = logits.index_select(0, wanted).argmax(dim=-1).cpu().numpy()
+    if drawn := [i for i, item in enumerate(params) if item.temperature >= _COLDEST]:
+        heat = [params[i].temperature for i in drawn]
         chosen[drawn] = draw(
-            logits if len(drawn) == len(rows) else logits[_where(~greedy, logits)],
-            [params[place] for place in drawn],
-            [rows[p].sequence.numbers(rows[p].drafts + 1)[-1] for p in drawn],
+            shares_of(logits, [places[i] for i in drawn], heat),
+            [params[i] for i in drawn],
+            [rows[i].sequence.numbers(rows[i].drafts + 1)[-1] for i in drawn],
         )
     tokens: list[int] = chosen.tolist()
     return tokens
 
 
-def draw(logits: torch.Tensor, params: Many[SamplingParams], numbers: Many[float]) -> Places:
-    """The token of each row at the quantile `numbers[row]` in [0, 1) of its own distribution.
-
-    `logits` `[rows, vocabulary]` are overwritten.
-    """
-    heat = torch.tensor([item.temperature for item in params], device=logits.device)
-    shares = logits.div_(heat.unsqueeze(1)).softmax(dim=-1)
+def draw(shares: Shares, params: Many[SamplingParams], numbers: Many[float]) -> Places:
+    """The token of each row at the quantile `numbers[row]` in [0, 1) of its own distribution."""
     cut = np.array([item.top_k > 0 or item.top_p < 1.0 or item.min_p > 0.0 for item in params])
     quantiles = np.array(numbers)
     chosen = np.empty(len(params), dtype=np.int64)
     if not cut.all():
-        chosen[~cut] = _draw_from_all(_rows(shares, ~cut), quantiles[~cut])
+        chosen[~cut] = _draw_from_all(shares, np.flatnonzero(~cut), quantiles[~cut])
     if cut.any():
         kept = [item for item, is_cut in zip(params, cut, strict=True) if is_cut]
-        chosen[cut] = _draw_from_likeliest(_rows(shares, cut), kept, quantiles[cut])
+        chosen[cut] = _draw_from_likeliest(shares, np.flatnonzero(cut), kept, quantiles[cut])
     return chosen
 
 
-def _draw_from_all(shares: torch.Tensor, quantiles: Numbers) -> Places:
+def _draw_from_all(shares: Shares, rows: Places, quantiles: Numbers) -> Places:
     """First the chunk of the vocabulary in which the quantile lies, then the token in it."""
-    chunks = _chunks(shares)
-    sums = np.cumsum(chunks.sum(dim=-1).cpu().numpy(), axis=1, dtype=np.float64)
+    sums = np.cumsum(shares.sums[rows], axis=1, dtype=np.float64)
     goals = quantiles * sums[:, -1]
     chunk = _place(sums, goals)
-    rows = np.arange(len(quantiles))
-    inside = chunks[torch.from_numpy(rows), torch.from_numpy(chunk)].cpu().numpy()
-    before = np.where(chunk > 0, sums[rows, chunk - 1], 0.0)
-    return chunk * _CHUNK + _place(np.cumsum(inside, axis=1, dtype=np.float64), goals - before)
+    before = np.where(chunk > 0, sums[np.arange(len(rows)), chunk - 1], 0.0)
+    inside = np.cumsum(shares.inside(rows, chunk), axis=1, dtype=np.float64)
+    return chunk * CHUNK + _place(inside, goals - before)
 
 
 def _draw_from_likeliest(
-    shares: torch.Tensor, params: Many[SamplingParams], quantiles: Numbers
+    shares: Shares, rows: Places, params: Many[SamplingParams], quantiles: Numbers
 ) -> Places:
     """Find the chunks that hold likely tokens, then those tokens, and cut those alone."""
-    floors = _floors(shares, params)
-    chunks = _chunks(shares)
-    near = np.flatnonzero((chunks.amax(dim=-1) >= floors.unsqueeze(1)).cpu().numpy())
-    row, chunk = np.divmod(near, chunks.shape[1])
-    picked = torch.from_numpy(near).to(shares.device)
-    found = chunks.flatten(0, 1).index_select(0, picked).cpu().numpy()
-    likely = np.flatnonzero(found >= floors.cpu().numpy()[row, None])
-    values, at = found.reshape(-1)[likely], likely // _CHUNK
-    tokens = chunk[at] * _CHUNK + likely % _CHUNK
+    highest, totals = shares.highest[rows], shares.sums[rows].sum(axis=1, dtype=np.float64)
+    floors = _floors(highest, totals, params)
+    row, chunk = np.nonzero(highest >= floors[:, None])
+    found = shares.inside(rows[row], chunk)
+    likely = np.flatnonzero(found >= floors[row, None])
+    at = likely // CHUNK
+    values = (found.reshape(-1)[likely] / totals[row[at]]).astype(np.float32)
+    tokens = chunk[at] * CHUNK + likely % CHUNK
     ends = np.searchsorted(row[at], np.arange(len(params)), side="right")
     chosen = np.empty(len(params), dtype=np.int64)
     for place, end in enumerate(ends):
@@ -127,28 +128,24 @@ def _draw_from_likeliest(
     return chosen
 
 
-def _chunks(shares: torch.Tensor) -> torch.Tensor:
-    """`[rows, chunks, _CHUNK]`; what is missing at the end is filled with zeros."""
-    if missing := -shares.shape[1] % _CHUNK:
-        shares = torch.nn.functional.pad(shares, (0, missing))
-    return shares.view(len(shares), -1, _CHUNK)
-
-
-def _floors(shares: torch.Tensor, params: Many[SamplingParams]) -> torch.Tensor:
+def _floors(highest: Floats, totals: Numbers, params: Many[SamplingParams]) -> Numbers:
     """A share `[rows]` that every survivor of a row reaches.
 
-    What lies below (1 - top_p) / vocabulary weighs less than 1 - top_p together.
+    What lies below (1 - top_p) / vocabulary weighs less than 1 - top_p together. The k likeliest
+    tokens are no less likely than the best tokens of the k best chunks.
     """
-    width = shares.shape[1]
-    floors = torch.tensor([(1.0 - item.top_p) / width for item in params], device=shares.device)
-    for count in {item.top_k for item in params if 0 < item.top_k < width}:
+    chunks = highest.shape[1]
+    floors = np.array([1.0 - item.top_p for item in params]) * totals / (chunks * CHUNK)
+    for count in {item.top_k for item in params if 0 < item.top_k <= chunks}:
         rows = np.array([item.top_k == count for item in params])
-        floors[_where(rows, shares)] = _rows(shares, rows).topk(count).values[:, -1]
-    least = torch.tensor([item.min_p for item in params], device=shares.device)
-    return torch.maximum(floors, least * shares.amax(dim=-1))
+        least = np.partition(highest[rows], chunks - count, axis=1)[:, chunks - count]
+        floors[rows] = np.maximum(floors[rows], least)
+    least = np.array([item.min_p for item in params]) * highest.max(axis=1)
+    found: Numbers = np.maximum(floors, least) * _SLACK
+    return found
 
 
-def _survivors(shares: Shares, params: SamplingParams) -> Places:
+def _survivors(shares: Floats, params: SamplingParams) -> Places:
     """The places of the shares that top-k, top-p and min-p leave; of equals the first."""
     ranked = np.sort(shares)[::-1].astype(np.float64)
     if params.top_k > 0:
@@ -172,11 +169,3 @@ def _place(sums: Numbers, goals: Numbers) -> Places:
     passed = np.count_nonzero(sums <= np.expand_dims(goals, -1), axis=-1)
     found: Places = np.minimum(passed, last)
     return found
-
-
-def _rows(tensor: torch.Tensor, mask: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> torch.Tensor:
-    return tensor if mask.all() else tensor[_where(mask, tensor)]
-
-
-def _where(mask: np.ndarray[tuple[int], np.dtype[np.bool_]], tensor: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(mask).to(tensor.device)

@@ -385,6 +385,31 @@ def test_a_replica_alone_keeps_to_its_token(
     assert [card["id"] for card in found["data"]] == ["mine"]
 
 
+def test_a_draft_model_makes_no_difference_to_the_tokens(
+    alone: Callable[..., Any], tiny_llama: Path, artifact_of: Callable[..., Path]
+) -> None:
+    # A model that drafts for itself is always right; int8 beside fp32 is, mostly.
+    artifact = str(artifact_of(tiny_llama, "int8"))
+    body = {"model": "tiny", "prompt": "one two one two", "temperature": 0, "max_tokens": 48}
+    found, metrics = [], []
+    for more in ((), ("--speculation", "draft", "--draft-model", str(tiny_llama))):
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        where = ("--artifact", artifact, "--model-name", "tiny", "--port", str(port))
+        process, log = alone(*where, *more)
+        wait_ready(url, process, log)
+        made = httpx.post(f"{url}/v1/completions", json={**body, "ignore_eos": True}, timeout=60)
+        found.append(made.raise_for_status().json())
+        metrics.append(httpx.get(f"{url}/metrics").text)
+        process.kill()
+    plain, drafted = found
+    assert drafted["choices"][0]["text"] == plain["choices"][0]["text"]
+    assert drafted["usage"] == plain["usage"]
+    assert 'tidegate_draft_tokens_total{result="accepted"} 0.0' in metrics[0]
+    accepted = metrics[1].split('tidegate_draft_tokens_total{result="accepted"} ')[1].split()[0]
+    assert float(accepted) >= 24
+
+
 @pytest.mark.parametrize("damage", ["weights.safetensors", "manifest.json", "nothing"])
 def test_what_is_no_whole_artifact_is_refused_by_name(
     alone: Callable[..., Any], tiny_llama: Path, artifact_of: Callable[..., Path], damage: str

@@ -1,4 +1,6 @@
+import functools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,20 +13,34 @@ from hypothesis import strategies as st
 from tidegate_runtime.engine.model_runner import LogitRows
 from tidegate_runtime.engine.sequence import SamplingParams, Sequence, SequenceId, SequenceRequest
 from tidegate_runtime.models.base import StepLogits
+from tidegate_runtime.ops import native
+from tidegate_runtime.ops.shares import CHUNK, SharesOf, TorchShares
 from tidegate_runtime.sampling.logprobs import token_logprobs
 from tidegate_runtime.sampling.sampler import choose, draw
 
+Found = Callable[..., Counter[int]]
 LOGITS = torch.tensor([0.0, 3.0, 2.0, 1.0, -1.0])
 PROBABILITIES = LOGITS.softmax(0)
 GREEDY = SamplingParams(temperature=0.0)
 NO_END = frozenset[int]()
 
 
-def found(params: SamplingParams, count: int = 4000, logits: torch.Tensor = LOGITS) -> Counter[int]:
-    """Tokens drawn at evenly spread quantiles."""
-    numbers = (np.arange(count) + 0.5) / count
-    rows = logits.repeat(count, 1)
-    return Counter(draw(rows, [params] * count, numbers.tolist()).tolist())
+@pytest.fixture(params=["torch", "native"])
+def found(request: pytest.FixtureRequest) -> Found:
+    """Tokens drawn at evenly spread quantiles, from shares made by torch or by the kernels."""
+    shares_of: SharesOf = TorchShares
+    if request.param == "native":
+        shares_of = functools.partial(native.NativeShares, native.Threads(2))
+
+    def draw_many(
+        params: SamplingParams, count: int = 4000, logits: torch.Tensor = LOGITS
+    ) -> Counter[int]:
+        numbers = (np.arange(count) + 0.5) / count
+        heat = [params.temperature] * count
+        shares = shares_of(logits.unsqueeze(0), [0] * count, heat)
+        return Counter(draw(shares, [params] * count, numbers.tolist()).tolist())
+
+    return draw_many
 
 
 def make_sequence(
@@ -49,20 +65,20 @@ def test_temperature_zero_takes_the_likeliest() -> None:
     assert chosen(make_sequence(GREEDY, [])) == [1]
 
 
-def test_draws_follow_the_distribution() -> None:
+def test_draws_follow_the_distribution(found: Found) -> None:
     tokens = found(SamplingParams())
     for token in range(5):
         assert tokens[token] / 4000 == pytest.approx(float(PROBABILITIES[token]), abs=0.001)
 
 
-def test_draws_from_a_vocabulary_of_many_chunks_follow_the_distribution() -> None:
+def test_draws_from_a_vocabulary_of_many_chunks_follow_the_distribution(found: Found) -> None:
     logits = torch.randn(700, generator=torch.Generator().manual_seed(1)) * 2
     tokens = found(SamplingParams(), 20_000, logits)
     for token, share in enumerate(logits.softmax(0).tolist()):
         assert tokens[token] / 20_000 == pytest.approx(share, abs=0.0002)
 
 
-def test_a_low_temperature_sharpens_the_distribution() -> None:
+def test_a_low_temperature_sharpens_the_distribution(found: Found) -> None:
     sharp = (LOGITS / 0.5).softmax(0)
     assert found(SamplingParams(temperature=0.5))[1] / 4000 == pytest.approx(
         float(sharp[1]), abs=0.001
@@ -74,35 +90,35 @@ def test_a_temperature_near_zero_is_greedy() -> None:
     assert chosen(sequence) == [1]
 
 
-def test_top_k_keeps_the_k_likeliest() -> None:
+def test_top_k_keeps_the_k_likeliest(found: Found) -> None:
     assert set(found(SamplingParams(top_k=2))) == {1, 2}
     assert set(found(SamplingParams(top_k=9))) == {0, 1, 2, 3, 4}
 
 
-def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
+def test_top_p_keeps_the_smallest_set_that_reaches_p(found: Found) -> None:
     assert set(found(SamplingParams(top_p=float(PROBABILITIES[1]) - 0.01))) == {1}
     assert set(found(SamplingParams(top_p=float(PROBABILITIES[1]) + 0.01))) == {1, 2}
 
 
-def test_top_p_after_top_k_is_a_share_of_what_top_k_left() -> None:
+def test_top_p_after_top_k_is_a_share_of_what_top_k_left(found: Found) -> None:
     left = float(PROBABILITIES[1] / PROBABILITIES[1:3].sum())
     assert set(found(SamplingParams(top_k=2, top_p=left - 0.01))) == {1}
     assert set(found(SamplingParams(top_k=2, top_p=left + 0.01))) == {1, 2}
 
 
-def test_of_equal_tokens_top_p_and_top_k_keep_only_as_many_as_are_needed() -> None:
+def test_of_equal_tokens_top_p_and_top_k_keep_only_as_many_as_are_needed(found: Found) -> None:
     flat = torch.zeros(1000)
     assert set(found(SamplingParams(top_p=0.9), 3000, flat)) == set(range(900))
     assert set(found(SamplingParams(top_k=3), 3000, flat)) == {0, 1, 2}
 
 
-def test_min_p_drops_what_is_far_less_likely_than_the_best() -> None:
+def test_min_p_drops_what_is_far_less_likely_than_the_best(found: Found) -> None:
     assert set(found(SamplingParams(min_p=0.3))) == {1, 2}
     assert set(found(SamplingParams(min_p=0.3, top_p=0.99))) == {1, 2}
     assert set(found(SamplingParams(min_p=1.0))) == {1}
 
 
-def test_a_truncated_draw_follows_what_is_left() -> None:
+def test_a_truncated_draw_follows_what_is_left(found: Found) -> None:
     tokens = found(SamplingParams(top_k=3))
     share = float(PROBABILITIES[1] / PROBABILITIES[1:4].sum())
     assert tokens[1] / 4000 == pytest.approx(share, abs=0.001)
@@ -235,3 +251,21 @@ def test_logprobs_of_many_rows_are_those_of_each_row() -> None:
         assert found[row].logprob == pytest.approx(float(logits[row].log_softmax(0)[token]))
         assert len(found[row].top) == tops[row]
         assert found[row] == token_logprobs(logits[row : row + 1], [token], [tops[row]])[0]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.2, 3.0])
+def test_the_kernels_find_the_shares_that_torch_finds(temperature: float) -> None:
+    wide = torch.randn(5, 900, generator=torch.Generator().manual_seed(2)) * 4
+    wide[1, 7] = -np.inf
+    logits, places = wide[:, :700], [4, 1, 1]
+    theirs = TorchShares(logits, places, [temperature] * 3)
+    ours = native.NativeShares(native.Threads(2), logits, places, [temperature] * 3)
+    assert ours.sums.shape == theirs.sums.shape == (3, -(-700 // CHUNK))
+    assert np.allclose(ours.sums, theirs.sums, rtol=1e-5, atol=1e-9)
+    assert np.allclose(ours.highest, theirs.highest, rtol=1e-5, atol=1e-9)
+    rows, chunks = np.array([0, 1, 2, 2]), np.array([3, 0, 0, 10])
+    found = ours.inside(rows, chunks)
+    assert np.allclose(found, theirs.inside(rows, chunks), rtol=1e-5, atol=1e-9)
+    assert found[1, 7] == 0
+    assert not found[3, 700 % CHUNK :].any()
+    assert (found.max(axis=1) == ours.highest[rows, chunks]).all()

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "decoder.h"
+#include "softmax.h"
 
 using namespace tidegate;
 
@@ -25,6 +26,7 @@ void tidegate_sizes(int* sizes) {
   sizes[3] = sizeof(Batch);
   sizes[4] = sizeof(Heads);
   sizes[5] = sizeof(Rows);
+  sizes[6] = sizeof(Softmax);
 }
 
 Pool* tidegate_pool(int threads) { return new Pool(threads); }
@@ -106,6 +108,24 @@ int tidegate_attention(Pool* pool, const Heads* h, const Cache* cache, const Bat
   } catch (const std::bad_alloc&) {
     return 1;
   }
+}
+
+// The sums and the highest share of every chunk of the rows.
+void tidegate_shares(Pool* pool, const Softmax* softmax) {
+  pool->run(1, [&] {
+    int phase = 0;
+    pool->phase(phase, softmax->count, 1, [&](int first, int last) {
+      for (int i = first; i < last; ++i) softmax->sum_row(i);
+    });
+  });
+}
+
+// The shares of `count` chunks: to [count, 64].
+void tidegate_shares_inside(const Softmax* softmax, const int32_t* rows, const int32_t* chunks,
+                            int count, float* to) {
+  for (int i = 0; i < count; ++i)
+    for (int lane = 0; lane < kChunk; lane += kLanes, to += kLanes)
+      store(to, softmax->shares(rows[i], chunks[i] * kChunk + lane));
 }
 
 }  // extern "C"
