@@ -1,8 +1,8 @@
 """The compiled kernels as Python objects: threads, linears, and a whole decoder step.
 
 Calls go through ctypes, which releases the interpreter's lock, over the memory of torch tensors;
-each object keeps the tensors alive that its structures point to. `native/decoder.h` says what the
-fields of the structures mean.
+each object keeps the tensors alive that its structures point to. The headers in `native/` say what
+the fields of the structures mean.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def kernels() -> ctypes.CDLL:
     sizes = (c_int * len(_STRUCTS))()
     loaded.tidegate_sizes(sizes)
     if list(sizes) != [ctypes.sizeof(struct) for struct in _STRUCTS]:
-        raise RuntimeError("ops/native.py and ops/native/decoder.h describe different structures")
+        raise RuntimeError("ops/native.py and the headers in ops/native describe different structures")
     return loaded
 
 
