@@ -134,7 +134,9 @@ def kernels() -> ctypes.CDLL:
     sizes = (c_int * len(_STRUCTS))()
     loaded.tidegate_sizes(sizes)
     if list(sizes) != [ctypes.sizeof(struct) for struct in _STRUCTS]:
-        raise RuntimeError("ops/native.py and the headers in ops/native describe different structures")
+        raise RuntimeError(
+            "ops/native.py and the headers in ops/native describe different structures"
+        )
     return loaded
 
 

@@ -133,15 +133,15 @@ def is_loopback(host: str) -> bool:
 
 def start(config: ReplicaConfig, token: str | None) -> int:
     """Write the first status, then import what takes its time and serve."""
-    prepare_libraries()
+    prepare_libraries(config.device)
     path = None if config.status_path is None else Path(config.status_path)
     status = StatusFile(path, config.replica_id)
     status.write(ReplicaState.STARTING)
     return serve(config, token, status)
 
 
-def prepare_libraries() -> None:
-    """Set what the libraries imported later read from the environment as they load.
+def prepare_libraries(device: str) -> None:
+    """Set what the libraries imported later read from their surroundings as they load.
 
     OpenMP's threads spin for long while they wait for each other unless told otherwise, which
     starves other replicas; asleep at once they are slow to come back. So they spin for the few
@@ -151,6 +151,9 @@ def prepare_libraries() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # transformers draws progress bars past its own setting; a log has whole lines.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    if device == "cpu":
+        # torch imports Triton wherever it is installed, which costs a replica 130 MB.
+        sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 
 
 def serve(config: ReplicaConfig, token: str | None, status: StatusFile) -> int:
