@@ -95,6 +95,15 @@ def test_top_k_keeps_the_k_likeliest(found: Found) -> None:
     assert set(found(SamplingParams(top_k=9))) == {0, 1, 2, 3, 4}
 
 
+def test_the_likeliest_may_lie_in_as_many_chunks_and_at_the_very_end(found: Found) -> None:
+    logits = torch.zeros(700)
+    logits[5], logits[130], logits[699] = 9.0, 8.0, 10.0
+    assert set(found(SamplingParams(top_k=3), 1000, logits)) == {5, 130, 699}
+    assert set(found(SamplingParams(top_k=2), 1000, logits)) == {5, 699}
+    logits[699] = 300.0
+    assert set(found(SamplingParams(), 1000, logits)) == {699}
+
+
 def test_top_p_keeps_the_smallest_set_that_reaches_p(found: Found) -> None:
     assert set(found(SamplingParams(top_p=float(PROBABILITIES[1]) - 0.01))) == {1}
     assert set(found(SamplingParams(top_p=float(PROBABILITIES[1]) + 0.01))) == {1, 2}
