@@ -44,7 +44,7 @@ struct Context {
 
   float* out;        // [count, head dim]
   float* scores;     // [count, width], then the weights
-  float* totals;     // [count] of the weights
+  float* units;      // [count] 1 / the total of the weights
   int8_t* codes;     // [count, head dim] the queries in int8, and for these
   float* scales;     // [count]
   int32_t* offsets;  // [count] -128 * sum of codes
@@ -52,8 +52,8 @@ struct Context {
   float* steps;      // [count, spans] what one of the weights of a span counts
 
   size_t place(int block) const { return size_t(table[block]) * heads.kv_heads + head; }
-  const float* key_scales(int block) const { return cache.scales + place(block) * 2 * kBlock; }
-  const float* value_scales(int block) const { return key_scales(block) + kBlock; }
+  const float* key_scales(int block) const { return Slot{place(block), 0}.key_scale(cache); }
+  const float* value_scales(int block) const { return Slot{place(block), 0}.value_scale(cache); }
   int spans() const { return width / kBlock / kSpanBlocks + 1; }
   int first_block() const { return first(0) / kBlock; }
   int last_block(int q) const { return queries[q].position / kBlock; }
@@ -75,7 +75,7 @@ struct Context {
   }
 
   void put_out(int q, int d, Floats sums) const {
-    store(out + size_t(q) * heads.head_dim + d, sums * (1.0f / totals[q]));
+    store(out + size_t(q) * heads.head_dim + d, sums * units[q]);
   }
 };
 
@@ -122,7 +122,7 @@ struct FloatMath {
         weight = weight > 0.0f ? weight * load<Floats>(c.value_scales(b)) : Floats{};
       store(scores + b * kBlock, weight);
     }
-    c.totals[q] = sum(total);
+    c.units[q] = 1.0f / sum(total);
   }
 
   // out = the weighted sum of `VECTORS` * 16 components of the values, from component d on.
@@ -211,7 +211,7 @@ struct IntegerMath {
         to_uint8(scaled[b - block] * inverse, weights + b * kBlock);
       c.steps[q * c.spans() + span] = highest * (1.0f / 255.0f);
     }
-    c.totals[q] = sum(total);
+    c.units[q] = 1.0f / sum(total);
   }
 
   template <int QUERIES, int VECTORS>
@@ -300,7 +300,7 @@ template <class Take>
 inline void attend_tile(const Heads& h, const Cache& cache, const Batch& batch, const Tile& tile,
                         int head, const float* query, int stride, const Take& take) {
   static thread_local std::vector<Query> queries;
-  static thread_local Buffer<float> out, scores, totals, scales, steps;
+  static thread_local Buffer<float> out, scores, units, scales, steps;
   static thread_local Buffer<int32_t> offsets;
   static thread_local Buffer<uint8_t> weights;
   static thread_local Buffer<int8_t> codes;
@@ -321,7 +321,7 @@ inline void attend_tile(const Heads& h, const Cache& cache, const Batch& batch, 
       .width = width,
       .out = out.of(count * h.head_dim),
       .scores = scores.of(count * width),
-      .totals = totals.of(count),
+      .units = units.of(count),
       .codes = codes.of(count * h.head_dim),
       .scales = scales.of(count),
       .offsets = offsets.of(count),

@@ -85,11 +85,9 @@ class Decoder {
     x_ = x_buffer_.of(size_t(rows) * m_.hidden);
     qkv_ = qkv_buffer_.of(size_t(rows) * (query_dim() + 2 * kv_dim()));
     attended_ = attended_buffer_.of(size_t(rows) * query_dim());
-    attention_in_ = attention_inputs_.of(rows, m_.hidden);
+    hidden_in_ = hidden_inputs_.of(rows, m_.hidden);
     attended_in_ = attended_inputs_.of(rows, query_dim());
-    mlp_in_ = mlp_inputs_.of(rows, m_.hidden);
     gated_in_ = gated_inputs_.of(rows, m_.intermediate);
-    head_in_ = head_inputs_.of(rows, m_.hidden);
     cut(batch, tile_of_heads(m_.heads / m_.kv_heads), tiles_);
   }
 
@@ -114,16 +112,16 @@ class Decoder {
   }
 
   // Normalise a row of the residual stream and round it for the next product.
-  void prepare(const float* x, const float* norm, Inputs& inputs, int row, int bits) {
+  void prepare(const float* x, const float* norm, int row, int bits) {
     static thread_local Buffer<float> normal;
     float* values = normal.of(m_.hidden);
     normalise(x, norm, m_.epsilon, m_.hidden, values);
-    inputs.set_row(row, values, bits);
+    hidden_in_.set_row(row, values, bits);
   }
 
-  void prepare_rows(int& phase, int rows, const float* norm, Inputs& inputs, int bits) {
+  void prepare_rows(int& phase, int rows, const float* norm, int bits) {
     each_row(phase, rows,
-             [&](int row) { prepare(x_ + size_t(row) * m_.hidden, norm, inputs, row, bits); });
+             [&](int row) { prepare(x_ + size_t(row) * m_.hidden, norm, row, bits); });
   }
 
   // x += w * inputs
@@ -140,7 +138,7 @@ class Decoder {
   void attention(const Batch& batch, const Layer& layer, int& phase) {
     const Heads heads = {m_.heads,     m_.kv_heads,        m_.head_dim,
                          layer.window, m_.attention_scale, KvType(m_.kv_type)};
-    prepare_rows(phase, batch.rows, layer.attention_norm, attention_in_, layer.query.bits);
+    prepare_rows(phase, batch.rows, layer.attention_norm, layer.query.bits);
     pool_.phase(phase, m_.heads + 2 * m_.kv_heads, 1, [&](int first, int last) {
       for (int head = first; head < last; ++head) project_head(batch, layer, heads, head);
     });
@@ -156,7 +154,7 @@ class Decoder {
     const int own = kind == 0 ? head : (head - m_.heads) % m_.kv_heads;
     const int panels = m_.head_dim / kPanel, stride = query_dim() + 2 * kv_dim();
     float* to = qkv_ + head * m_.head_dim - own * m_.head_dim;
-    multiply(w, own * panels, (own + 1) * panels, attention_in_, batch.rows,
+    multiply(w, own * panels, (own + 1) * panels, hidden_in_, batch.rows,
              [&](int row, int column, Floats sums) {
                store(to + size_t(row) * stride + column, sums);
              });
@@ -200,7 +198,7 @@ class Decoder {
   }
 
   void feed_forward(const Batch& batch, const Layer& layer, int& phase) {
-    prepare_rows(phase, batch.rows, layer.mlp_norm, mlp_in_, layer.gate.bits);
+    prepare_rows(phase, batch.rows, layer.mlp_norm, layer.gate.bits);
     // A group of the next product is two panels of this one.
     const int pairs = layer.gate.panels() / 2;
     const int grain = pool_.grain(pairs, panels_for(batch.rows) / 2);
@@ -219,8 +217,8 @@ class Decoder {
   template <int PANELS>
   void gate(const Layer& layer, int pair, int row, int count) {
     Floats gate[kTileRows][PANELS], up[kTileRows][PANELS];
-    product<PANELS>(layer.gate, pair * 2, mlp_in_, row / kTileRows, count, gate);
-    product<PANELS>(layer.up, pair * 2, mlp_in_, row / kTileRows, count, up);
+    product<PANELS>(layer.gate, pair * 2, hidden_in_, row / kTileRows, count, gate);
+    product<PANELS>(layer.up, pair * 2, hidden_in_, row / kTileRows, count, up);
     for (int r = 0; r < count; ++r)
       for (int p = 0; p < PANELS; p += 2)
         gated_in_.set(row + r, pair + p / 2, silu(gate[r][p]) * up[r][p],
@@ -229,11 +227,10 @@ class Decoder {
 
   void project(const Batch& batch, float* logits, int& phase) {
     each_row(phase, batch.wanted, [&](int i) {
-      prepare(x_ + size_t(batch.wanted_rows[i]) * m_.hidden, m_.final_norm, head_in_, i,
-              m_.head.bits);
+      prepare(x_ + size_t(batch.wanted_rows[i]) * m_.hidden, m_.final_norm, i, m_.head.bits);
     });
     pool_.phase(phase, m_.head.panels(), 32, [&](int first, int last) {
-      multiply(m_.head, first, last, head_in_, batch.wanted,
+      multiply(m_.head, first, last, hidden_in_, batch.wanted,
                [&](int row, int column, Floats sums) {
                  const int left = m_.vocabulary - column;
                  std::memcpy(logits + size_t(row) * m_.vocabulary + column, &sums,
@@ -271,10 +268,10 @@ class Decoder {
   Pool& pool_;
   const Model m_;
   float *x_, *qkv_, *attended_;
-  Inputs attention_in_, attended_in_, mlp_in_, gated_in_, head_in_;
+  Inputs hidden_in_, attended_in_, gated_in_;
   std::vector<Tile> tiles_;
   Buffer<float> x_buffer_, qkv_buffer_, attended_buffer_;
-  InputBuffers attention_inputs_, attended_inputs_, mlp_inputs_, gated_inputs_, head_inputs_;
+  InputBuffers hidden_inputs_, attended_inputs_, gated_inputs_;
 };
 
 }  // namespace tidegate
