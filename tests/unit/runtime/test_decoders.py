@@ -29,6 +29,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {"tie_word_embeddings": True},
     "Llama 3": {
         "kind": "Llama",
+        "head_dim": 80,
         "rope_parameters": {
             "rope_type": "llama3",
             "rope_theta": 10000.0,
@@ -168,6 +169,17 @@ def test_a_sequence_without_numbers_says_so_and_spoils_no_neighbour(kind: str) -
     again = decoder.forward(ragged((good[:10], 0, [40])))
     assert all(again.finite)
     assert torch.allclose(again.logits, wanted[:10], atol=0.2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("token", [5, 295])
+def test_one_logit_that_is_no_number_is_enough(kind: str, token: int) -> None:
+    model = family("Llama 3")
+    model.lm_head.weight.data[token] = float("nan")
+    decoder = make_decoder(kind, model.config, packed_weights(model, 16))
+    result = decoder.forward(ragged((PROMPT[:9], 0, BLOCKS)))
+    assert result.logits.isnan().any(0).nonzero().flatten().tolist() == [token]
+    assert result.finite == [False] * 9
 
 
 def test_a_model_of_another_family_runs_layer_by_layer() -> None:

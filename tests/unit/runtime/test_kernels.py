@@ -114,24 +114,27 @@ def test_a_window_hides_what_lies_before_it(threads: native.Threads) -> None:
     assert torch.allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("window", [0, 70])
 @pytest.mark.parametrize("kv", KV)
-def test_attention_does_not_depend_on_company_or_chunks(threads: native.Threads, kv: str) -> None:
+def test_attention_does_not_depend_on_company_or_chunks(
+    threads: native.Threads, kv: str, window: int
+) -> None:
     tokens = 140
     query, key, value = (random(tokens, heads, 32, seed=heads) for heads in (6, 2, 2))
+    shape = native.HeadsStruct(6, 2, 32, window, 0.2, native.KV_TYPES[kv])
 
     def run(cuts: list[int], blocks: list[int], beside: int) -> torch.Tensor:
-        pools, found = [native.KvPool(20, 2, 32, kv)], []
+        pool, found = native.KvPool(20, 2, 32, kv), []
         for first, last in zip([0, *cuts], [*cuts, tokens], strict=True):
             parts = [([0] * (last - first), first, blocks)]
             parts += [([0], first, [19])] if beside and first < 16 else []
-            batch = ragged(*parts)
-            more = len(batch.tokens) - (last - first)
-            given = (
+            batch = native.Batch(ragged(*parts))
+            more = sum(len(part) for part, _, _ in parts) - (last - first)
+            given = [
                 torch.cat((state[first:last], random(more, state.shape[1], 32, seed=beside)))
                 for state in (query, key, value)
-            )
-            cache = NativeCache(threads, pools, batch, kv)
-            found.append(cache.attend(0, *given, 0.2)[: last - first])
+            ]
+            found.append(native.attention(threads, shape, pool, batch, *given)[: last - first])
         return torch.cat(found)
 
     forwards, backwards = list(range(9)), list(range(18, 9, -1))
@@ -139,6 +142,16 @@ def test_attention_does_not_depend_on_company_or_chunks(threads: native.Threads,
     assert torch.equal(run([], backwards, beside=0), whole)
     assert torch.equal(run([1, 2, 17, 30, 31, 70, 128], forwards, beside=6), whole)
     assert torch.equal(run(list(range(1, tokens)), backwards, beside=7), whole)
+
+
+@pytest.mark.parametrize("kv", KV)
+def test_the_newest_token_may_outweigh_all_others(threads: native.Threads, kv: str) -> None:
+    query, key, value = (random(41, heads, 32, seed=heads) for heads in (6, 2, 2))
+    key[39], key[40], query[40] = 15.0, 20.0, 20.0
+    batch = ragged(([0] * 41, 0, [2, 0, 3]))
+    cache = NativeCache(threads, [native.KvPool(4, 2, 32, kv)], batch, kv)
+    found = cache.attend(0, query, key, value, 0.2)[40]
+    assert torch.allclose(found, value[40].repeat_interleave(3, 0), rtol=0.07, atol=0.02)
 
 
 @pytest.mark.parametrize("kv", KV)
