@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.complete
 DEMO_DATA ?= .demo
 PEERS  ?= llama.cpp openvino vllm transformers
 
-.PHONY: help setup demo test soak lint format bench bench-setup clean
+.PHONY: help setup demo test soak lint format bench bench-setup bench-serverless clean
 
 help:
 	@echo "make demo    deploy the bundled model in all four modes and ask it something"
@@ -16,6 +16,7 @@ help:
 	@echo "make soak    the slow fault and load tests"
 	@echo "make setup   build $(VENV) with all that demo, tests and examples need"
 	@echo "make bench   measure Tidegate beside its peers; make bench-setup installs those"
+	@echo "make bench-serverless  measure what a deployment at zero costs those who ask it"
 	@echo "make lint    ruff, mypy and import-linter;  make format rewrites"
 	@echo "make clean   remove $(VENV) and what the demo left"
 
@@ -63,6 +64,9 @@ bench-setup: setup  # each peer in a virtual environment of its own, under .benc
 
 bench: setup  # one run on this machine, nothing else beside it; BENCH="--quick" to try it out
 	TQDM_DISABLE=1 $(BIN)/python -m benchmarks --peers "$(PEERS)" $(BENCH)
+
+bench-serverless: setup  # zero to first token, a burst, the gateway's own time, the autoscaler
+	TQDM_DISABLE=1 $(BIN)/python -m benchmarks.serverless --peers "$(PEERS)" $(BENCH)
 
 clean:
 	-@test ! -x $(BIN)/tidegate || $(BIN)/tidegate down --data $(DEMO_DATA)

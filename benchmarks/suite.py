@@ -75,10 +75,7 @@ class Suite:
 
     def run(self, systems: Sequence[System]) -> Result:
         """Measure these systems in one run. Raises LocalError without the bundled model."""
-        order = self._order
-        own_folder(order.folder)
-        (order.folder / "logs").mkdir(exist_ok=True)
-        model = bundled_model(order.folder / "models")
+        order, model = self._order, self.model()
         present = [system for system in systems if self._is_ready(system, model)]
         text = prose()
         tokens = model.tokens(text)
@@ -110,6 +107,18 @@ class Suite:
             "systems": {each.name: self._state(each, figures) for each in systems},
         }
         return Result([*rows, *shares, *bounds], meta)
+
+    def model(self) -> Model:
+        """The bundled model, and the folder that its other forms are kept in."""
+        own_folder(self._order.folder)
+        (self._order.folder / "logs").mkdir(exist_ok=True)
+        return bundled_model(self._order.folder / "models")
+
+    def commands(self, systems: Sequence[System]) -> dict[str, Command]:
+        """How those that can run are started, by name."""
+        model = self.model()
+        present = [system for system in systems if self._is_ready(system, model)]
+        return {system.name: self._command_of(system, model) for system in present}
 
     def _is_ready(self, system: System, model: Model) -> bool:
         """Whether its interpreter and its weights are there; the weights are made if need be."""

@@ -40,6 +40,7 @@ from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.provision.local import LocalProvisioner
+from tidegate_controlplane.provision.zygote_starter import ZygoteStarter
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.database import Database
@@ -86,8 +87,15 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         client = await stack.enter_async_context(replica_client())
         endpoints = Endpoints(clock, hold_queue=settings.limits.hold_queue)
         catalog = Catalog()
+        starter = ZygoteStarter(settings.zygote_log_path, settings.warm_bytes)
+        starter.open()
         provisioner = LocalProvisioner(
-            settings.replicas_dir, settings.cache_dir, settings.reconcile, clock
+            settings.replicas_dir,
+            settings.cache_dir,
+            settings.reconcile,
+            clock,
+            starter,
+            changed=endpoints.wanted,
         )
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)

@@ -71,6 +71,8 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 8686
     objects: str | None = None
     """`s3://bucket/prefix` for payloads and results; a directory under `data_dir` when absent."""
+    warm_bytes: Annotated[int, Field(ge=0)] = 1024**3
+    """What the zygote may keep in memory of the models used last: tokenizers, no weights."""
     limits: LimitSettings = LimitSettings()
     work: WorkSettings = WorkSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
@@ -88,6 +90,10 @@ class Settings(BaseModel):
     @property
     def replicas_dir(self) -> Path:
         return self.data_dir / "replicas"
+
+    @property
+    def zygote_log_path(self) -> Path:
+        return self.data_dir / "zygote.log"
 
     @property
     def cache_dir(self) -> Path:

@@ -29,8 +29,9 @@ KV_ELEMENT_BYTES = {
 """Keys and values have the precision of the weights, but 8 bits beside weights of 4."""
 KV_SCALE_BYTES = 4
 """Each head keeps a scale with every key and value of 8 bits."""
-PROCESS_BYTES = 450 * 1024 * 1024
-"""One replica's interpreter, libraries and step: measured, resident, beside weights and cache."""
+PROCESS_BYTES = 64 * 1024 * 1024
+"""What a replica has for itself beside weights and cache: measured. Interpreter and libraries are
+the zygote's, shared by all."""
 KV_SHARE = 16
 """The default KV cache takes at most one sixteenth of the machine's memory."""
 IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0, Mode.BATCH: 15.0}
@@ -289,7 +290,7 @@ def _does_not_fit(
             "model.source",
             spec.model.source,
             f"one replica needs {need}, and this machine has "
-            f"{_size(capabilities.memory_bytes)}; {remedy}, or use a smaller model",
+            f"{_size(capabilities.memory_bytes)} for replicas; {remedy}, or use a smaller model",
         )
     return None
 

@@ -3,17 +3,19 @@
 A child asks the kernel to be killed when the control plane dies, and watches for it besides, so
 none survives it. The token a replica wants is made for it here and lives in memory and in its
 environment only.
+
+What changes rings `changed`: a replica's status, by a datagram, and its end. Both are hints; what
+is true is in the status file and in the process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import shutil
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+import signal
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +24,6 @@ import httpx
 from tidegate.protocol.replica import (
     EXIT_DRAINED,
     EXIT_REFUSED,
-    TOKEN_VARIABLE,
     ReplicaConfig,
     ReplicaReady,
     ReplicaState,
@@ -33,11 +34,14 @@ from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
+from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.log import last_line, read_lines
-from tidegate_controlplane.provision.process import kill_exactly, start_ticks
+from tidegate_controlplane.provision.process import kill_exactly
+from tidegate_controlplane.provision.start import Starter
+from tidegate_controlplane.provision.status_bell import StatusBell
+from tidegate_controlplane.provision.subreaper import Strays
 from tidegate_controlplane.settings import ReconcileSettings
 
-RUNTIME = (sys.executable, "-m", "tidegate_runtime.server")
 END_GRACE_S = 5.0
 """Seconds for a process that said it failed, or whose drain is over, to end by itself."""
 _PHASES = {
@@ -53,10 +57,16 @@ _PHASES = {
 @dataclass
 class _Child:
     launch: Launch
-    process: asyncio.subprocess.Process
-    process_start: int
     token: str = field(repr=False)
-    started_at: float = 0.0
+    started_at: float
+    process: ChildProcess | None = None
+    """None until it is made."""
+    making: asyncio.Task[None] | None = None
+    failure: str | None = None
+    """Why it could not be made."""
+    unwanted: bool = False
+    """It is to be killed as soon as it is made."""
+    warmed: bool = False
     status: ReplicaStatus | None = None
     checked_at: float = 0.0
     failed_checks: int = 0
@@ -86,46 +96,40 @@ class LocalProvisioner:
         cache_dir: Path,
         settings: ReconcileSettings,
         clock: Clock,
-        command: Sequence[str] = RUNTIME,
+        starter: Starter,
+        changed: asyncio.Event | None = None,
     ) -> None:
-        """`command` starts a process that follows `tidegate.protocol.replica`."""
-        self._command = command
         self._directory = directory
         self._cache_dir = cache_dir
         self._settings = settings
         self._clock = clock
+        self._starter = starter
+        self._changed = changed or asyncio.Event()
         self._children: dict[str, _Child] = {}
+        self._strays = Strays()
         self._health = httpx.AsyncClient(timeout=settings.health_timeout_s, trust_env=False)
+        self._bell = StatusBell(self._changed.set)
 
     async def start(self, launch: Launch) -> None:
         if launch.replica_id in self._children:
             return
         home = self._directory / launch.replica_id
         config = self._write_config(launch, home)
-        token = secrets.token_urlsafe(32)
+        token, now = secrets.token_urlsafe(32), self._clock.monotonic()
+        child = self._children[launch.replica_id] = _Child(launch, token, now)
+        child.making = asyncio.create_task(self._make(child, config, home / "log"))
+
+    async def _make(self, child: _Child, config: Path, log: Path) -> None:
         try:
-            with (home / "log").open("ab") as log:
-                process = await asyncio.create_subprocess_exec(
-                    *self._command,
-                    "--config",
-                    str(config),
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, TOKEN_VARIABLE: token, "PYTHONUNBUFFERED": "1"},
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise StartFailed(f"cannot start a replica process: {error}") from error
-        self._children[launch.replica_id] = _Child(
-            launch=launch,
-            process=process,
-            process_start=start_ticks(process.pid) or 0,
-            token=token,
-            started_at=self._clock.monotonic(),
-        )
+            child.process = await self._starter.start(config, log, child.token, self._changed.set)
+        except StartFailed as error:
+            child.failure = str(error)
+        if child.process and child.unwanted:
+            child.process.send(signal.SIGKILL)
+        self._changed.set()
 
     async def observe(self, replica_ids: list[str]) -> Mapping[str, Observation]:
+        self._strays.collect({c.process.pid for c in self._children.values() if c.process})
         return {replica_id: self._observe(replica_id) for replica_id in replica_ids}
 
     def known(self) -> list[str]:
@@ -148,15 +152,15 @@ class LocalProvisioner:
             return
         grace_s = child.launch.plan.drain_timeout_s + END_GRACE_S
         child.deadline = self._clock.monotonic() + grace_s
-        _signal(child.process.terminate)
+        _send(child, signal.SIGTERM)
 
     async def kill(self, replica_id: str) -> None:
         if child := self._children.get(replica_id):
-            _signal(child.process.kill)
+            _send(child, signal.SIGKILL)
 
     async def forget(self, replica_id: str) -> None:
         child = self._children.get(replica_id)
-        if child is not None and child.process.returncode is not None:
+        if child is not None and _has_ended(child):
             del self._children[replica_id]
             if child.check:
                 child.check.cancel()
@@ -173,15 +177,18 @@ class LocalProvisioner:
         await asyncio.to_thread(_delete_others, self._directory, frozenset(replica_ids))
 
     async def close(self) -> None:
+        await self._starter.close()
         children = list(self._children.values())
         checks = [child.check for child in children if child.check]
         for check in checks:
             check.cancel()
         for child in children:
-            _signal(child.process.kill)
+            _send(child, signal.SIGKILL)
         await asyncio.gather(*checks, return_exceptions=True)
-        await asyncio.gather(*(child.process.wait() for child in children))
+        await asyncio.gather(*(child.making for child in children if child.making))
+        await asyncio.gather(*(child.process.wait() for child in children if child.process))
         self._children.clear()
+        self._bell.close()
         await self._health.aclose()
 
     def _write_config(self, launch: Launch, home: Path) -> Path:
@@ -195,6 +202,7 @@ class LocalProvisioner:
                 "task": launch.task,
                 "revision": launch.revision,
                 "status_path": str(home / "status.json"),
+                "status_bell": self._bell.name,
                 "cache_dir": str(self._cache_dir),
                 "precision": plan.precision,
                 "context_tokens": plan.context_tokens,
@@ -219,22 +227,33 @@ class LocalProvisioner:
         child = self._children.get(replica_id)
         if child is None:
             return Missing()
+        if child.process is None:
+            return Exited(1, "StartFailed", child.failure) if child.failure else Missing()
         status = _read_status(self._directory / replica_id / "status.json", child.process.pid)
         child.status = status or child.status
         if child.process.returncode is not None:
-            return self._exited(replica_id, child)
+            return self._exited(replica_id, child, child.process.returncode)
         now = self._clock.monotonic()
         self._hurry(child, now)
         if child.says is ReplicaState.READY:
             self._check_health(child, now)
+            self._keep_warm(child)
         return Running(
             phase=_PHASES[child.says],
             pid=child.process.pid,
-            process_start=child.process_start,
+            process_start=child.process.process_start,
             port=child.port,
             healthy=self._is_healthy(child),
             overdue=now - child.started_at > self._settings.start_timeout_s,
         )
+
+    def _keep_warm(self, child: _Child) -> None:
+        """The next replica of this kind shall find its model warm."""
+        if not child.warmed:
+            child.warmed = True
+            launch = child.launch
+            config = self._directory / launch.replica_id / "config.json"
+            self._starter.warm(config, f"{launch.digest} in {launch.plan.precision}")
 
     def _is_healthy(self, child: _Child) -> bool:
         failed = child.says is ReplicaState.FAILED
@@ -245,10 +264,9 @@ class LocalProvisioner:
         if child.deadline is None and child.says is ReplicaState.FAILED:
             child.deadline = now + END_GRACE_S
         if child.deadline is not None and now > child.deadline:
-            _signal(child.process.kill)
+            _send(child, signal.SIGKILL)
 
-    def _exited(self, replica_id: str, child: _Child) -> Exited:
-        code = child.process.returncode or 0
+    def _exited(self, replica_id: str, child: _Child, code: int) -> Exited:
         refused = code == EXIT_REFUSED
         if child.status and child.says is ReplicaState.FAILED:
             reason = child.status.reason or "Crashed"
@@ -280,10 +298,18 @@ class LocalProvisioner:
         child.failed_checks = 0 if own and answer.is_success else child.failed_checks + 1
 
 
-def _signal(send: Callable[[], None]) -> None:
-    """Send a signal to a process that may have ended meanwhile."""
-    with contextlib.suppress(ProcessLookupError):
-        send()
+def _send(child: _Child, number: signal.Signals) -> None:
+    """Signal a process; one that is still being made is killed then."""
+    if child.process:
+        child.process.send(number)
+    else:
+        child.unwanted = True
+
+
+def _has_ended(child: _Child) -> bool:
+    if child.process is None:
+        return child.failure is not None
+    return child.process.returncode is not None
 
 
 def _read_status(path: Path, pid: int) -> ReplicaStatus | None:

@@ -40,14 +40,16 @@ class LoadedModel:
     model: Any = None
 
 
-def load_generator(artifact: Artifact, *, context_tokens: int | None) -> LoadedModel:
-    """All of a generator but its weights.
+def load_generator(
+    artifact: Artifact, *, context_tokens: int | None, tokenizer: Any = None
+) -> LoadedModel:
+    """All of a generator but its weights; its tokenizer is read unless it is given.
 
     `context_tokens` overrides the model's own and may only be smaller. Raises ModelRefused.
     """
     root = artifact.root
     config = guarded(root, lambda: transformers.AutoConfig.from_pretrained(root))
-    tokenizer = load_tokenizer(root)
+    tokenizer = load_tokenizer(root) if tokenizer is None else tokenizer
     generation = _optional_config(root / "generation_config.json")
     return LoadedModel(
         tokenizer=tokenizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from tidegate_runtime.errors import ReplicaUnavailable
@@ -35,6 +36,12 @@ def check_bytes_fit(model: str, needed: int) -> None:
             f"the weights in {model!r} take {needed / _GIB:.1f} GiB and only "
             f"{free / _GIB:.1f} GiB of memory are free; use a smaller model or a larger machine",
         )
+
+
+def resident_bytes() -> int:
+    """What this process holds in memory now, shared pages included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _meminfo_available(text: str) -> int:

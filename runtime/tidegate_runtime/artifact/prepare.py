@@ -17,23 +17,20 @@ from typing import Any
 from tidegate.protocol.replica import EXIT_REFUSED, ReplicaConfig
 from tidegate_runtime.artifact.open import is_artifact
 from tidegate_runtime.artifact.store import ArtifactStore, Held, artifact_key, hold
+from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 
 BUILDER = (sys.executable, "-m", "tidegate_runtime.artifact", "build")
 
 
-def prepare(config: ReplicaConfig, say: Callable[[str], None]) -> Held:
+def prepare(config: ReplicaConfig, say: Callable[[str], None], shelf: Shelf | None = None) -> Held:
     """The artifact that a configuration asks for, verified and held. `say` is told of a build.
 
     Raises ModelRefused and ReplicaUnavailable.
     """
-    if "://" not in config.source and is_artifact(Path(config.source)):
-        return _own(config)
+    if held := open_built(config, shelf):
+        return held
     store = ArtifactStore(Path(config.cache_dir), config.cache_limit_bytes)
-    if config.source_digest is not None and config.precision != "auto":
-        held = store.open(artifact_key(config.source_digest, config.precision))
-        if held is not None:
-            return held
     built = Path(_build(config, say)["artifact"])
     held = store.open(built.name)
     if held is None:
@@ -44,9 +41,19 @@ def prepare(config: ReplicaConfig, say: Callable[[str], None]) -> Held:
     return held
 
 
-def _own(config: ReplicaConfig) -> Held:
+def open_built(config: ReplicaConfig, shelf: Shelf | None = None) -> Held | None:
+    """The artifact that a configuration asks for, when it is there already. Raises ModelRefused."""
+    if "://" not in config.source and is_artifact(Path(config.source)):
+        return _own(config, shelf)
+    if config.source_digest is None or config.precision == "auto":
+        return None
+    store = ArtifactStore(Path(config.cache_dir), config.cache_limit_bytes)
+    return store.open(artifact_key(config.source_digest, config.precision), shelf)
+
+
+def _own(config: ReplicaConfig, shelf: Shelf | None) -> Held:
     """The source is an artifact itself."""
-    held = hold(Path(config.source))
+    held = hold(Path(config.source), shelf)
     manifest = held.artifact.manifest
     wanted = config.source_digest
     if wanted is not None and manifest.source.digest != wanted:

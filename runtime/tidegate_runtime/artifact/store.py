@@ -22,6 +22,7 @@ from pathlib import Path
 from tidegate_runtime.artifact.cache import publish_once
 from tidegate_runtime.artifact.manifest import FORMAT, MANIFEST, PACKING
 from tidegate_runtime.artifact.open import Artifact, open_artifact, read_manifest
+from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import ModelRefused
 
 log = logging.getLogger(__name__)
@@ -82,13 +83,13 @@ class ArtifactStore:
         self.prune(keep=key)
         return path
 
-    def open(self, key: str) -> Held | None:
+    def open(self, key: str, shelf: Shelf | None = None) -> Held | None:
         """Hold and verify an artifact; None when it is not here.
 
         A damaged one is removed, so that it is built again, and None too.
         """
         try:
-            return hold(self.path(key))
+            return hold(self.path(key), shelf)
         except FileNotFoundError:
             return None
         except ModelRefused as error:
@@ -147,8 +148,11 @@ def _discard(path: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def hold(path: Path) -> Held:
-    """Hold and verify the artifact at `path`. Raises FileNotFoundError, ModelRefused."""
+def hold(path: Path, shelf: Shelf | None = None) -> Held:
+    """Hold the artifact at `path`, and verify it unless it is on the shelf.
+
+    Raises FileNotFoundError, ModelRefused.
+    """
     manifest = path / MANIFEST
     lock = os.open(manifest, os.O_RDONLY)
     try:
@@ -157,7 +161,8 @@ def hold(path: Path) -> Held:
             raise FileNotFoundError(manifest)
         with contextlib.suppress(OSError):  # a read-only place keeps no times
             os.utime(manifest)
-        return Held(open_artifact(path), lock)
+        warm = None if shelf is None else shelf.find(path)
+        return Held(warm.artifact if warm else open_artifact(path), lock)
     except BaseException:
         os.close(lock)
         raise

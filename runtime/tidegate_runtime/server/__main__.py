@@ -25,6 +25,7 @@ from tidegate.protocol.replica import (
     ReplicaState,
 )
 from tidegate_runtime.artifact.open import read_manifest
+from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.logs import log_to_stderr
 from tidegate_runtime.server.parent import die_with
@@ -33,8 +34,11 @@ from tidegate_runtime.server.status import StatusFile
 log = logging.getLogger("tidegate_runtime.server")
 
 
-def main(arguments: list[str]) -> int:
-    """Run one replica; returns its exit status (see tidegate.protocol.replica)."""
+def main(arguments: list[str], shelf: Shelf | None = None) -> int:
+    """Run one replica; returns its exit status (see tidegate.protocol.replica).
+
+    `shelf` is what the process it was forked from knows of models.
+    """
     asked = parser().parse_args(arguments)
     log_to_stderr()
     if asked.artifact is not None:
@@ -54,7 +58,7 @@ def main(arguments: list[str]) -> int:
         log.error("%s", error.message)
         report_failure(raw, error.reason, error.message)
         return EXIT_REFUSED
-    return start(config, token)
+    return start(config, token, shelf)
 
 
 def main_alone(asked: argparse.Namespace) -> int:
@@ -131,13 +135,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def start(config: ReplicaConfig, token: str | None) -> int:
+def start(config: ReplicaConfig, token: str | None, shelf: Shelf | None = None) -> int:
     """Write the first status, then import what takes its time and serve."""
     prepare_libraries(config.device)
     path = None if config.status_path is None else Path(config.status_path)
-    status = StatusFile(path, config.replica_id)
+    status = StatusFile(path, config.replica_id, config.status_bell)
     status.write(ReplicaState.STARTING)
-    return serve(config, token, status)
+    return serve(config, token, status, shelf)
 
 
 def prepare_libraries(device: str) -> None:
@@ -156,7 +160,7 @@ def prepare_libraries(device: str) -> None:
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 
 
-def serve(config: ReplicaConfig, token: str | None, status: StatusFile) -> int:
+def serve(config: ReplicaConfig, token: str | None, status: StatusFile, shelf: Shelf | None) -> int:
     """Import the server and run it."""
     import asyncio
 
@@ -168,7 +172,7 @@ def serve(config: ReplicaConfig, token: str | None, status: StatusFile) -> int:
         log.error("%s", error.message)
         status.write(ReplicaState.FAILED, reason=error.reason, message=error.message)
         return EXIT_CRASHED
-    return asyncio.run(run(config, token, listener, status))
+    return asyncio.run(run(config, token, listener, status, shelf))
 
 
 def read_raw(path: Path) -> dict[str, Any]:

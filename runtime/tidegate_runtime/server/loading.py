@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import transformers
@@ -47,15 +48,19 @@ def load_generate(
     artifact: Artifact,
     metrics: Metrics,
     on_death: Callable[[EngineDead], None],
+    tokenizer: Any = None,
 ) -> tuple[Generator, Engine]:
-    """A generating service with its engine running. Raises ModelRefused, ReplicaUnavailable."""
+    """A generating service with its engine running; its tokenizer is read unless it is given.
+
+    Raises ModelRefused, ReplicaUnavailable.
+    """
     started = time.perf_counter()
     kind = kind_on(config.device)
     transformers.utils.logging.disable_progress_bar()
     use_threads(config.threads)
     memory = artifact.manifest.memory
     check_bytes_fit(str(artifact.root), memory.weights + memory.activations)
-    loaded = load_generator(artifact, context_tokens=config.context_tokens)
+    loaded = load_generator(artifact, context_tokens=config.context_tokens, tokenizer=tokenizer)
     decoder = open_decoder(
         artifact.root,
         threads=config.threads,

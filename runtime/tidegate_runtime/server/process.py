@@ -23,6 +23,7 @@ from tidegate.protocol.replica import (
 )
 from tidegate_runtime.artifact.prepare import prepare
 from tidegate_runtime.artifact.resolve import check_digest, resolve
+from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import EngineDead, ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.app import create_app
 from tidegate_runtime.server.lifecycle import Lifecycle
@@ -56,7 +57,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 async def run(
-    config: ReplicaConfig, token: str | None, listener: socket.socket, status: StatusFile
+    config: ReplicaConfig,
+    token: str | None,
+    listener: socket.socket,
+    status: StatusFile,
+    shelf: Shelf | None = None,
 ) -> int:
     """Serve until drained or failed; returns the exit status.
 
@@ -87,7 +92,7 @@ async def run(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     engine_ready: asyncio.Future[Engine | None] = loop.create_future()
     threading.Thread(
-        target=_load, args=(replica, loop, engine_ready), name="load", daemon=True
+        target=_load, args=(replica, loop, engine_ready, shelf), name="load", daemon=True
     ).start()
     draining = asyncio.create_task(_drain(replica, engine_ready))
     await lifecycle.ended.wait()
@@ -112,6 +117,7 @@ def _load(
     replica: Replica,
     loop: asyncio.AbstractEventLoop,
     engine_ready: asyncio.Future[Engine | None],
+    shelf: Shelf | None,
 ) -> None:
     """Load the model in a thread of its own, and tell the event loop how it went."""
     lifecycle = replica.lifecycle
@@ -134,11 +140,16 @@ def _load(
             replica.embed = _load_embed(replica)
         else:
             # Before torch is imported: a build needs the cores, and a refusal should come early.
-            held = prepare(replica.config, say)
+            held = prepare(replica.config, say, shelf)
             from tidegate_runtime.server import loading
 
+            warm = None if shelf is None else shelf.find(held.artifact.root)
             replica.generate, engine = loading.load_generate(
-                replica.config, held.artifact, replica.metrics, on_death
+                replica.config,
+                held.artifact,
+                replica.metrics,
+                on_death,
+                tokenizer=warm and warm.tokenizer,
             )
     except ModelRefused as error:
         fail(error.reason, error.message, EXIT_REFUSED)

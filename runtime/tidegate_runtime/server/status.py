@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,8 @@ class StatusFile:
 
     path: Path | None
     replica_id: str
+    bell: str | None = None
+    """An abstract Unix datagram socket that is told of each change, if there is room in it."""
 
     def write(
         self,
@@ -41,3 +45,14 @@ class StatusFile:
         partial = self.path.with_name(f"{self.path.name}.{os.getpid()}.partial")
         partial.write_text(status.model_dump_json())
         partial.replace(self.path)
+        self._ring()
+
+    def _ring(self) -> None:
+        """A hint that may be lost: who does not hear it looks at the file a little later."""
+        if self.bell is None:
+            return
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender,
+        ):
+            sender.sendto(self.replica_id.encode(), "\0" + self.bell)

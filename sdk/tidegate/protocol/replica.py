@@ -57,6 +57,10 @@ class ReplicaConfig(BaseModel):
     host: str = "127.0.0.1"
     port: int = Field(default=0, description="0 lets the kernel choose a free one")
     status_path: str | None = Field(description="no file is written when null")
+    status_bell: str | None = Field(
+        default=None,
+        description="an abstract Unix datagram socket that is told when the file has changed",
+    )
     cache_dir: str = Field(description="where sources and artifacts are kept, shared by replicas")
     cache_limit_bytes: int = Field(
         default=64 * 1024**3,

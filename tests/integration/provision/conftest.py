@@ -15,6 +15,7 @@ from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.domain.replicas import Exited, Observation, Running
 from tidegate_controlplane.provision.base import Launch
 from tidegate_controlplane.provision.local import LocalProvisioner
+from tidegate_controlplane.provision.start import SpawningStarter, Starter
 from tidegate_controlplane.settings import ReconcileSettings
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("replica.py")))
@@ -38,7 +39,8 @@ def launch(behaviour: str = "good", key: str = "rep_1", drain_timeout_s: float =
         idle_timeout_s=1,
         drain_timeout_s=drain_timeout_s,
     )
-    return Launch(key, "smol", behaviour, "generate", "abc123", "sha256:d", plan)
+    digest = "sha256:d" if behaviour == "good" else f"sha256:{behaviour}"
+    return Launch(key, "smol", behaviour, "generate", "abc123", digest, plan)
 
 
 @dataclass
@@ -77,8 +79,23 @@ def _is_ready(seen: Observation) -> bool:
 @pytest.fixture
 async def nursery(tmp_path: Path) -> AsyncIterator[Nursery]:
     directory = tmp_path / "replicas"
-    provisioner = LocalProvisioner(
-        directory, tmp_path / "cache", SETTINGS, SystemClock(), command=COMMAND
-    )
+    provisioner = a_provisioner(directory)
     yield Nursery(provisioner, directory)
     await provisioner.close()
+
+
+def a_provisioner(
+    directory: Path,
+    starter: Starter | None = None,
+    settings: ReconcileSettings = SETTINGS,
+    changed: asyncio.Event | None = None,
+) -> LocalProvisioner:
+    """One of replicas that start in a moment."""
+    return LocalProvisioner(
+        directory,
+        directory.parent / "cache",
+        settings,
+        SystemClock(),
+        starter or SpawningStarter(COMMAND),
+        changed,
+    )

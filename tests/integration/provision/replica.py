@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -69,6 +70,8 @@ class Say:
         }
         draft.write_text(json.dumps(status | values))
         draft.replace(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"changed", "\0" + self.config["status_bell"])
 
 
 class Ready(BaseHTTPRequestHandler):

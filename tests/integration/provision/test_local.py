@@ -13,14 +13,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.integration.provision.conftest import COMMAND, SETTINGS, Nursery, launch
+from tests.integration.provision.conftest import SETTINGS, Nursery, a_provisioner, launch
 
 from tidegate.protocol.replica import ReplicaConfig
-from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.domain.replicas import Exited, Missing, Running
 from tidegate_controlplane.provision.base import FormerProcess, StartFailed
-from tidegate_controlplane.provision.local import LocalProvisioner
 from tidegate_controlplane.provision.process import is_alive, kill_exactly, start_ticks
+from tidegate_controlplane.provision.start import SpawningStarter
 
 
 def unhealthy(seen: object) -> bool:
@@ -91,11 +90,12 @@ async def test_a_replica_without_a_port_has_no_endpoint(nursery: Nursery) -> Non
 
 
 async def test_a_command_that_is_not_there_cannot_be_started(tmp_path: Path) -> None:
-    provisioner = LocalProvisioner(
-        tmp_path, tmp_path / "cache", SETTINGS, SystemClock(), command=("/no/such/program",)
-    )
-    with pytest.raises(StartFailed, match="cannot start a replica process"):
-        await provisioner.start(launch())
+    provisioner = a_provisioner(tmp_path / "replicas", SpawningStarter(("/no/such/program",)))
+    await provisioner.start(launch())
+    seen = await Nursery(provisioner, tmp_path).exited()
+    assert (seen.reason, seen.refused) == ("StartFailed", False)
+    assert "/no/such/program" in seen.message
+    await provisioner.forget("rep_1")
     assert provisioner.known() == []
     await provisioner.close()
 
@@ -103,7 +103,7 @@ async def test_a_command_that_is_not_there_cannot_be_started(tmp_path: Path) -> 
 async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     directory = tmp_path / "file" / "replicas"
-    provisioner = LocalProvisioner(directory, tmp_path / "cache", SETTINGS, SystemClock())
+    provisioner = a_provisioner(directory)
     with pytest.raises(StartFailed, match=r"cannot write .*config\.json: Not a directory"):
         await provisioner.start(launch())
     await provisioner.close()
@@ -177,9 +177,7 @@ async def test_a_healthy_replica_stays_healthy_behind_a_proxy_variable(
 ) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    provisioner = LocalProvisioner(
-        tmp_path / "replicas", tmp_path / "cache", SETTINGS, SystemClock(), command=COMMAND
-    )
+    provisioner = a_provisioner(tmp_path / "replicas")
     nursery = Nursery(provisioner, tmp_path)
     await provisioner.start(launch())
     await nursery.ready()
@@ -191,9 +189,7 @@ async def test_a_healthy_replica_stays_healthy_behind_a_proxy_variable(
 
 async def test_a_replica_that_is_not_ready_in_time_is_overdue(tmp_path: Path) -> None:
     hasty = SETTINGS.model_copy(update={"start_timeout_s": 0.05})
-    provisioner = LocalProvisioner(
-        tmp_path / "replicas", tmp_path / "cache", hasty, SystemClock(), command=COMMAND
-    )
+    provisioner = a_provisioner(tmp_path / "replicas", settings=hasty)
     await provisioner.start(launch("slow"))
     await Nursery(provisioner, tmp_path).until(lambda s: isinstance(s, Running) and s.overdue)
     await provisioner.close()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +19,17 @@ from typing import Any
 import httpx
 import pytest
 
+from tidegate.protocol.zygote import (
+    MESSAGE_BYTES,
+    Fork,
+    Forked,
+    Imported,
+    Reply,
+    Warm,
+    Warmed,
+)
+
+PR_SET_CHILD_SUBREAPER = 36
 TOKEN = "a-token-for-tests"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
@@ -23,11 +37,83 @@ CHAT_TEMPLATE = (
 )
 
 
+class ForkedProcess:
+    """A replica that a zygote forked, with what tests use of `subprocess.Popen`."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self, timeout: float = 60.0) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"replica {self.pid}", timeout)
+            time.sleep(0.005)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class Zygote:
+    """A real zygote."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.log_path = directory / "zygote.log"
+        arguments = (
+            *("--socket", str(theirs.fileno()), "--parent-pid", str(os.getpid())),
+            *("--warm-bytes", str(1 << 30)),
+        )
+        with theirs, self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tidegate_runtime.zygote", *arguments],
+                env={**os.environ, **environment},
+                pass_fds=[theirs.fileno()],
+                stderr=log,
+                stdout=log,
+            )
+        assert isinstance(self._reply(), Imported)
+
+    def fork(self, config: Path, log_path: Path) -> ForkedProcess:
+        paths = {"config_path": str(config), "log_path": str(log_path)}
+        self._connection.send(Fork(request=1, token=TOKEN, **paths).packet())
+        answer = self._reply()
+        assert isinstance(answer, Forked)
+        assert answer.pid is not None, answer.error
+        return ForkedProcess(answer.pid)
+
+    def warm(self, config: Path) -> None:
+        self._connection.send(Warm(config_path=str(config)).packet())
+        assert isinstance(self._reply(), Warmed)
+
+    def close(self) -> int:
+        self._connection.close()
+        return self.process.wait(10)
+
+    def _reply(self) -> Imported | Forked | Warmed:
+        packet = self._connection.recv(MESSAGE_BYTES)
+        assert packet, self.log_path.read_text()[-3000:]
+        return Reply.validate_json(packet)
+
+
 @dataclass
 class Replica:
     """A replica process of a test."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | ForkedProcess
     status_path: Path
     log_path: Path
 
@@ -114,15 +200,32 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def spawn(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[Spawn]:
-    """Start replicas; whatever still runs at the end is killed."""
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Zygote]:
+    made = Zygote(tmp_path_factory.mktemp("zygote"))
+    yield made
+    assert made.close() == 0
+
+
+@pytest.fixture(scope="session")
+def spawn(
+    tmp_path_factory: pytest.TempPathFactory, cache_dir: Path, zygote: Zygote
+) -> Iterator[Spawn]:
+    """Start replicas; whatever still runs at the end is killed.
+
+    They are forked, unless they want an `environment` and are programs of their own.
+    """
     started: list[Replica] = []
 
     def make(environment: dict[str, str] | None = None, **fields: Any) -> Replica:
         fields = {"parent_pid": os.getpid(), **fields}
         cache = Path(fields.pop("cache_dir", cache_dir))
         config = write_config(tmp_path_factory.mktemp("replica"), cache, **fields)
-        started.append(start_replica(config, **(environment or {})))
+        if environment is None:
+            log_path = config.with_name("log")
+            status_path = Path(json.loads(config.read_text())["status_path"])
+            started.append(Replica(zygote.fork(config, log_path), status_path, log_path))
+        else:
+            started.append(start_replica(config, **environment))
         return started[-1]
 
     yield make

@@ -284,7 +284,7 @@ async def test_a_plan_predicts_the_memory_that_a_replica_takes(
             prompt = [token % 40_000 + 100 for token in range(start * 7, start * 7 + 1000)]
             body = {"model": "test-model", "prompt": [prompt], "max_tokens": 2}
             assert client.post("/v1/completions", json=body).status_code == 200
-    taken = psutil.Process(replica.process.pid).memory_info().rss
+    taken = psutil.Process(replica.process.pid).memory_full_info().uss
     replica.process.kill()
     assert taken == pytest.approx(plan.memory_bytes, rel=0.15)
     assert plan.memory_bytes == plan.weights_bytes + plan.kv_cache_bytes + PROCESS_BYTES

@@ -30,7 +30,7 @@ def long_chat(tokens: int) -> dict[str, Any]:
 def test_it_answers_health_while_it_loads_and_says_each_state(
     spawn: Callable[..., Any], tiny_llama: Path
 ) -> None:
-    replica = spawn(source=str(tiny_llama), model_name="test-model")
+    replica = spawn(environment={}, source=str(tiny_llama), model_name="test-model")
     replica.wait_for("loading")
     started = time.monotonic()
     while True:

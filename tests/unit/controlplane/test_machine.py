@@ -26,3 +26,4 @@ def test_what_is_promised_is_what_this_version_does() -> None:
     assert found.provisioners == {"local"}
     assert {precision.value for precision in found.precisions} == {"fp32", "bf16", "int8", "int4"}
     assert found.cores >= 1
+    assert found.memory_bytes == machine.memory_bytes() - machine.PLATFORM_BYTES

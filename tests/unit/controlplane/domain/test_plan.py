@@ -263,9 +263,9 @@ def test_a_refusal_names_the_field_the_value_and_the_remedy(
 
 
 def test_a_model_larger_than_the_machine_is_refused_with_both_sizes() -> None:
-    (issue,) = refused(spec(), replace(MACHINE, memory_bytes=400 * 1024**2))
+    (issue,) = refused(spec(), replace(MACHINE, memory_bytes=50 * 1024**2))
     assert (issue.field, issue.value) == ("model.source", "/models/smol")
-    assert "this machine has 400 MiB" in issue.message
+    assert "this machine has 50 MiB" in issue.message
     assert "use a smaller model" in issue.message
 
 

@@ -1,0 +1,49 @@
+"""A zygote without a model: the real loop and real forks, around the replica of `replica.py`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import replica
+
+from tidegate_runtime.server.parent import die_with, tie_to
+from tidegate_runtime.zygote.zygote import Zygote
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--socket", type=int)
+parser.add_argument("--parent-pid", type=int)
+parser.add_argument("--warm-bytes", type=int)
+parser.add_argument("--broken", action="store_true")
+asked = parser.parse_args()
+if asked.broken:
+    sys.exit("ImportError: no module named tomorrow")
+
+
+def serve(arguments: list[str]) -> int:
+    die_with(asked.parent_pid)
+    print(f"forked from {os.environ['FORKED_BY']}", flush=True)
+    sys.argv[1:] = arguments
+    return replica.main()
+
+
+def warm(config: Path) -> None:
+    """A model called `bomb` ends the zygote; one called `thread` leaves one running."""
+    source = json.loads(config.read_text())["source"]
+    print(f"warm {source}", flush=True)
+    if source == "bomb":
+        os._exit(9)
+    if source == "thread":
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+
+tie_to(asked.parent_pid)
+os.environ["FORKED_BY"] = str(os.getpid())
+sys.exit(Zygote(socket.socket(fileno=asked.socket), asked.parent_pid, serve, warm).serve())
