@@ -43,6 +43,12 @@ def zygote_of(nursery: Nursery, key: str = "rep_1") -> int:
     return int(line.removeprefix("forked from "))
 
 
+def sockets_of(pid: int) -> set[str]:
+    """The sockets that a process holds, by their inodes."""
+    links = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return {link for link in links if link.startswith("socket:")}
+
+
 async def gone(pid: int) -> None:
     async with asyncio.timeout(10):
         while start_ticks(pid) is not None:
@@ -65,6 +71,14 @@ async def test_replicas_of_one_zygote_are_forked_one_after_the_other(forked: Nur
     pids = {(await forked.ready(key)).pid for key in keys}
     assert len(pids) == 4
     assert len({zygote_of(forked, key) for key in keys}) == 1
+
+
+async def test_a_zygote_keeps_nothing_of_its_replicas_nor_they_of_it(forked: Nursery) -> None:
+    await forked.provisioner.start(launch())
+    seen = await forked.ready()
+    zygote = zygote_of(forked)
+    assert Path(f"/proc/{zygote}/task/{zygote}/children").read_text() == ""
+    assert not sockets_of(zygote) & sockets_of(seen.pid)
 
 
 async def test_how_a_forked_replica_ends_is_known(forked: Nursery) -> None:
