@@ -28,6 +28,8 @@ from tidegate_controlplane.gateway import routes
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.shadow import Copier
+from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.settings import LimitSettings, Settings
 from tidegate_controlplane.store.database import Database
@@ -322,6 +324,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
         stack.callback(database.close)
         client = await stack.enter_async_context(replica_client())
         missing: Any = None
+        trials = Trials(clock, Copier(client))
         services = Services(
             settings=settings,
             clock=clock,
@@ -331,7 +334,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
             keys=keys,
             quotas=Quotas(clock),
             usage=UsageBook(database, clock),
-            forwarder=Forwarder(endpoints, client, clock),
+            forwarder=Forwarder(endpoints, client, clock, trials),
             deployments=missing,
             files=missing,
             batches=missing,

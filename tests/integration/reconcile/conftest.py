@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -24,6 +25,8 @@ from tidegate_controlplane.domain.plan import Capabilities
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.shadow import Copier
+from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings
@@ -180,6 +183,9 @@ class World:
     database: Database
     clock: HandClock
     model: Path
+    memory_bytes: int = 16 * 1024**3
+    """Of the machine."""
+    trials: Trials = field(init=False)
     endpoints: Endpoints = field(init=False)
     provisioner: ScriptedProvisioner = field(init=False)
     deployments: Deployments = field(init=False)
@@ -191,11 +197,12 @@ class World:
     def restart(self) -> None:
         """A new control plane on the same file: whatever was in memory is lost."""
         self.endpoints = Endpoints(self.clock, hold_queue=10)
+        self.trials = Trials(self.clock, Copier(httpx.AsyncClient()))
         self.provisioner = ScriptedProvisioner(self.endpoints)
         capabilities = Capabilities(
             provisioners=frozenset({"local"}),
             precisions=frozenset({Precision.BF16, Precision.FP32}),
-            memory_bytes=16 * 1024**3,
+            memory_bytes=self.memory_bytes,
             cores=4,
         )
         self.deployments = Deployments(
@@ -213,6 +220,8 @@ class World:
             self.deployments.bell,
             self.clock,
             SETTINGS,
+            trials=self.trials,
+            memory_bytes=self.memory_bytes,
         )
 
     async def declare(
