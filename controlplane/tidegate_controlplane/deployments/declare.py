@@ -103,11 +103,11 @@ def _update(
 def _try_again(
     session: Session, row: Deployment, wanted: Revision, planned: Planned, now: datetime
 ) -> None:
-    given_up = was_rolled_back(session, row)
-    if not given_up and row.phase != DeploymentPhase.FAILED:
-        return
-    rows.add_event(session, row, now, "RetryRequested", "declared again: trying again")
-    rows.try_again(session, row, now)
+    given_up, failed = was_rolled_back(session, row), row.phase == DeploymentPhase.FAILED
+    if given_up or failed:
+        rows.add_event(session, row, now, "RetryRequested", "declared again: trying again")
+    if failed:
+        rows.try_again(session, row, now)
     if given_up:
         values = take_over(session, row, wanted, planned.spec.rollout, now)
         rows.change_deployment(session, row, now, **values)

@@ -125,14 +125,21 @@ class Replica:
             server.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
-            headers = {name.lower(): value for name, value in (line.split(": ") for line in head)}
-            self.headers.append(headers)
-            body = await reader.readexactly(int(headers["content-length"]))
-            self.asked.append(json.loads(body))
-            await self._answer_while_connected(reader, writer)
-        writer.close()
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await self._read_and_answer(reader, writer)
+        finally:
+            writer.close()
+
+    async def _read_and_answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
+        headers = {name.lower(): value for name, value in (line.split(": ") for line in head)}
+        self.headers.append(headers)
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.asked.append(json.loads(body))
+        await self._answer_while_connected(reader, writer)
 
     async def _answer_while_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

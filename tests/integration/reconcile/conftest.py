@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -299,12 +300,21 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-async def world(tmp_path: Path, model: Path) -> AsyncIterator[World]:
-    clock = HandClock()
-    database = Database(tmp_path / "tidegate.db")
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with this version's tables and one project."""
+    path = tmp_path_factory.mktemp("migrated") / "tidegate.db"
+    database = Database(path)
     migrate(database.writer)
     with Session(database.writer) as session, session.begin():
-        session.add(Project(id=PROJECT, name="default", created_at=clock.now()))
-    yield World(database, clock, model)
+        session.add(Project(id=PROJECT, name="default", created_at=HandClock().now()))
+    database.close()
+    return path
+
+
+@pytest.fixture
+async def world(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[World]:
+    shutil.copy(migrated, tmp_path / "tidegate.db")
+    database = Database(tmp_path / "tidegate.db")
+    yield World(database, HandClock(), model)
     database.close()

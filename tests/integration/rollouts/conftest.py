@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +18,13 @@ import pytest
 from safetensors.numpy import save_file
 from tests.integration.gateway.conftest import DONE, USAGE, Replica, Script, chunk, serve
 
-from tidegate.protocol.resources import ApiKeyRequest, LogLine, ReplicaPhase, RolloutView
+from tidegate.protocol.resources import ApiKeyRequest, KeyRole, LogLine, ReplicaPhase, RolloutView
 from tidegate.spec import DeploymentSpec
 from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
+from tidegate_controlplane.api import deployments as deployment_routes
+from tidegate_controlplane.api import rollouts as rollout_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.deployments.planner import Planner
@@ -43,9 +45,10 @@ from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 
-CHUNKS = 6
-GAP_S = 0.05
+CHUNKS = 4
+GAP_S = 0.1
 START_S = 0.1
+HANDLERS = [*routes.HANDLERS, *deployment_routes.HANDLERS, *rollout_routes.HANDLERS]
 SETTINGS = ReconcileSettings(tick_s=0.05, busy_tick_s=0.02)
 
 
@@ -185,7 +188,8 @@ class Stage:
                 yield self.load
             finally:
                 stop.set()
-                await asyncio.gather(*callers)
+                async with asyncio.timeout(10):
+                    await asyncio.gather(*callers)
 
     async def _ask(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -212,13 +216,13 @@ def _words(stream: str) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file with this version's tables and no rows."""
     path = tmp_path_factory.mktemp("migrated") / "tidegate.db"
     database = Database(path)
     migrate(database.writer)
     database.close()
-    yield path
+    return path
 
 
 @pytest.fixture
@@ -253,7 +257,9 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
         stack.push_async_callback(provisioner.close)
         keys = KeyService(database, load_pepper(settings.pepper_path), clock)
         await keys.ensure_first()
-        unlimited = ApiKeyRequest(name="x", requests_per_minute=None, tokens_per_minute=None)
+        unlimited = ApiKeyRequest(
+            name="x", role=KeyRole.ADMIN, requests_per_minute=None, tokens_per_minute=None
+        )
         machine = capabilities()
         deployments = Deployments(
             database, Planner(database, machine), catalog, endpoints, provisioner, clock
@@ -288,5 +294,5 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             ready=asyncio.Event(),
         )
         key = (await keys.create(DEFAULT_PROJECT, unlimited)).key
-        url = await stack.enter_async_context(serve(build_app(services, routes.HANDLERS)))
+        url = await stack.enter_async_context(serve(build_app(services, HANDLERS)))
         yield Stage(url, key, model, deployments, provisioner)

