@@ -19,6 +19,7 @@ from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.api import deployments as deployment_routes
 from tidegate_controlplane.api import platform as platform_routes
+from tidegate_controlplane.api import rollouts as rollout_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.data_dir import (
@@ -36,6 +37,8 @@ from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.shadow import Copier
+from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.objects.open import open_objects
@@ -55,6 +58,7 @@ HANDLERS = [
     *gateway_routes.HANDLERS,
     *work_routes.HANDLERS,
     *deployment_routes.HANDLERS,
+    *rollout_routes.HANDLERS,
     *platform_routes.HANDLERS,
 ]
 
@@ -100,15 +104,26 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)
         await stack.enter_async_context(usage.running())
-        planner = Planner(database, capabilities())
+        machine = capabilities()
+        planner = Planner(database, machine)
         deployments = Deployments(database, planner, catalog, endpoints, provisioner, clock)
         await deployments.load_catalog()
+        copier = Copier(client)
+        stack.push_async_callback(copier.close)
+        trials = Trials(clock, copier)
         reconciler = Reconciler(
-            database, provisioner, endpoints, deployments.bell, clock, settings.reconcile
+            database,
+            provisioner,
+            endpoints,
+            deployments.bell,
+            clock,
+            settings.reconcile,
+            trials=trials,
+            memory_bytes=machine.memory_bytes,
         )
         await reconciler.recover()
         await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
-        forwarder = Forwarder(endpoints, client, clock)
+        forwarder = Forwarder(endpoints, client, clock, trials)
         plane = Plane(
             db=database,
             objects=objects,

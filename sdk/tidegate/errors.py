@@ -188,7 +188,7 @@ class DeploymentFailed(TidegateError):
         broken = broken or next((c for c in view.conditions if not c.status), None)
         self.view = view
         self.reason = broken.reason if broken else view.phase.value.capitalize()
-        self.message = view.message or (broken.message if broken else "")
+        self.message = (broken.message if broken else "") or view.message
         detail = f": {self.message}" if self.message else ""
         super().__init__(f"deployment '{view.name}' is {view.phase.value} ({self.reason}){detail}")
 

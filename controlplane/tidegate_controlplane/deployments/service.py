@@ -1,4 +1,6 @@
-"""What can be done with deployments: plan, apply, scale, wake, delete; and, through `read`, read.
+"""What can be done with deployments: plan, apply, scale, wake, delete, roll back.
+
+Reading is done through `read`, and what concerns rollouts through `rollouts`.
 
 Every change is one transaction that holds the change and its event. Nothing here touches a process:
 the reconciler sees what is declared and makes it so.
@@ -14,6 +16,7 @@ from tidegate.protocol.resources import (
     DeploymentPhase,
     DeploymentView,
     PlanView,
+    RollbackRequest,
     ScaleRequest,
 )
 from tidegate.spec import DeploymentSpec, Mode, Task, diff, explain
@@ -22,6 +25,7 @@ from tidegate_controlplane.deployments.bell import Bell
 from tidegate_controlplane.deployments.declare import declare
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.reading import Reader
+from tidegate_controlplane.deployments.rollouts import Rollouts
 from tidegate_controlplane.deployments.rules import (
     Precondition,
     check_unchangeable,
@@ -29,6 +33,7 @@ from tidegate_controlplane.deployments.rules import (
     must_live,
     must_stay,
 )
+from tidegate_controlplane.deployments.takeover import check_room, give_way
 from tidegate_controlplane.domain.plan import warnings
 from tidegate_controlplane.errors import Invalid, PreconditionFailed
 from tidegate_controlplane.gateway.catalog import Catalog, Served
@@ -57,6 +62,7 @@ class Deployments:
         self.bell = Bell()
         """Rings for a deployment's id when an event may have been written."""
         self.read = Reader(database, endpoints, provisioner, self.bell, clock)
+        self.rollouts = Rollouts(database, planner.capabilities, endpoints, self.bell, clock)
 
     async def load_catalog(self) -> None:
         """Fill the catalog from the database, once, before the first request."""
@@ -72,6 +78,12 @@ class Deployments:
         wanted = await self._wanted_revision(before) if before else None
         changes = diff(DeploymentSpec.model_validate(before.spec) if before else None, spec)
         new_revision = wanted is None or wanted.fingerprint != planned.fingerprint
+        memory_bytes = self._planner.capabilities.memory_bytes
+        await self._database.read(
+            lambda s: check_room(
+                s, before, planned.plan, spec.rollout, memory_bytes, same_run=not new_revision
+            )
+        )
         return PlanView(
             name=spec.name,
             action="create" if before is None else "update" if changes or new_revision else "none",
@@ -99,9 +111,9 @@ class Deployments:
         precondition.check(before, spec.name)
         check_unchangeable(before, spec)
         planned = await self._planner.plan(spec)
-        now = self._clock.now()
+        now, memory_bytes = self._clock.now(), self._planner.capabilities.memory_bytes
         row, created = await self._database.write(
-            lambda s: declare(s, project_id, planned, precondition, now)
+            lambda s: declare(s, project_id, planned, precondition, now, memory_bytes=memory_bytes)
         )
         self._catalog.put(served(row))
         self._notice(row)
@@ -117,6 +129,14 @@ class Deployments:
             except PreconditionFailed:
                 continue  # declared anew meanwhile: scale what is declared now
             return view
+
+    async def rollback(
+        self, project_id: str, name: str, request: RollbackRequest, *, if_match: str | None = None
+    ) -> DeploymentView:
+        """Make a former revision the declared one again."""
+        row = await self.rollouts.roll_back(project_id, name, request, if_match=if_match)
+        self._notice(row)
+        return await self.read.view(row)
 
     async def wake(self, project_id: str, name: str) -> DeploymentView:
         """Bring it up as a request would, forgiving former failures, so that it is tried again."""
@@ -144,6 +164,7 @@ class Deployments:
             row = must_live(session, project_id, name)
             Precondition(if_match).check(row, name)
             if row.phase != DeploymentPhase.DELETING:
+                give_way(session, row, now, "Deleted", "the deployment is being deleted")
                 rows.change_deployment(
                     session,
                     row,

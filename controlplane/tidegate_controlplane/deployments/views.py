@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tidegate.protocol.resources import (
+    ComparisonView,
     Condition,
     DeploymentPhase,
     DeploymentView,
@@ -18,10 +19,13 @@ from tidegate.protocol.resources import (
     ReplicaView,
     ResolvedPlan,
     RevisionView,
+    RolloutPhase,
+    RolloutView,
     Severity,
 )
-from tidegate.spec import DeploymentSpec, Mode
-from tidegate_controlplane.domain.reconcile import STARTING
+from tidegate.spec import DeploymentSpec, Mode, RolloutSpec
+from tidegate_controlplane.domain.group import STARTING
+from tidegate_controlplane.domain.rollout import Requested, stages
 from tidegate_controlplane.store.tables import (
     Deployment,
     Event,
@@ -29,6 +33,7 @@ from tidegate_controlplane.store.tables import (
     ModelVersion,
     Replica,
     Revision,
+    Rollout,
 )
 
 
@@ -92,6 +97,36 @@ def event_view(row: Event) -> EventView:
         reason=row.reason,
         message=row.message,
     )
+
+
+def rollout_view(
+    row: Rollout, deployment: Deployment, revisions: Mapping[str, Revision]
+) -> RolloutView:
+    """`revisions` holds both of its own, by id."""
+    options = RolloutSpec.model_validate(row.options)
+    return RolloutView(
+        id=row.id,
+        deployment=deployment.name,
+        strategy=options.strategy,
+        phase=RolloutPhase(row.phase),
+        step=row.step,
+        steps=len(stages(options)),
+        from_revision=revisions[row.from_revision_id].number,
+        to_revision=revisions[row.to_revision_id].number,
+        weight=row.weight,
+        requested=requested_of(row.requested),
+        reason=row.reason,
+        message=row.message,
+        comparison=ComparisonView.model_validate(row.comparison) if row.comparison else None,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        finished_at=row.finished_at,
+    )
+
+
+def requested_of(text: str | None) -> Requested:
+    """What was asked of a rollout."""
+    return "promote" if text == "promote" else "abort" if text == "abort" else None
 
 
 def model_view(model: Model, versions: Sequence[ModelVersion]) -> ModelView:

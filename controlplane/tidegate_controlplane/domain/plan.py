@@ -96,8 +96,8 @@ def warnings(plan: ResolvedPlan, capabilities: Capabilities) -> list[str]:
     found = []
     if plan.memory_bytes * plan.max_replicas > capabilities.memory_bytes:
         found.append(
-            f"scaling.max_replicas: {plan.max_replicas} replicas of {_size(plan.memory_bytes)} "
-            f"need more than this machine's {_size(capabilities.memory_bytes)}"
+            f"scaling.max_replicas: {plan.max_replicas} replicas of {size(plan.memory_bytes)} "
+            f"need more than this machine's {size(capabilities.memory_bytes)}"
         )
     if plan.max_replicas > 1 and plan.threads is None:
         found.append(
@@ -265,8 +265,8 @@ def _impossible(
                 SpecIssue(
                     "runtime.kv_cache",
                     int(spec.runtime.kv_cache),
-                    f"{_size(int(spec.runtime.kv_cache))} cannot hold one sequence of {context} "
-                    f"tokens ({_size(least)}); raise it, or lower runtime.context_tokens",
+                    f"{size(int(spec.runtime.kv_cache))} cannot hold one sequence of {context} "
+                    f"tokens ({size(least)}); raise it, or lower runtime.context_tokens",
                 )
             )
     return issues
@@ -275,27 +275,28 @@ def _impossible(
 def _does_not_fit(
     spec: DeploymentSpec, plan: ResolvedPlan, capabilities: Capabilities
 ) -> SpecIssue | None:
-    need = f"{_size(plan.memory_bytes)} (weights {_size(plan.weights_bytes)}, KV cache "
-    need += f"{_size(plan.kv_cache_bytes)}, process {_size(PROCESS_BYTES)})"
+    need = f"{size(plan.memory_bytes)} (weights {size(plan.weights_bytes)}, KV cache "
+    need += f"{size(plan.kv_cache_bytes)}, process {size(PROCESS_BYTES)})"
     remedy = "lower runtime.context_tokens, runtime.max_sequences or runtime.kv_cache"
     bound = spec.hardware.memory
     if bound is not None and plan.memory_bytes > bound:
         return SpecIssue(
             "hardware.memory",
             int(bound),
-            f"one replica needs {need}, more than {_size(int(bound))}; raise it, or {remedy}",
+            f"one replica needs {need}, more than {size(int(bound))}; raise it, or {remedy}",
         )
     if plan.memory_bytes > capabilities.memory_bytes:
         return SpecIssue(
             "model.source",
             spec.model.source,
             f"one replica needs {need}, and this machine has "
-            f"{_size(capabilities.memory_bytes)} for replicas; {remedy}, or use a smaller model",
+            f"{size(capabilities.memory_bytes)} for replicas; {remedy}, or use a smaller model",
         )
     return None
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes as a person reads them."""
     if count >= 1024**3:
         return f"{count / 1024**3:.1f} GiB"
     return f"{count / 1024**2:.0f} MiB"

@@ -6,38 +6,34 @@ instruction the next step sees what is true and goes on from there.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, RolloutPhase
+from tidegate.spec import Strategy
+from tidegate_controlplane.domain.group import (
+    HOPELESS_FAILURES,
+    LIVE,
+    STARTING,
+    Backoff,
+    Group,
+    ReplicaFact,
+    cause,
+    group,
+)
+from tidegate_controlplane.domain.rollout import Observed, RolloutFact, RolloutStep, advance
+from tidegate_controlplane.domain.room import Room
 
 P, D = ReplicaPhase, DeploymentPhase
-LIVE = frozenset({P.REQUESTED, P.STARTING, P.LOADING, P.READY})
-STARTING = LIVE - {P.READY}
-STABLE_S = 60.0
-"""A replica that was ready for this long and then failed starts the count of failures anew."""
-RECREATING = (D.UPDATING, "Recreating", "the former revision drains before the new one starts")
-HOPELESS_FAILURES = 3
-"""Failed starts in a row after which held requests are told instead of held on."""
 
 
 @dataclass(frozen=True)
-class ReplicaFact:
-    """A replica's row, after its process was looked at."""
+class Watched:
+    """What was seen of the present stage of a rollout."""
 
-    id: str
-    revision_id: str
-    phase: ReplicaPhase
-    in_flight: int = 0
-    refused: bool = False
-    ready_for_s: float = 0.0
-    """How long it was ready, or has been."""
-    failed_ago_s: float | None = None
-    reason: str | None = None
-    message: str | None = None
-    forgiven: bool = False
-    """Its failure was before someone asked to try again."""
+    baked_s: float = 0.0
+    compared: int = 0
+    fault: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,124 +42,185 @@ class DeploymentFact:
 
     phase: DeploymentPhase
     revision_id: str
+    """The declared one. Without a rollout it serves, unless it was rolled back."""
     serving_revision_id: str | None
     deleting: bool
     desired: int
-    recreate: bool
-    """Drain the former revision before the new one starts."""
-
-
-@dataclass(frozen=True)
-class Backoff:
-    """How long to wait after the n-th failure in a row: base · 2^(n-1), at most `max_s`."""
-
-    base_s: float
-    max_s: float
-
-    def after(self, failures: int) -> float:
-        return min(self.max_s, self.base_s * 2.0 ** (failures - 1)) if failures else 0.0
+    room: Room
+    rollout: RolloutFact | None = None
+    """The one that has not ended."""
+    watched: Watched = Watched()
 
 
 @dataclass(frozen=True)
 class Step:
     """What to do now, and how the deployment stands."""
 
-    create: int
-    """Replicas of the wanted revision to request."""
+    create: Mapping[str, int]
+    """Replicas to request, by revision id."""
     drain: tuple[str, ...]
     serving_revision_id: str | None
     phase: DeploymentPhase
     reason: str
     message: str
     failures: int
-    """Failures in a row, the newest of them not forgiven."""
+    """Failures in a row of the revision that is to answer, the newest of them not forgiven."""
     hopeless: str | None
     """Why no replica will come soon, for those who wait; None while there is hope."""
     retry_in_s: float | None
     """When the next start is due, while it is held back after failures."""
+    weights: Mapping[str, float]
+    """Shares of the revisions in the requests."""
+    rollout: RolloutStep | None = None
+    """Where the rollout stands after this step; None when there is none to change."""
 
 
 def step(deployment: DeploymentFact, replicas: Sequence[ReplicaFact], backoff: Backoff) -> Step:
     """The next step; `replicas` in order of creation, final ones included."""
     if deployment.deleting:
         return _deleting(deployment, replicas)
-    group = _grouped(deployment, replicas)
-    failures, last = consecutive_failures(group.wanted)
-    retry_in_s = _retry_in(failures, last, backoff)
-    serving = _serving(deployment, group)
-    held_back = retry_in_s is not None or (last is not None and last.refused)
-    blocked = held_back or (deployment.recreate and group.former_remains)
-    drain = [r.id for r in _surplus(group.live, deployment.desired)]
-    if serving == deployment.revision_id or deployment.recreate:
-        drain += [r.id for r in group.former]
-    phase, reason, message = _phase(deployment, serving, group, last)
+    rollout = _advanced(deployment, replicas, backoff)
+    serving = _serving(deployment, rollout)
+    wanted = rollout.wanted if rollout else {serving: deployment.desired}
+    fleet = _Fleet(
+        wanted=wanted,
+        groups={key: group(replicas, key, backoff) for key in wanted},
+        others=[r for r in replicas if r.revision_id not in wanted and r.phase in LIVE],
+        draining=[r for r in replicas if r.phase is P.DRAINING],
+        clears_first=_clears_first(deployment, rollout),
+    )
+    create = _creations(fleet, deployment.room)
+    lead = fleet.groups[_lead(wanted, serving)]
+    phase, reason, message = _phase(deployment, rollout, fleet, lead, create)
     return Step(
-        create=0 if blocked else max(0, deployment.desired - len(group.live)),
-        drain=tuple(drain),
+        create={key: number for key, number in create.items() if number},
+        drain=tuple(_drained(fleet, deployment, create)),
         serving_revision_id=serving,
         phase=phase,
         reason=reason,
         message=message,
-        failures=failures,
-        hopeless=_hopeless(group, failures, last, retry_in_s),
-        retry_in_s=retry_in_s,
+        failures=lead.failures,
+        hopeless=None if fleet.answering else _hopeless(lead),
+        retry_in_s=lead.retry_in_s,
+        weights=rollout.weights if rollout else {serving: 1.0},
+        rollout=rollout,
     )
 
 
 @dataclass(frozen=True)
-class _Grouped:
-    """The replicas of one deployment, by what a step asks about them."""
+class _Fleet:
+    """All replicas of a deployment, by what is wanted of them."""
 
-    wanted: Sequence[ReplicaFact]
-    """Of the wanted revision, final ones included."""
-    live: Sequence[ReplicaFact]
-    """Of the wanted revision."""
-    former: Sequence[ReplicaFact]
-    """Live, of other revisions."""
-    former_remains: bool
-    """Whether a process of another revision still runs, draining ones included."""
+    wanted: Mapping[str, int]
+    groups: Mapping[str, Group]
+    others: Sequence[ReplicaFact]
+    """Live ones of revisions that nobody wants."""
+    draining: Sequence[ReplicaFact]
+    clears_first: bool
+    """Others end before a wanted one starts."""
 
     @property
     def ready(self) -> int:
-        return sum(r.phase is P.READY for r in self.live)
+        return sum(group.ready for group in self.groups.values())
+
+    @property
+    def carries(self) -> bool:
+        """Whether the wanted revisions do without the others."""
+        return all(self.groups[key].ready >= number for key, number in self.wanted.items())
 
     @property
     def answering(self) -> bool:
         """Whether any replica can take a request now."""
-        return any(r.phase is P.READY for r in (*self.live, *self.former))
+        return self.ready > 0 or any(r.phase is P.READY for r in self.others)
+
+    @property
+    def is_starting(self) -> bool:
+        return any(r.phase in STARTING for group in self.groups.values() for r in group.live)
+
+    @property
+    def former_remains(self) -> bool:
+        """Whether a process of a revision that nobody wants still runs."""
+        return bool(self.others) or any(r.revision_id not in self.wanted for r in self.draining)
 
 
-def _grouped(deployment: DeploymentFact, replicas: Sequence[ReplicaFact]) -> _Grouped:
-    wanted = [r for r in replicas if r.revision_id == deployment.revision_id]
-    others = [r for r in replicas if r.revision_id != deployment.revision_id]
-    former = [r for r in others if r.phase in LIVE]
-    return _Grouped(
-        wanted=wanted,
-        live=[r for r in wanted if r.phase in LIVE],
-        former=former,
-        former_remains=bool(former) or any(r.phase is P.DRAINING for r in others),
+def _advanced(
+    deployment: DeploymentFact, replicas: Sequence[ReplicaFact], backoff: Backoff
+) -> RolloutStep | None:
+    rollout = deployment.rollout
+    if rollout is None:
+        return None
+    seen = Observed(
+        stable=group(replicas, rollout.from_id, backoff).side,
+        new=group(replicas, rollout.to_id, backoff).side,
+        desired=deployment.desired,
+        fits=deployment.room.fits(rollout.to_id),
+        shortage=deployment.room.shortage(rollout.to_id),
+        settling=any(r.phase is P.DRAINING for r in replicas),
+        baked_s=deployment.watched.baked_s,
+        compared=deployment.watched.compared,
+        fault=deployment.watched.fault,
     )
+    return advance(rollout, seen)
 
 
-def consecutive_failures(wanted: Sequence[ReplicaFact]) -> tuple[int, ReplicaFact | None]:
-    """Failures in a row of one revision, newest replica first, and the latest of them to happen.
+def _serving(deployment: DeploymentFact, rollout: RolloutStep | None) -> str:
+    if rollout and deployment.rollout and rollout.phase is RolloutPhase.PROMOTED:
+        return deployment.rollout.to_id
+    return deployment.serving_revision_id or deployment.revision_id
 
-    A replica that is ready now, ended well, or was ready for `STABLE_S` ends the row.
+
+def _lead(wanted: Mapping[str, int], serving: str) -> str:
+    """The revision whose fate is the deployment's: the one that serves, or all that is wanted."""
+    return serving if serving in wanted else next(iter(wanted))
+
+
+def _clears_first(deployment: DeploymentFact, rollout: RolloutStep | None) -> bool:
+    moving = rollout is not None and rollout.phase is not RolloutPhase.PROMOTED
+    return bool(moving and deployment.rollout and deployment.rollout.strategy is Strategy.RECREATE)
+
+
+# --- replicas -------------------------------------------------------------------------------------
+
+
+def _creations(fleet: _Fleet, room: Room) -> dict[str, int]:
+    """Missing replicas that may start now and that there is room for, the first named first."""
+    found = dict.fromkeys(fleet.wanted, 0)
+    if fleet.clears_first and fleet.former_remains:
+        return found
+    for key, number in fleet.wanted.items():
+        own = fleet.groups[key]
+        if not own.held_back:
+            found[key] = min(max(0, number - len(own.live)), room.fits(key))
+            room = room.after(key, found[key])
+    return found
+
+
+def _drained(fleet: _Fleet, deployment: DeploymentFact, create: Mapping[str, int]) -> Sequence[str]:
+    surplus = [i for key, number in fleet.wanted.items() for i in fleet.groups[key].surplus(number)]
+    if fleet.carries or fleet.clears_first:
+        return [*surplus, *(r.id for r in fleet.others)]
+    return [*surplus, *_making_way(fleet, deployment.room, create)]
+
+
+def _making_way(fleet: _Fleet, room: Room, create: Mapping[str, int]) -> Sequence[str]:
+    """One of the others when a missing replica has no room beside them, and would have without.
+
+    One at a time, and none while a start or an end is under way: what that frees or brings is
+    seen first.
     """
-    row: list[ReplicaFact] = []
-    for replica in reversed(wanted):
-        if replica.phase in STARTING:
-            continue
-        if replica.phase is not P.FAILED or replica.forgiven:
-            break
-        row.append(replica)
-        if replica.ready_for_s >= STABLE_S:
-            break
-    return len(row), min(row, key=_failed_ago_s, default=None)
+    short = [key for key in _missing(fleet) if not fleet.groups[key].held_back]
+    if not short or any(create.values()) or fleet.is_starting or fleet.draining:
+        return []
+    freed = sum(room.replica_bytes[r.revision_id] for r in fleet.others)
+    if room.free_bytes + freed < room.replica_bytes[short[0]]:
+        return []
+    rest = sorted(fleet.others, key=lambda r: (r.phase is P.READY, r.in_flight))
+    return [r.id for r in rest[:1]]
 
 
-def _failed_ago_s(replica: ReplicaFact) -> float:
-    return math.inf if replica.failed_ago_s is None else replica.failed_ago_s
+def _missing(fleet: _Fleet) -> list[str]:
+    wanted = fleet.wanted.items()
+    return [key for key, number in wanted if len(fleet.groups[key].live) < number]
 
 
 def _deleting(deployment: DeploymentFact, replicas: Sequence[ReplicaFact]) -> Step:
@@ -171,7 +228,7 @@ def _deleting(deployment: DeploymentFact, replicas: Sequence[ReplicaFact]) -> St
     draining = [r for r in replicas if r.phase is P.DRAINING]
     gone = not live and not draining
     return Step(
-        create=0,
+        create={},
         drain=tuple(r.id for r in live),
         serving_revision_id=deployment.serving_revision_id,
         phase=D.DELETED if gone else D.DELETING,
@@ -180,63 +237,61 @@ def _deleting(deployment: DeploymentFact, replicas: Sequence[ReplicaFact]) -> St
         failures=0,
         hopeless="the deployment is being deleted",
         retry_in_s=None,
+        weights={},
     )
 
 
-def _retry_in(failures: int, last: ReplicaFact | None, backoff: Backoff) -> float | None:
-    if last is None or last.failed_ago_s is None:
-        return None
-    remaining = backoff.after(failures) - last.failed_ago_s
-    return remaining if remaining > 0 else None
-
-
-def _serving(deployment: DeploymentFact, group: _Grouped) -> str | None:
-    """The wanted revision once it can carry the traffic, or at once when there is none to carry."""
-    can_carry = group.ready >= deployment.desired or not group.former
-    return deployment.revision_id if can_carry else deployment.serving_revision_id
-
-
-def _surplus(live: Sequence[ReplicaFact], desired: int) -> list[ReplicaFact]:
-    """Those above the desired count: not yet ready first, then the least busy, then the newest."""
-    newest_first = list(reversed(live))
-    newest_first.sort(key=lambda r: (r.phase is P.READY, r.in_flight))
-    return newest_first[: max(0, len(live) - desired)]
+# --- how it stands --------------------------------------------------------------------------------
 
 
 def _phase(
     deployment: DeploymentFact,
-    serving: str | None,
-    group: _Grouped,
-    last: ReplicaFact | None,
+    rollout: RolloutStep | None,
+    fleet: _Fleet,
+    lead: Group,
+    create: Mapping[str, int],
 ) -> tuple[DeploymentPhase, str, str]:
     """The phase, a CamelCase reason and a sentence."""
+    last, desired = lead.last, deployment.desired
     if last and last.refused:
-        phase = D.DEGRADED if group.answering else D.FAILED
+        phase = D.DEGRADED if fleet.answering else D.FAILED
         return phase, last.reason or "Refused", last.message or "the replica refused to start"
-    if serving != deployment.revision_id:
-        return _rolling_out(deployment, last)
-    if group.ready and group.ready >= deployment.desired:
-        return D.READY, "Ready", _ready_sentence(group.ready)
-    if deployment.desired == 0 and not (last and group.live):
+    no_room = _no_room(deployment, fleet, create)
+    if rollout and rollout.is_open:
+        return _rolling_out(rollout, fleet, no_room)
+    if lead.ready and lead.ready >= desired:
+        return D.READY, "Ready", _ready_sentence(lead.ready)
+    if desired == 0 and not (last and lead.live):
         return D.IDLE, "Idle", "no replicas, and a request wakes it"
     if last:
-        return D.DEGRADED, last.reason or "Failing", _cause(last)
-    if group.ready:
-        message = f"{_ready_sentence(group.ready)}, {deployment.desired} wanted"
+        return D.DEGRADED, last.reason or "Failing", cause(last)
+    if no_room:
+        return D.DEGRADED, "NoRoom", f"{_ready_sentence(lead.ready)}, {desired} wanted: {no_room}"
+    if lead.ready:
+        message = f"{_ready_sentence(lead.ready)}, {desired} wanted"
         return D.READY, "ScalingUp", message
-    if deployment.recreate and group.former_remains:
-        return RECREATING
     return _starting(deployment)
 
 
 def _rolling_out(
-    deployment: DeploymentFact, last: ReplicaFact | None
+    rollout: RolloutStep, fleet: _Fleet, no_room: str | None
 ) -> tuple[DeploymentPhase, str, str]:
-    if last:
-        return D.DEGRADED, "RolloutFailing", f"the new revision does not start: {_cause(last)}"
-    if deployment.recreate:
-        return RECREATING
-    return D.UPDATING, "RollingOut", "the new revision is starting; the former one serves"
+    failing = next((g.last for g in fleet.groups.values() if g.last and g.held_back), None)
+    if failing:
+        return D.DEGRADED, "RolloutFailing", f"{rollout.message}; {cause(failing)}"
+    if no_room:
+        return D.DEGRADED, "NoRoom", f"{rollout.message}; {no_room}"
+    return D.UPDATING, rollout.reason, rollout.message
+
+
+def _no_room(deployment: DeploymentFact, fleet: _Fleet, create: Mapping[str, int]) -> str | None:
+    """Why a missing replica is not even requested; None when it is, or will be in a moment."""
+    if fleet.draining or fleet.is_starting or any(create.values()):
+        return None
+    for key in _missing(fleet):
+        if not deployment.room.fits(key) and not _making_way(fleet, deployment.room, create):
+            return deployment.room.shortage(key)
+    return None
 
 
 def _starting(deployment: DeploymentFact) -> tuple[DeploymentPhase, str, str]:
@@ -251,21 +306,16 @@ def _ready_sentence(ready: int) -> str:
     return f"{ready} replica{'s' if ready != 1 else ''} ready"
 
 
-def _cause(failed: ReplicaFact) -> str:
-    return f"{failed.reason}: {failed.message}"
-
-
-def _hopeless(
-    group: _Grouped, failures: int, last: ReplicaFact | None, retry_in_s: float | None
-) -> str | None:
+def _hopeless(lead: Group) -> str | None:
     """Crashes leave hope as soon as another start is due: a request that comes then is held.
 
     Otherwise a deployment at zero, whose requests are all refused, would never be tried again.
     """
-    if last is None or group.answering:
+    last = lead.last
+    if last is None:
         return None
     if last.refused:
         return f"it cannot start: {last.message}"
-    if failures >= HOPELESS_FAILURES and retry_in_s is not None:
-        return f"its replicas failed {failures} times in a row: {_cause(last)}"
+    if lead.failures >= HOPELESS_FAILURES and lead.retry_in_s is not None:
+        return f"its replicas failed {lead.failures} times in a row: {cause(last)}"
     return None

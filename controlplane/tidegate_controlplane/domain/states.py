@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
-from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, RolloutPhase
 from tidegate.protocol.work import BatchStatus, InvocationState
 
 S = TypeVar("S", bound=StrEnum)
 Transitions = Mapping[S, frozenset[S]]
 
 D, R, I, B = DeploymentPhase, ReplicaPhase, InvocationState, BatchStatus  # noqa: E741
+O = RolloutPhase  # noqa: E741
 
 # What a living deployment's phase may follow: the phase is read off the replicas at each step, and
 # between two steps anything may have happened to them, so each of these may follow each other.
@@ -36,6 +37,16 @@ REPLICA: Transitions[ReplicaPhase] = {
     R.DRAINING: frozenset({R.TERMINATED, R.FAILED}),
     R.TERMINATED: frozenset(),
     R.FAILED: frozenset(),
+}
+
+# `rolled_back` follows at once when the deployment is declared anew or deleted meanwhile.
+ROLLOUT: Transitions[RolloutPhase] = {
+    O.PREFLIGHT: frozenset({O.SHIFTING, O.PROMOTED, O.ROLLING_BACK, O.ROLLED_BACK}),
+    O.SHIFTING: frozenset({O.BAKING, O.PROMOTED, O.ROLLING_BACK, O.ROLLED_BACK}),
+    O.BAKING: frozenset({O.SHIFTING, O.PROMOTED, O.ROLLING_BACK, O.ROLLED_BACK}),
+    O.ROLLING_BACK: frozenset({O.ROLLED_BACK}),
+    O.PROMOTED: frozenset(),
+    O.ROLLED_BACK: frozenset(),
 }
 
 INVOCATION: Transitions[InvocationState] = {

@@ -11,13 +11,13 @@ by a context manager, so a cancellation at any await cannot leak one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
 
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.domain.routing import Candidate, choose
+from tidegate_controlplane.domain.routing import Candidate, WeightedTurns, choose
 from tidegate_controlplane.errors import DeadlinePassed, Unavailable
 
 
@@ -30,6 +30,7 @@ class Endpoint:
     token: str = field(repr=False)
     capacity: int
     """Requests it decodes in one batch."""
+    revision_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class _Deployment:
     hopeless: Unavailable | None = None
     """Why no replica will come, when that is known: held requests are answered with it."""
     cold_start_s: float | None = None
+    shares: WeightedTurns = field(default_factory=WeightedTurns)
+    """Between the revisions that answer."""
 
 
 class Endpoints:
@@ -74,12 +77,17 @@ class Endpoints:
         *,
         hopeless: Unavailable | None = None,
         cold_start_s: float | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
-        """Replace the replicas that may be chosen; requests in flight on others go on."""
+        """Replace the replicas that may be chosen; requests in flight on others go on.
+
+        `weights` are the revisions' shares of the requests; all replicas are one pool without.
+        """
         deployment = self._of(deployment_id)
         deployment.endpoints = {endpoint.replica_id: endpoint for endpoint in endpoints}
         deployment.hopeless = hopeless
         deployment.cold_start_s = cold_start_s
+        deployment.shares.set(weights or {})
         if deployment.waiting and (deployment.endpoints or hopeless):
             self._wake(deployment)
 
@@ -207,9 +215,14 @@ class Endpoints:
 
 
 def _least_busy(deployment: _Deployment, exclude: frozenset[str]) -> Endpoint | None:
+    """The least busy replica of the revision whose turn it is, if that has one to choose."""
+    able = [e for e in deployment.endpoints.values() if e.replica_id not in exclude]
+    able = able or list(deployment.endpoints.values())
+    turn = deployment.shares.next({endpoint.revision_id for endpoint in able})
     candidates = [
         Candidate(e.replica_id, deployment.in_flight.get(e.replica_id, 0), e.capacity)
-        for e in deployment.endpoints.values()
+        for e in able
+        if turn is None or e.revision_id == turn
     ]
     chosen = choose(candidates, exclude)
     return deployment.endpoints[chosen] if chosen else None

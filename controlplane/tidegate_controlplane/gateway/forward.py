@@ -19,6 +19,7 @@ from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.trials import Exchange, Trials
 
 ATTEMPTS = 2
 CONNECT_S = 5.0
@@ -83,10 +84,17 @@ def replica_client() -> httpx.AsyncClient:
 class Forwarder:
     """Gives requests to replicas."""
 
-    def __init__(self, endpoints: Endpoints, client: httpx.AsyncClient, clock: Clock) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        client: httpx.AsyncClient,
+        clock: Clock,
+        trials: Trials,
+    ) -> None:
         self._endpoints = endpoints
         self._client = client
         self._clock = clock
+        self._trials = trials
 
     async def call(
         self,
@@ -156,9 +164,16 @@ class Forwarder:
                     )
                 )
                 until = task.until if run_s is None else self._clock.monotonic() + run_s
+                exchange = self._trials.exchange(
+                    served, endpoint, task.path, task.body, whole=task.whole
+                )
                 try:
-                    upstream = await self._ask(attempt, endpoint, task, until)
+                    upstream = await self._ask(attempt, endpoint, task, until, exchange)
+                except DeadlinePassed:
+                    exchange.failed()
+                    raise
                 except _ReplicaFailed as failure:
+                    exchange.failed()
                     failed[endpoint.replica_id] = str(failure)
                     self._endpoints.wanted.set()  # the reconciler should look at it now
                 else:
@@ -179,7 +194,12 @@ class Forwarder:
             await asyncio.sleep(min(REPLACE_S, remaining_s))
 
     async def _ask(
-        self, attempt: AsyncExitStack, endpoint: Endpoint, task: _Task, until: float
+        self,
+        attempt: AsyncExitStack,
+        endpoint: Endpoint,
+        task: _Task,
+        until: float,
+        exchange: Exchange,
     ) -> Upstream:
         """The answer, once its first byte is here. Raises _ReplicaFailed, DeadlinePassed."""
         try:
@@ -195,7 +215,8 @@ class Forwarder:
                     first = await anext(received, b"")
         except httpx.TransportError as error:
             raise _ReplicaFailed(type(error).__name__) from error
-        return Upstream(response.status_code, self._rest(first, received, until))
+        exchange.began(response.status_code, first)
+        return Upstream(response.status_code, self._rest(first, received, until, exchange))
 
     async def _send(self, endpoint: Endpoint, task: _Task) -> httpx.Response:
         request = self._client.build_request(
@@ -214,19 +235,25 @@ class Forwarder:
         return await self._client.send(request, stream=True)
 
     async def _rest(
-        self, first: bytes, received: AsyncIterator[bytes], until: float
+        self, first: bytes, received: AsyncIterator[bytes], until: float, exchange: Exchange
     ) -> AsyncIterator[bytes]:
         yield first
         while True:
             try:
                 async with self._time_until(until):
                     chunk = await anext(received, None)
+            except DeadlinePassed:
+                exchange.failed()
+                raise
             except httpx.TransportError as error:
+                exchange.failed()
                 raise UpstreamFailed(
                     "the replica stopped in the middle of its answer; try again"
                 ) from error
             if chunk is None:
+                exchange.ended()
                 return
+            exchange.went_on(chunk)
             yield chunk
 
     @asynccontextmanager

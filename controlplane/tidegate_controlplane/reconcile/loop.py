@@ -12,18 +12,27 @@ import asyncio
 import logging
 import statistics
 from collections import defaultdict
+from dataclasses import replace
 from typing import NoReturn
 
 from sqlmodel import Session
 
-from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, ResolvedPlan
+from tidegate.protocol.resources import (
+    ComparisonView,
+    DeploymentPhase,
+    ReplicaPhase,
+    ResolvedPlan,
+)
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import Bell, heard
 from tidegate_controlplane.domain.autoscale import decide
-from tidegate_controlplane.domain.reconcile import STARTING, Backoff, Step, step
+from tidegate_controlplane.domain.group import STARTING, Backoff
+from tidegate_controlplane.domain.reconcile import Step, step
 from tidegate_controlplane.domain.replicas import Change, Observation, Running, next_phase
+from tidegate_controlplane.domain.room import Room
 from tidegate_controlplane.errors import Unavailable
-from tidegate_controlplane.gateway.endpoints import Endpoints
+from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.trials import Trial, Trials
 from tidegate_controlplane.provision.base import (
     FormerProcess,
     Launch,
@@ -38,6 +47,14 @@ from tidegate_controlplane.reconcile.observe import (
     read_all,
     replica_facts,
     signals_of,
+    taken_bytes,
+)
+from tidegate_controlplane.reconcile.watch import (
+    is_watched,
+    phase_key,
+    stage_key,
+    to_be_noted,
+    watched_of,
 )
 from tidegate_controlplane.reconcile.write import (
     FINAL,
@@ -49,7 +66,7 @@ from tidegate_controlplane.reconcile.write import (
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.deployments import StaleRow, unfinished_replicas
-from tidegate_controlplane.store.tables import ModelVersion, Replica, Revision
+from tidegate_controlplane.store.tables import ModelVersion, Replica, Revision, Rollout
 
 logger = logging.getLogger("tidegate.reconcile")
 REST_S = 0.01
@@ -66,6 +83,9 @@ class Reconciler:
         bell: Bell,
         clock: Clock,
         settings: ReconcileSettings,
+        *,
+        trials: Trials,
+        memory_bytes: int,
     ) -> None:
         self._database = database
         self._provisioner = provisioner
@@ -73,6 +93,9 @@ class Reconciler:
         self._bell = bell
         self._clock = clock
         self._settings = settings
+        self._trials = trials
+        self._memory_bytes = memory_bytes
+        """Of the machine."""
         self._backoff = Backoff(settings.backoff_base_s, settings.backoff_max_s)
         self._memory: defaultdict[str, DeploymentMemory] = defaultdict(DeploymentMemory)
         self._kept: set[str] | None = None
@@ -110,9 +133,12 @@ class Reconciler:
         everything = await self._database.read(lambda session: read_all(session, now))
         await self._tidy(everything)
         settled = True
+        free_bytes = self._memory_bytes - taken_bytes(everything)
         for declared in everything:
             try:
-                settled &= await self._reconcile_one(declared)
+                outcome, is_settled = await self._reconcile_one(declared, free_bytes)
+                settled &= is_settled
+                free_bytes -= outcome.created_bytes
             except StaleRow as stale:
                 settled = False
                 logger.debug("%s", stale)
@@ -121,11 +147,12 @@ class Reconciler:
         await self._end_unwanted()
         return settled
 
-    async def _reconcile_one(self, declared: Declared) -> bool:
+    async def _reconcile_one(self, declared: Declared, free_bytes: int) -> tuple[Outcome, bool]:
         """One step for one deployment; whether it changed nothing and nothing starts or drains."""
         now, row = self._clock.monotonic(), declared.row
         seen = await self._observe(declared)
-        outcome = self._decide(declared, seen, now)
+        room = Room(self._memory_bytes, free_bytes, declared.replica_bytes)
+        outcome = self._decide(declared, seen, room, now)
         unchanged = outcome.is_empty
         if not unchanged:
             await self._database.write(outcome.write)
@@ -133,28 +160,35 @@ class Reconciler:
         replicas = [*declared.replicas, *outcome.created]
         self._remember(self._memory[row.id], replicas, now)
         self._publish(declared, replicas, outcome.step)
+        self._watch(declared, replicas, outcome.step, now)
         await self._act(declared, replicas, now)
         if outcome.step.phase is DeploymentPhase.DELETED:
             self._endpoints.forget(row.id)
             del self._memory[row.id]
         moving = any(ReplicaPhase(replica.phase) in MOVING for replica in replicas)
-        return unchanged and not moving
+        return outcome, unchanged and not moving
 
     async def _observe(self, declared: Declared) -> dict[str, Observation]:
         unfinished = [r.id for r in declared.replicas if ReplicaPhase(r.phase) not in FINAL]
         return dict(await self._provisioner.observe(unfinished))
 
-    def _decide(self, declared: Declared, seen: dict[str, Observation], now: float) -> Outcome:
+    def _decide(
+        self, declared: Declared, seen: dict[str, Observation], room: Room, now: float
+    ) -> Outcome:
         memory = self._memory[declared.row.id]
+        comparison = self._comparison(declared.rollout)
         changes = _changes(declared, seen)
         peak = memory.recent_peak(now, self._settings.scale_down_window_s)
         demand = self._endpoints.demand(declared.row.id)
         decision = decide(bounds_of(declared.plan), signals_of(declared, demand, peak))
         memory.remember_call(now, decision.called_for)
         facts = replica_facts(declared, changes, memory, self._endpoints, now)
+        watched = watched_of(declared.rollout, comparison, memory.stage, now)
+        fact = deployment_fact(declared, decision.desired, room, watched)
+        done = step(fact, facts, self._backoff)
         return Outcome(
             declared=declared,
-            step=step(deployment_fact(declared.row, decision.desired), facts, self._backoff),
+            step=done,
             decision=decision,
             changes=changes,
             seen=Seen(
@@ -162,7 +196,13 @@ class Reconciler:
                 cold_start_s=_cold_starts(memory, changes, now),
             ),
             now=self._clock.now(),
+            comparison=comparison
+            if to_be_noted(declared.rollout, done, memory.stage, now)
+            else None,
         )
+
+    def _comparison(self, rollout: Rollout | None) -> ComparisonView | None:
+        return self._trials.view(rollout.deployment_id, stage_key(rollout)) if rollout else None
 
     def _remember(self, memory: DeploymentMemory, replicas: list[Replica], now: float) -> None:
         memory.keep_only({replica.id for replica in replicas})
@@ -170,10 +210,9 @@ class Reconciler:
             memory.replica(replica.id).enter(ReplicaPhase(replica.phase), now)
 
     def _publish(self, declared: Declared, replicas: list[Replica], done: Step) -> None:
-        """Offer the ready replicas of the serving revision; of any other when it has none."""
+        """Offer the ready replicas of the revisions with a share; of any other without such."""
         ready = [r for r in replicas if r.phase == ReplicaPhase.READY]
-        serving = [r for r in ready if r.revision_id == done.serving_revision_id] or ready
-        found = [self._provisioner.endpoint(replica.id) for replica in serving]
+        offered = [r for r in ready if done.weights.get(r.revision_id)] or ready
         hopeless = None
         if done.hopeless:
             hopeless = Unavailable(
@@ -183,10 +222,36 @@ class Reconciler:
             )
         self._endpoints.publish(
             declared.row.id,
-            [endpoint for endpoint in found if endpoint],
+            self._endpoints_of(offered),
             hopeless=hopeless,
             cold_start_s=_usual_cold_start_s(declared),
+            weights=done.weights,
         )
+
+    def _endpoints_of(self, replicas: list[Replica]) -> list[Endpoint]:
+        found = [(self._provisioner.endpoint(r.id), r.revision_id) for r in replicas]
+        return [replace(endpoint, revision_id=key) for endpoint, key in found if endpoint]
+
+    def _watch(self, declared: Declared, replicas: list[Replica], done: Step, now: float) -> None:
+        """Begin, go on with or end the trial that the rollout's present stage calls for."""
+        rollout, at = declared.rollout, done.rollout
+        if rollout is None or at is None or not is_watched(rollout, at):
+            self._trials.end(declared.row.id)
+            return
+        self._memory[declared.row.id].stage.enter(phase_key(rollout), now)
+        new = [
+            r
+            for r in replicas
+            if (r.revision_id, r.phase) == (rollout.to_revision_id, ReplicaPhase.READY)
+        ]
+        trial = Trial(
+            key=stage_key(rollout),
+            stable_id=rollout.from_revision_id,
+            new_id=rollout.to_revision_id,
+            copied=at.copied,
+            targets=self._endpoints_of(new),
+        )
+        self._trials.begin(declared.row.id, trial)
 
     async def _act(self, declared: Declared, replicas: list[Replica], now: float) -> None:
         """Start what is requested and drain what is draining; both may be repeated."""

@@ -1,6 +1,6 @@
 """What the loop remembers between passes: durations, measured on the monotonic clock.
 
-Losing it costs nothing but patience: after a restart a back-off or a peak starts anew.
+Losing it costs nothing but patience: after a restart a back-off, a peak or a bake starts anew.
 """
 
 from __future__ import annotations
@@ -27,11 +27,31 @@ class ReplicaMemory:
 
 
 @dataclass
+class StageMemory:
+    """Which stage of a rollout this process watches, and since when, in monotonic seconds."""
+
+    key: str = ""
+    began: float = 0.0
+    noted: float = 0.0
+    """When its figures were last written down."""
+
+    def enter(self, key: str, now: float) -> None:
+        """Begin to watch `key`, unless it is watched already."""
+        if key != self.key:
+            self.key, self.began, self.noted = key, now, now
+
+    def watched_s(self, key: str, now: float) -> float:
+        """For how long `key` has been watched; 0 when it was not yet."""
+        return now - self.began if key == self.key else 0.0
+
+
+@dataclass
 class DeploymentMemory:
     """Recent calls for replicas, and the replicas of one deployment."""
 
     calls: deque[tuple[float, int]] = field(default_factory=deque)
     replicas: dict[str, ReplicaMemory] = field(default_factory=dict)
+    stage: StageMemory = field(default_factory=StageMemory)
 
     def replica(self, replica_id: str) -> ReplicaMemory:
         return self.replicas.setdefault(replica_id, ReplicaMemory())

@@ -8,15 +8,26 @@ from datetime import datetime
 
 from sqlmodel import Session
 
-from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, ResolvedPlan
+from tidegate.protocol.resources import (
+    DeploymentPhase,
+    ReplicaPhase,
+    ResolvedPlan,
+    RolloutPhase,
+)
+from tidegate.spec import RolloutSpec
+from tidegate_controlplane.deployments.views import requested_of
 from tidegate_controlplane.domain.autoscale import Bounds, Signals
-from tidegate_controlplane.domain.reconcile import LIVE, DeploymentFact, ReplicaFact
+from tidegate_controlplane.domain.group import LIVE, ReplicaFact
+from tidegate_controlplane.domain.reconcile import DeploymentFact, Watched
 from tidegate_controlplane.domain.replicas import Change
+from tidegate_controlplane.domain.rollout import RolloutFact, stages
+from tidegate_controlplane.domain.room import Room
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoints
 from tidegate_controlplane.reconcile.memory import DeploymentMemory
-from tidegate_controlplane.store.deployments import all_living, recent_replicas
+from tidegate_controlplane.store.deployments import all_living, recent_replicas, revisions_of
 from tidegate_controlplane.store.invocations import Backlog, backlog
-from tidegate_controlplane.store.tables import Deployment, Replica
+from tidegate_controlplane.store.rollouts import open_rollouts
+from tidegate_controlplane.store.tables import Deployment, Replica, Rollout
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,10 @@ class Declared:
     row: Deployment
     replicas: list[Replica]
     backlog: Backlog | None
+    rollout: Rollout | None
+    """The one that has not ended."""
+    replica_bytes: Mapping[str, int]
+    """Predicted memory of one replica of each revision that a step may speak of."""
 
     @property
     def plan(self) -> ResolvedPlan:
@@ -34,11 +49,32 @@ class Declared:
 
 def read_all(session: Session, now: datetime) -> list[Declared]:
     """Every living deployment, in one consistent view."""
-    waiting = backlog(session, now)
+    waiting, rollouts = backlog(session, now), open_rollouts(session)
     return [
-        Declared(row, recent_replicas(session, row.id), waiting.get(row.id))
+        _declared(session, row, waiting.get(row.id), rollouts.get(row.id))
         for row in all_living(session)
     ]
+
+
+def _declared(
+    session: Session, row: Deployment, waiting: Backlog | None, rollout: Rollout | None
+) -> Declared:
+    replicas = recent_replicas(session, row.id)
+    ids = {row.revision_id, row.serving_revision_id or row.revision_id}
+    ids |= {replica.revision_id for replica in replicas if replica.finished_at is None}
+    revisions = revisions_of(session, ids)
+    sizes = {key: int(revision.plan["memory_bytes"]) for key, revision in revisions.items()}
+    return Declared(row, replicas, waiting, rollout, sizes)
+
+
+def taken_bytes(everything: Sequence[Declared]) -> int:
+    """Predicted memory of every replica whose process may still run."""
+    return sum(
+        declared.replica_bytes[replica.revision_id]
+        for declared in everything
+        for replica in declared.replicas
+        if replica.finished_at is None
+    )
 
 
 def bounds_of(plan: ResolvedPlan) -> Bounds:
@@ -65,14 +101,34 @@ def signals_of(declared: Declared, demand: Demand, recent_peak: int) -> Signals:
     )
 
 
-def deployment_fact(row: Deployment, desired: int) -> DeploymentFact:
+def deployment_fact(
+    declared: Declared, desired: int, room: Room, watched: Watched
+) -> DeploymentFact:
+    row = declared.row
     return DeploymentFact(
         phase=DeploymentPhase(row.phase),
         revision_id=row.revision_id,
         serving_revision_id=row.serving_revision_id,
         deleting=row.phase == DeploymentPhase.DELETING,
         desired=desired,
-        recreate=row.spec["rollout"]["strategy"] == "recreate",
+        room=room,
+        rollout=rollout_fact(declared.rollout) if declared.rollout else None,
+        watched=watched,
+    )
+
+
+def rollout_fact(row: Rollout) -> RolloutFact:
+    options = RolloutSpec.model_validate(row.options)
+    return RolloutFact(
+        from_id=row.from_revision_id,
+        to_id=row.to_revision_id,
+        strategy=options.strategy,
+        stages=stages(options),
+        phase=RolloutPhase(row.phase),
+        step=row.step,
+        requested=requested_of(row.requested),
+        reason=row.reason,
+        message=row.message,
     )
 
 

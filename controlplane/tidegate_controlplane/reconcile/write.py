@@ -9,7 +9,20 @@ from typing import Any
 
 from sqlmodel import Session
 
-from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, Severity
+from tidegate.protocol.resources import (
+    ComparisonView,
+    DeploymentPhase,
+    ReplicaPhase,
+    RolloutPhase,
+    Severity,
+)
+from tidegate_controlplane.deployments.conditions import (
+    CURRENT,
+    READY,
+    ROLLED_BACK,
+    condition,
+    replaced,
+)
 from tidegate_controlplane.domain.autoscale import Decision
 from tidegate_controlplane.domain.reconcile import Step
 from tidegate_controlplane.domain.replicas import Change, Running
@@ -21,7 +34,8 @@ from tidegate_controlplane.store.deployments import (
     unfinished_replicas,
 )
 from tidegate_controlplane.store.ids import new_id
-from tidegate_controlplane.store.tables import Deployment, Replica
+from tidegate_controlplane.store.rollouts import change_rollout
+from tidegate_controlplane.store.tables import Deployment, Replica, Rollout
 
 TROUBLE = (DeploymentPhase.FAILED, DeploymentPhase.DEGRADED)
 HEALTHY = (
@@ -51,6 +65,8 @@ class Outcome:
     changes: Mapping[str, Change]
     seen: Seen
     now: datetime
+    comparison: ComparisonView | None = None
+    """The figures of a rollout's stage, when it is time to note them."""
     created: list[Replica] = field(default_factory=list)
 
     def write(self, session: Session) -> None:
@@ -61,8 +77,10 @@ class Outcome:
         for replica in self.declared.replicas:
             if replica.id in self.step.drain:
                 self._drain(session, replica)
-        for _ in range(self.step.create):
-            self.created.append(self._create(session))
+        for revision_id, number in self.step.create.items():
+            self.created += [self._create(session, revision_id) for _ in range(number)]
+        if self.declared.rollout and (moved := self.rollout_values()):
+            self._change_rollout(session, self.declared.rollout, moved)
         values = self.deployment_values()
         if values:
             self._change_deployment(session, self.declared.row, values)
@@ -70,7 +88,29 @@ class Outcome:
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.changes or self.step.create or self.step.drain or self.deployment_values())
+        replicas = self.changes or self.step.create or self.step.drain
+        return not (replicas or self.rollout_values() or self.deployment_values())
+
+    def rollout_values(self) -> dict[str, Any]:
+        """The columns of the rollout that change."""
+        row, step = self.declared.rollout, self.step.rollout
+        if row is None or step is None:
+            return {}
+        wanted: dict[str, Any] = {
+            "phase": step.phase.value,
+            "step": step.step,
+            "weight": round(100 * self.step.weights[row.to_revision_id], 2),
+            "reason": step.reason,
+            "message": step.message,
+        }
+        if self.comparison:
+            wanted["comparison"] = self.comparison.model_dump(mode="json")
+        return {key: value for key, value in wanted.items() if getattr(row, key) != value}
+
+    @property
+    def created_bytes(self) -> int:
+        """Predicted memory of the replicas that were requested."""
+        return sum(self.declared.replica_bytes[replica.revision_id] for replica in self.created)
 
     def deployment_values(self) -> dict[str, Any]:
         """The columns of the deployment that change."""
@@ -136,19 +176,20 @@ class Outcome:
         )
 
     def _why_drained(self, row: Replica) -> str:
-        deployment = self.declared.row
-        if deployment.phase == DeploymentPhase.DELETING:
+        if self.declared.row.phase == DeploymentPhase.DELETING:
             return "the deployment is being deleted"
-        if row.revision_id != deployment.revision_id:
-            return "a newer revision replaces its own"
+        if self.step.rollout:
+            return f"the rollout is {self.step.rollout.phase.value}: {self.step.rollout.message}"
+        if row.revision_id != self.step.serving_revision_id:
+            return "another revision serves"
         return self.decision.sentence
 
-    def _create(self, session: Session) -> Replica:
+    def _create(self, session: Session, revision_id: str) -> Replica:
         deployment = self.declared.row
         replica = Replica(
             id=new_id("rep"),
             deployment_id=deployment.id,
-            revision_id=deployment.revision_id,
+            revision_id=revision_id,
             phase=ReplicaPhase.REQUESTED.value,
             created_at=self.now,
             updated_at=self.now,
@@ -164,6 +205,21 @@ class Outcome:
             replica_id=replica.id,
         )
         return replica
+
+    def _change_rollout(self, session: Session, row: Rollout, values: dict[str, Any]) -> None:
+        before = row.phase, row.step
+        change_rollout(session, row, self.now, **values)
+        if (row.phase, row.step) != before:
+            phase = RolloutPhase(row.phase)
+            backwards = phase in (RolloutPhase.ROLLING_BACK, RolloutPhase.ROLLED_BACK)
+            add_event(
+                session,
+                self.declared.row,
+                self.now,
+                "Rollout" + phase.value.title().replace("_", ""),
+                f"{before[0]} → {row.phase}: {row.message}",
+                severity=Severity.WARNING if backwards else Severity.INFO,
+            )
 
     def _change_deployment(self, session: Session, row: Deployment, values: dict[str, Any]) -> None:
         before = row.phase
@@ -228,27 +284,15 @@ def _replica_sentence(row: Replica, change: Change) -> str:
 
 
 def _conditions(row: Deployment, step: Step, now: datetime) -> list[dict[str, Any]]:
-    """`Ready`: a request is answered or held with hope. `Current`: the last declaration serves."""
+    healthy = step.phase in HEALTHY
+    ready = condition(READY, step.reason, step.message, now, status=healthy)
     reached = step.serving_revision_id == row.revision_id
-    wanted = {
-        "Ready": (step.phase in HEALTHY, step.reason),
-        "Current": (reached, "Serving" if reached else step.reason),
-    }
-    former = {condition["type"]: condition for condition in row.conditions}
-    conditions = []
-    for kind, (status, reason) in wanted.items():
-        old = former.get(kind)
-        if old and (old["status"], old["reason"]) == (status, reason):
-            conditions.append(old)
-            continue
-        since = old["since"] if old and old["status"] == status else now.isoformat()
-        conditions.append(
-            {
-                "type": kind,
-                "status": status,
-                "reason": reason,
-                "message": step.message,
-                "since": since,
-            }
-        )
-    return conditions
+    reason, message = ("Serving", step.message) if reached else _why_not_current(step)
+    current = condition(CURRENT, reason, message, now, status=reached)
+    return replaced(replaced(row.conditions, ready), current)
+
+
+def _why_not_current(step: Step) -> tuple[str, str]:
+    if step.rollout and step.rollout.is_open:
+        return "RollingOut", step.rollout.message
+    return ROLLED_BACK, step.rollout.message if step.rollout else "its rollout has ended"

@@ -5,7 +5,7 @@ Each function is part of a unit of work: it takes a Session and waits for nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -66,7 +66,7 @@ def change_deployment(session: Session, row: Deployment, now: datetime, **values
     """
     if "phase" in values:
         check_transition(DEPLOYMENT, DeploymentPhase(row.phase), DeploymentPhase(values["phase"]))
-    _swap(session, Deployment, row, {**values, "updated_at": now})
+    swap(session, Deployment, row, {**values, "updated_at": now})
 
 
 def try_again(session: Session, row: Deployment, now: datetime) -> None:
@@ -81,7 +81,7 @@ def change_replica(session: Session, row: Replica, now: datetime, **values: Any)
     """Compare-and-swap on the version; raises StaleRow, or ImpossibleTransition for a phase."""
     if "phase" in values:
         check_transition(REPLICA, ReplicaPhase(row.phase), ReplicaPhase(values["phase"]))
-    _swap(session, Replica, row, {**values, "updated_at": now})
+    swap(session, Replica, row, {**values, "updated_at": now})
 
 
 def model_version(
@@ -221,6 +221,17 @@ def add_event(
     )
 
 
+def revision_numbered(session: Session, deployment_id: str, number: int) -> Revision | None:
+    return session.exec(
+        select(Revision).where(Revision.deployment_id == deployment_id, Revision.number == number)
+    ).first()
+
+
+def revisions_of(session: Session, ids: Collection[str]) -> dict[str, Revision]:
+    found = session.exec(select(Revision).where(col(Revision.id).in_(ids))).all()
+    return {revision.id: revision for revision in found}
+
+
 def events_page(session: Session, deployment_id: str, after: int, limit: int) -> Sequence[Event]:
     return session.exec(
         select(Event)
@@ -230,7 +241,8 @@ def events_page(session: Session, deployment_id: str, after: int, limit: int) ->
     ).all()
 
 
-def _swap(session: Session, table: type[Any], row: Any, values: dict[str, Any]) -> None:
+def swap(session: Session, table: type[Any], row: Any, values: dict[str, Any]) -> None:
+    """Compare-and-swap on the version; raises StaleRow. `row` itself takes the new values."""
     result = session.execute(
         update(table)
         .where(table.id == row.id, table.version == row.version)

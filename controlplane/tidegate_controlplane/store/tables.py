@@ -185,6 +185,39 @@ class Replica(SQLModel, table=True):
     finished_at: datetime | None = _moment(nullable=True)
 
 
+class Rollout(SQLModel, table=True):
+    """How one revision takes over from another; at most one at a time in a deployment."""
+
+    __table_args__ = (
+        Index(
+            "uq_rollout_open",
+            "deployment_id",
+            unique=True,
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    project_id: str = _owner("project")
+    deployment_id: str = _owner("deployment")
+    from_revision_id: str = _owner("revision")
+    to_revision_id: str = _owner("revision")
+    options: dict[str, Any] = _json()
+    """The declaration's `rollout` when it began: what is changed later is for the next one."""
+    phase: str
+    step: int = 0
+    weight: float = Field(default=0.0, description="percent of the requests on the new revision")
+    requested: str | None = Field(default=None, description="promote or abort, once asked for")
+    reason: str
+    message: str
+    comparison: dict[str, Any] | None = _json(nullable=True)
+    version: int = 1
+    created_at: datetime = _moment()
+    updated_at: datetime = _moment()
+    finished_at: datetime | None = _moment(nullable=True)
+
+
 class Event(SQLModel, table=True):
     """Append-only: what happened to an object, in one sentence."""
 

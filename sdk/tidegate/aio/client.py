@@ -20,6 +20,7 @@ from tidegate.aio.resources import (
     AsyncInvocations,
     AsyncKeys,
     AsyncModels,
+    AsyncRollouts,
 )
 from tidegate.connection import resolve
 from tidegate.flow.retry import RetryPolicy
@@ -54,6 +55,7 @@ class AsyncClient:
     def _hold(self, pump: AsyncPump) -> None:
         self._pump = pump
         self.deployments = AsyncDeployments(pump)
+        self.rollouts = AsyncRollouts(pump)
         self.models = AsyncModels(pump)
         self.keys = AsyncKeys(pump)
         self.invocations = AsyncInvocations(pump)

@@ -14,8 +14,10 @@ from tidegate.protocol.resources import (
     LogLine,
     ReplicaView,
     RevisionView,
+    RolloutView,
 )
 from tidegate.routes import deployments as routes
+from tidegate.routes import rollouts
 from tidegate.spec import DeploymentSpec
 
 
@@ -75,6 +77,34 @@ class AsyncDeployment(AsyncServedModel):
     async def wake(self) -> AsyncDeployment:
         """Start a replica before the first request asks for one. Returns itself."""
         return self._now(await self._pump.run(routes.wake(self.name)))
+
+    async def rollout(self) -> RolloutView:
+        """The present rollout, or the last one. Raises NotFound before the first."""
+        return await self._pump.run(rollouts.newest(self.name))
+
+    async def promote(self) -> RolloutView:
+        """Let the new revision take all now."""
+        return await self._pump.run(rollouts.request_newest(self.name, "promote"))
+
+    async def abort(self) -> RolloutView:
+        """Send the traffic back to the former revision."""
+        return await self._pump.run(rollouts.request_newest(self.name, "abort"))
+
+    async def wait_rollout(
+        self,
+        timeout_s: float | None = 600,
+        on_progress: Callable[[RolloutView], None] | None = None,
+    ) -> RolloutView:
+        """The newest rollout once it has ended, promoted or rolled back.
+
+        `on_progress` sees every change. Raises WaitTimeout after `timeout_s` seconds.
+        """
+        flow = rollouts.wait(self.name, timeout_s=timeout_s, on_progress=on_progress)
+        return await self._pump.run(flow)
+
+    async def rollback(self, to: int | None = None) -> AsyncDeployment:
+        """Declare the former revision, or the one with that number, again. Returns itself."""
+        return self._now(await self._pump.run(rollouts.rollback(self.name, to)))
 
     async def replicas(self) -> list[ReplicaView]:
         return await self._pump.run(routes.replicas(self.name))

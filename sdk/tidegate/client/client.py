@@ -13,7 +13,15 @@ from tidegate import wire
 from tidegate.client.deployment import Deployment
 from tidegate.client.model import ServedModel
 from tidegate.client.pump import Pump
-from tidegate.client.resources import Batches, Deployments, Files, Invocations, Keys, Models
+from tidegate.client.resources import (
+    Batches,
+    Deployments,
+    Files,
+    Invocations,
+    Keys,
+    Models,
+    Rollouts,
+)
 from tidegate.connection import resolve
 from tidegate.flow.retry import RetryPolicy
 from tidegate.protocol.resources import PlanView, UsageView, VersionView
@@ -47,6 +55,7 @@ class Client:
     def _hold(self, pump: Pump) -> None:
         self._pump = pump
         self.deployments = Deployments(pump)
+        self.rollouts = Rollouts(pump)
         self.models = Models(pump)
         self.keys = Keys(pump)
         self.invocations = Invocations(pump)

@@ -14,8 +14,10 @@ from tidegate.protocol.resources import (
     LogLine,
     ReplicaView,
     RevisionView,
+    RolloutView,
 )
 from tidegate.routes import deployments as routes
+from tidegate.routes import rollouts
 from tidegate.spec import DeploymentSpec
 
 
@@ -75,6 +77,34 @@ class Deployment(ServedModel):
     def wake(self) -> Deployment:
         """Start a replica before the first request asks for one. Returns itself."""
         return self._now(self._pump.run(routes.wake(self.name)))
+
+    def rollout(self) -> RolloutView:
+        """The present rollout, or the last one. Raises NotFound before the first."""
+        return self._pump.run(rollouts.newest(self.name))
+
+    def promote(self) -> RolloutView:
+        """Let the new revision take all now."""
+        return self._pump.run(rollouts.request_newest(self.name, "promote"))
+
+    def abort(self) -> RolloutView:
+        """Send the traffic back to the former revision."""
+        return self._pump.run(rollouts.request_newest(self.name, "abort"))
+
+    def wait_rollout(
+        self,
+        timeout_s: float | None = 600,
+        on_progress: Callable[[RolloutView], None] | None = None,
+    ) -> RolloutView:
+        """The newest rollout once it has ended, promoted or rolled back.
+
+        `on_progress` sees every change. Raises WaitTimeout after `timeout_s` seconds.
+        """
+        flow = rollouts.wait(self.name, timeout_s=timeout_s, on_progress=on_progress)
+        return self._pump.run(flow)
+
+    def rollback(self, to: int | None = None) -> Deployment:
+        """Declare the former revision, or the one with that number, again. Returns itself."""
+        return self._now(self._pump.run(rollouts.rollback(self.name, to)))
 
     def replicas(self) -> list[ReplicaView]:
         return self._pump.run(routes.replicas(self.name))

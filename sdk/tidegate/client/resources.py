@@ -17,8 +17,9 @@ from tidegate.protocol.resources import (
     ApiKeyView,
     KeyRole,
     ModelView,
+    RolloutView,
 )
-from tidegate.routes import batches, deployments, files, invocations, platform
+from tidegate.routes import batches, deployments, files, invocations, platform, rollouts
 from tidegate.routes.file_input import readable
 from tidegate.spec import Mode
 
@@ -43,6 +44,25 @@ class Deployments:
     def delete(self, name: str, wait: bool = True, timeout_s: float | None = 300) -> None:
         """Delete it; with `wait`, return when nothing of it runs any more. Raises NotFound."""
         self._pump.run(deployments.delete(name, wait=wait, timeout_s=timeout_s))
+
+
+class Rollouts:
+    """`client.rollouts`: how new revisions took over."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def list(self, deployment: str | None = None) -> Stream[RolloutView]:
+        """All of them, oldest first, or those of the deployment with this name."""
+        return self._pump.stream(rollouts.listing(deployment))
+
+    def promote(self, rollout_id: str) -> RolloutView:
+        """Let the new revision take all now."""
+        return self._pump.run(rollouts.request(rollout_id, "promote"))
+
+    def abort(self, rollout_id: str) -> RolloutView:
+        """Send the traffic back to the former revision."""
+        return self._pump.run(rollouts.request(rollout_id, "abort"))
 
 
 class Models:

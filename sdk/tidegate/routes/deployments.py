@@ -116,9 +116,16 @@ def wait_ready(
 
 def is_serving(view: DeploymentView) -> bool:
     """Whether the present declaration serves; raises DeploymentFailed when it never will."""
-    if view.phase in HOPELESS:
+    if view.phase in HOPELESS or _was_rolled_back(view):
         raise DeploymentFailed(view)
     return view.phase in SERVING and view.observed_generation >= view.generation
+
+
+def _was_rolled_back(view: DeploymentView) -> bool:
+    return any(
+        (one.type, one.status, one.reason) == ("Current", False, "RolledBack")
+        for one in view.conditions
+    )
 
 
 def scale(name: str, minimum: int | None, maximum: int | None) -> Flow[Seen]:

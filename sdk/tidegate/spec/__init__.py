@@ -15,7 +15,6 @@ from tidegate.spec.deployment import (
     ModelSpec,
     Precision,
     ProvisionerName,
-    RolloutSpec,
     RuntimeSpec,
     ScalingSpec,
     SloSpec,
@@ -24,11 +23,21 @@ from tidegate.spec.deployment import (
 )
 from tidegate.spec.diff import Change, diff
 from tidegate.spec.errors import SpecError, SpecIssue, explain
+from tidegate.spec.rollout import (
+    CanarySpec,
+    CanaryStep,
+    RollbackSpec,
+    RolloutSpec,
+    ShadowSpec,
+    Strategy,
+)
 from tidegate.spec.schema import json_schema
 from tidegate.spec.source import ModelSource, SourceKind, check_files, parse_source
 from tidegate.spec.text import dump, load, parse
 
 __all__ = [
+    "CanarySpec",
+    "CanaryStep",
     "Change",
     "DeploymentSpec",
     "GpuSpec",
@@ -38,14 +47,17 @@ __all__ = [
     "ModelSpec",
     "Precision",
     "ProvisionerName",
+    "RollbackSpec",
     "RolloutSpec",
     "RuntimeSpec",
     "ScalingSpec",
+    "ShadowSpec",
     "SloSpec",
     "SourceKind",
     "SpecError",
     "SpecIssue",
     "SpeculationSpec",
+    "Strategy",
     "Task",
     "check_files",
     "diff",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ByteSize, Field, StringConstraints, model_validator
 
+from tidegate.spec.declaration import Declaration
+from tidegate.spec.rollout import RolloutSpec
 from tidegate.spec.source import parse_source
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -19,12 +21,6 @@ DeploymentName = Annotated[
 ]
 LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]
 LabelValue = Annotated[str, StringConstraints(max_length=256)]
-
-
-class Declaration(BaseModel):
-    """A part of a spec: immutable, and closed to unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Mode(StrEnum):
@@ -107,7 +103,7 @@ class RuntimeSpec(Declaration):
     max_sequences: Annotated[int, Field(ge=1, le=1024)] = 16
     """Sequences that one replica decodes in one batch."""
     speculation: SpeculationSpec | None = None
-    adapters: dict[DeploymentName, str] = {}
+    adapters: dict[DeploymentName, str] = Field(default_factory=dict)
     """LoRA adapters: name → source."""
 
 
@@ -144,13 +140,6 @@ class SloSpec(Declaration):
     """Inter-token latency, median, in milliseconds."""
 
 
-class RolloutSpec(Declaration):
-    strategy: Literal["rolling", "recreate"] = "rolling"
-    """`rolling` starts the new revision before it drains the old; `recreate` drains first."""
-    drain_timeout_s: Annotated[float, Field(ge=0, le=3600)] = 120.0
-    """Seconds a replica may finish what it has before it is stopped."""
-
-
 class DeploymentSpec(Declaration):
     """What is declared: a model and how it should be served."""
 
@@ -163,7 +152,7 @@ class DeploymentSpec(Declaration):
     scaling: ScalingSpec = ScalingSpec()
     slo: SloSpec = SloSpec()
     rollout: RolloutSpec = RolloutSpec()
-    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = {}
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64, default_factory=dict)]
 
     @model_validator(mode="before")
     @classmethod
@@ -174,7 +163,8 @@ class DeploymentSpec(Declaration):
 
     @model_validator(mode="after")
     def _combination_is_possible(self) -> DeploymentSpec:
-        for check in (_check_replicas, _check_idle, _check_precision, _check_embedding):
+        checks = (_check_replicas, _check_idle, _check_precision, _check_embedding, _check_drift)
+        for check in checks:
             check(self)
         return self
 
@@ -229,3 +219,11 @@ def _check_embedding(spec: DeploymentSpec) -> None:
         )
     if spec.runtime.adapters:
         raise ValueError("runtime.adapters: adapters need model.task 'generate'; remove them")
+
+
+def _check_drift(spec: DeploymentSpec) -> None:
+    rollback_on = spec.rollout.rollback_on
+    if spec.model.task is Task.EMBED and rollback_on and rollback_on.drift is not None:
+        raise ValueError(
+            "rollout.rollback_on.drift: an embedding model writes no text to compare; remove it"
+        )

@@ -28,6 +28,8 @@ from tidegate_controlplane.gateway import routes
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.shadow import Copier
+from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.settings import LimitSettings, Settings
 from tidegate_controlplane.store.database import Database
@@ -123,14 +125,21 @@ class Replica:
             server.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
-            headers = {name.lower(): value for name, value in (line.split(": ") for line in head)}
-            self.headers.append(headers)
-            body = await reader.readexactly(int(headers["content-length"]))
-            self.asked.append(json.loads(body))
-            await self._answer_while_connected(reader, writer)
-        writer.close()
+        try:
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
+                await self._read_and_answer(reader, writer)
+        finally:
+            writer.close()
+
+    async def _read_and_answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
+        headers = {name.lower(): value for name, value in (line.split(": ") for line in head)}
+        self.headers.append(headers)
+        body = await reader.readexactly(int(headers["content-length"]))
+        self.asked.append(json.loads(body))
+        await self._answer_while_connected(reader, writer)
 
     async def _answer_while_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -322,6 +331,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
         stack.callback(database.close)
         client = await stack.enter_async_context(replica_client())
         missing: Any = None
+        trials = Trials(clock, Copier(client))
         services = Services(
             settings=settings,
             clock=clock,
@@ -331,7 +341,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
             keys=keys,
             quotas=Quotas(clock),
             usage=UsageBook(database, clock),
-            forwarder=Forwarder(endpoints, client, clock),
+            forwarder=Forwarder(endpoints, client, clock, trials),
             deployments=missing,
             files=missing,
             batches=missing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -24,6 +26,8 @@ from tidegate_controlplane.domain.plan import Capabilities
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.shadow import Copier
+from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings
@@ -180,6 +184,9 @@ class World:
     database: Database
     clock: HandClock
     model: Path
+    memory_bytes: int = 16 * 1024**3
+    """Of the machine."""
+    trials: Trials = field(init=False)
     endpoints: Endpoints = field(init=False)
     provisioner: ScriptedProvisioner = field(init=False)
     deployments: Deployments = field(init=False)
@@ -191,11 +198,12 @@ class World:
     def restart(self) -> None:
         """A new control plane on the same file: whatever was in memory is lost."""
         self.endpoints = Endpoints(self.clock, hold_queue=10)
+        self.trials = Trials(self.clock, Copier(httpx.AsyncClient()))
         self.provisioner = ScriptedProvisioner(self.endpoints)
         capabilities = Capabilities(
             provisioners=frozenset({"local"}),
             precisions=frozenset({Precision.BF16, Precision.FP32}),
-            memory_bytes=16 * 1024**3,
+            memory_bytes=self.memory_bytes,
             cores=4,
         )
         self.deployments = Deployments(
@@ -213,6 +221,8 @@ class World:
             self.deployments.bell,
             self.clock,
             SETTINGS,
+            trials=self.trials,
+            memory_bytes=self.memory_bytes,
         )
 
     async def declare(
@@ -290,12 +300,21 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-async def world(tmp_path: Path, model: Path) -> AsyncIterator[World]:
-    clock = HandClock()
-    database = Database(tmp_path / "tidegate.db")
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with this version's tables and one project."""
+    path = tmp_path_factory.mktemp("migrated") / "tidegate.db"
+    database = Database(path)
     migrate(database.writer)
     with Session(database.writer) as session, session.begin():
-        session.add(Project(id=PROJECT, name="default", created_at=clock.now()))
-    yield World(database, clock, model)
+        session.add(Project(id=PROJECT, name="default", created_at=HandClock().now()))
+    database.close()
+    return path
+
+
+@pytest.fixture
+async def world(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[World]:
+    shutil.copy(migrated, tmp_path / "tidegate.db")
+    database = Database(tmp_path / "tidegate.db")
+    yield World(database, HandClock(), model)
     database.close()

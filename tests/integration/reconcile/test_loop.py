@@ -342,8 +342,11 @@ async def test_an_update_that_does_not_start_leaves_the_former_serving(world: Wo
     world.provisioner.on_start = lambda process: process.refuse("too large")
     await world.declare(mode="realtime", runtime={"max_sequences": 3})
     await world.turn(6, seconds=10)
-    degraded = await world.view()
-    assert (degraded.phase, degraded.observed_generation) == (D.DEGRADED, 1)
+    left = await world.view()
+    assert (left.phase, left.generation, left.observed_generation) == (D.READY, 2, 1)
+    current = next(c for c in left.conditions if c.type == "Current")
+    assert (current.status, current.reason) == (False, "RolledBack")
+    assert current.message == "the new revision does not start: Refused: too large"
     assert [e.replica_id for e in world.endpoints.ready(view.id)] == [former.launch.replica_id]
     assert len(await world.rows()) == 2
 

@@ -381,13 +381,15 @@ def test_every_command_takes_json() -> None:
 
     root: Any = typer.main.get_command(app)
     commands = dict(root.commands)
-    commands |= {f"keys {name}": command for name, command in commands.pop("keys").commands.items()}
+    for group in ("keys", "rollout"):
+        below = commands.pop(group).commands
+        commands |= {f"{group} {name}": command for name, command in below.items()}
     without = [
         name
         for name, command in commands.items()
         if not any("--json" in parameter.opts for parameter in command.params)
     ]
-    assert (without, len(commands)) == ([], 26)
+    assert (without, len(commands)) == ([], 30)
 
 
 def test_schema_version_and_demo_model_need_no_server() -> None:

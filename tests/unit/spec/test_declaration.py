@@ -306,3 +306,46 @@ def test_what_is_written_is_read_back_the_same(spec: DeploymentSpec) -> None:
 def test_text_that_is_no_declaration_is_refused_whatever_it_does_to_a_parser(text: str) -> None:
     with pytest.raises(SpecError):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("rollout", "field", "value", "said"),
+    [
+        ({"canary": {}}, "rollout.canary", {}, "strategy 'rolling' does not use it"),
+        ({"strategy": "canary", "bake_s": 5}, "rollout.bake_s", 5, "use strategy blue_green"),
+        ({"strategy": "canary", "shadow": {}}, "rollout.shadow", {}, "use strategy shadow"),
+        (
+            {"strategy": "recreate", "rollback_on": {}},
+            "rollout.rollback_on",
+            {},
+            "use strategy canary or blue_green or shadow",
+        ),
+        (
+            {"strategy": "canary", "canary": {"steps": [{"weight": 50}, {"weight": 50}]}},
+            "rollout.canary.steps",
+            [{"weight": 50}, {"weight": 50}],
+            "each step must weigh more than the one before",
+        ),
+    ],
+)
+def test_a_rollout_that_cannot_be_is_refused_with_the_remedy(
+    rollout: dict[str, Any], field: str, value: Any, said: str
+) -> None:
+    issue = _refusal(rollout=rollout).issues[0]
+    assert (issue.field, issue.value) == (field, value)
+    assert said in issue.message
+
+
+def test_drift_is_refused_for_a_model_that_writes_no_text() -> None:
+    model = {"source": "/m", "task": "embed"}
+    rollout = {"strategy": "canary", "rollback_on": {"drift": 0.1}}
+    issue = _refusal(model=model, rollout=rollout).issues[0]
+    assert (issue.field, issue.value) == ("rollout.rollback_on.drift", 0.1)
+
+
+@pytest.mark.parametrize("strategy", ["canary", "blue_green", "shadow"])
+def test_a_strategy_alone_is_a_whole_rollout(strategy: str) -> None:
+    spec = DeploymentSpec.model_validate(
+        {"name": "smol", "model": "/m", "mode": "realtime", "rollout": {"strategy": strategy}}
+    )
+    assert spec.rollout.strategy == strategy

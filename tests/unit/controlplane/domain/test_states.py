@@ -6,13 +6,14 @@ from enum import StrEnum
 
 import pytest
 
-from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, RolloutPhase
 from tidegate.protocol.work import BatchStatus, InvocationState
 from tidegate_controlplane.domain.states import (
     BATCH,
     DEPLOYMENT,
     INVOCATION,
     REPLICA,
+    ROLLOUT,
     ImpossibleTransition,
     Transitions,
     check_transition,
@@ -43,6 +44,18 @@ EXPECTED: list[tuple[Transitions[StrEnum], type[StrEnum], dict[str, str]]] = [
             "draining": "terminated failed",
             "terminated": "",
             "failed": "",
+        },
+    ),
+    (
+        ROLLOUT,
+        RolloutPhase,
+        {
+            "preflight": "shifting promoted rolling_back rolled_back",
+            "shifting": "baking promoted rolling_back rolled_back",
+            "baking": "shifting promoted rolling_back rolled_back",
+            "rolling_back": "rolled_back",
+            "promoted": "",
+            "rolled_back": "",
         },
     ),
     (
