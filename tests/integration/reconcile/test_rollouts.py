@@ -132,7 +132,7 @@ async def test_a_deployment_that_can_never_have_room_is_refused_with_the_figures
     world: World,
 ) -> None:
     with pytest.raises(Invalid, match="do not fit") as caught:
-        await world.declare(mode="realtime", scaling={"min_replicas": 200})
+        await world.declare(mode="realtime", scaling={"min_replicas": 900})
     assert [issue.field for issue in caught.value.issues] == ["scaling.min_replicas"]
 
 
