@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tidegate.protocol.resources import (
     Condition,
+    DecisionView,
     DeploymentPhase,
     DeploymentView,
     EventView,
@@ -23,6 +24,7 @@ from tidegate.protocol.resources import (
 from tidegate.spec import DeploymentSpec, Mode
 from tidegate_controlplane.domain.reconcile import STARTING
 from tidegate_controlplane.store.tables import (
+    Decision,
     Deployment,
     Event,
     Model,
@@ -91,6 +93,18 @@ def event_view(row: Event) -> EventView:
         severity=Severity(row.severity),
         reason=row.reason,
         message=row.message,
+    )
+
+
+def decision_view(row: Decision) -> DecisionView:
+    return DecisionView(
+        id=str(row.seq),
+        time=row.time,
+        desired=row.desired,
+        called_for=row.called_for,
+        term=row.term,
+        sentence=row.sentence,
+        inputs=row.inputs,
     )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import statistics
 from collections import defaultdict
 from typing import NoReturn
 
@@ -19,7 +18,6 @@ from sqlmodel import Session
 from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, ResolvedPlan
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import Bell, heard
-from tidegate_controlplane.domain.autoscale import decide
 from tidegate_controlplane.domain.reconcile import STARTING, Backoff, Step, step
 from tidegate_controlplane.domain.replicas import Change, Observation, Running, next_phase
 from tidegate_controlplane.errors import Unavailable
@@ -30,14 +28,16 @@ from tidegate_controlplane.provision.base import (
     Provisioner,
     StartFailed,
 )
-from tidegate_controlplane.reconcile.memory import DeploymentMemory
+from tidegate_controlplane.reconcile.memory import DeploymentMemory, Recorded
 from tidegate_controlplane.reconcile.observe import (
     Declared,
-    bounds_of,
+    Moment,
     deployment_fact,
+    policy_of,
     read_all,
     replica_facts,
-    signals_of,
+    sight_of,
+    usual_cold_start_s,
 )
 from tidegate_controlplane.reconcile.write import (
     FINAL,
@@ -127,8 +127,12 @@ class Reconciler:
         seen = await self._observe(declared)
         outcome = self._decide(declared, seen, now)
         unchanged = outcome.is_empty
-        if not unchanged:
+        if not unchanged or outcome.is_news:
             await self._database.write(outcome.write)
+        if outcome.is_news:
+            decision = outcome.decision
+            self._memory[row.id].recorded = Recorded(decision.desired, decision.term, now)
+        if not unchanged:
             self._bell.ring(row.id)
         replicas = [*declared.replicas, *outcome.created]
         self._remember(self._memory[row.id], replicas, now)
@@ -147,10 +151,9 @@ class Reconciler:
     def _decide(self, declared: Declared, seen: dict[str, Observation], now: float) -> Outcome:
         memory = self._memory[declared.row.id]
         changes = _changes(declared, seen)
-        peak = memory.recent_peak(now, self._settings.scale_down_window_s)
         demand = self._endpoints.demand(declared.row.id)
-        decision = decide(bounds_of(declared.plan), signals_of(declared, demand, peak))
-        memory.remember_call(now, decision.called_for)
+        sight = sight_of(declared, demand, seen, memory, Moment(now, self._clock.now()))
+        decision = memory.history.decide(policy_of(declared), sight)
         facts = replica_facts(declared, changes, memory, self._endpoints, now)
         return Outcome(
             declared=declared,
@@ -162,6 +165,7 @@ class Reconciler:
                 cold_start_s=_cold_starts(memory, changes, now),
             ),
             now=self._clock.now(),
+            is_news=memory.is_news(decision, now),
         )
 
     def _remember(self, memory: DeploymentMemory, replicas: list[Replica], now: float) -> None:
@@ -185,7 +189,7 @@ class Reconciler:
             declared.row.id,
             [endpoint for endpoint in found if endpoint],
             hopeless=hopeless,
-            cold_start_s=_usual_cold_start_s(declared),
+            cold_start_s=usual_cold_start_s(declared),
         )
 
     async def _act(self, declared: Declared, replicas: list[Replica], now: float) -> None:
@@ -267,12 +271,6 @@ def _cold_starts(
         if change.phase is ReplicaPhase.READY and waited is not None:
             found[replica_id] = round(waited, 3)
     return found
-
-
-def _usual_cold_start_s(declared: Declared) -> float | None:
-    """The median of its own recent replicas; before the first, what the plan knew of the model."""
-    measured = [r.cold_start_s for r in declared.replicas if r.cold_start_s is not None]
-    return statistics.median(measured) if measured else declared.plan.cold_start_s
 
 
 def _revision_of(session: Session, revision_id: str) -> tuple[Revision, ModelVersion]:

@@ -14,6 +14,7 @@ from tidegate_controlplane.domain.autoscale import Decision
 from tidegate_controlplane.domain.reconcile import Step
 from tidegate_controlplane.domain.replicas import Change, Running
 from tidegate_controlplane.reconcile.observe import Declared
+from tidegate_controlplane.store.decisions import add_decision
 from tidegate_controlplane.store.deployments import (
     add_event,
     change_deployment,
@@ -51,6 +52,8 @@ class Outcome:
     changes: Mapping[str, Change]
     seen: Seen
     now: datetime
+    is_news: bool
+    """Whether the autoscaler's decision is to be recorded."""
     created: list[Replica] = field(default_factory=list)
 
     def write(self, session: Session) -> None:
@@ -63,13 +66,15 @@ class Outcome:
                 self._drain(session, replica)
         for _ in range(self.step.create):
             self.created.append(self._create(session))
+        if self.is_news:
+            add_decision(session, self.declared.row.id, self.decision, self.now)
         values = self.deployment_values()
         if values:
             self._change_deployment(session, self.declared.row, values)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
+        """Whether nothing changes; a decision may be recorded all the same."""
         return not (self.changes or self.step.create or self.step.drain or self.deployment_values())
 
     def deployment_values(self) -> dict[str, Any]:
