@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tidegate.cli import artifacts, declare, info, keys, manage, observe, platform, talk
+from tidegate.cli import artifacts, declare, info, keys, manage, observe, platform, simulate, talk
 from tidegate.cli.output import report, wants_json
 from tidegate.errors import TidegateError
 
@@ -36,6 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (platform, declare, observe, talk, manage, artifacts, info):
+for commands in (platform, declare, observe, talk, manage, artifacts, simulate, info):
     commands.register(app)
 app.add_typer(keys.app, name="keys")

@@ -411,7 +411,7 @@ def test_every_command_takes_json() -> None:
         for name, command in commands.items()
         if not any("--json" in parameter.opts for parameter in command.params)
     ]
-    assert (without, len(commands)) == ([], 27)
+    assert (without, len(commands)) == ([], 28)
 
 
 def test_schema_version_and_demo_model_need_no_server() -> None:
