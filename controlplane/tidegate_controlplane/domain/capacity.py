@@ -62,7 +62,7 @@ class Capacity:
 
     def pressed(self, running: float, waiting: int, slots: int, seconds: float) -> Capacity:
         """After `seconds` in which a replica ran `running` sequences and `waiting` had no room."""
-        if waiting > 0 and running < slots:
+        if waiting > 0:
             return replace(self, carried=max(1.0, running))
         if self.carried is None:
             return self

@@ -65,7 +65,7 @@ class Sight:
 
 @dataclass
 class History:
-    """Rates of the last minute, what a replica carries, and how often each one was needed."""
+    """Recent rates, what a replica carries, and how often each one was needed."""
 
     load: LoadWindow = field(default_factory=LoadWindow)
     capacity: Capacity = field(default_factory=Capacity)

@@ -9,7 +9,7 @@ Gavaldà, 2007), with four fixed lengths.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -40,7 +40,7 @@ class Reading:
 
 @dataclass
 class LoadWindow:
-    """The readings of the last minute, a second apart or more, and a stretch to learn from."""
+    """The readings of five minutes, a second apart or more, and a stretch to learn from."""
 
     readings: deque[Reading] = field(default_factory=deque)
     learned: Reading | None = None
@@ -95,12 +95,16 @@ class LoadWindow:
         return tokens / requests if requests else 0.0
 
     def _arrived(self, window_s: float) -> tuple[int, float]:
-        """Requests of the window, and its length; nothing came before the first reading."""
+        """Requests since the last reading before the window, and the seconds since then.
+
+        Nothing came before the first reading: what was seen since is all of a longer window.
+        """
         if not self.readings:
             return 0, window_s
         last = self.readings[-1]
-        first = bisect_left(self.readings, last.now_s - window_s, key=lambda r: r.now_s)
-        return last.arrivals - self.readings[first].arrivals, window_s
+        place = bisect_right(self.readings, last.now_s - window_s, key=lambda r: r.now_s)
+        first = self.readings[max(0, place - 1)]
+        return last.arrivals - first.arrivals, max(window_s, last.now_s - first.now_s)
 
     def _stretch(self, first: Reading, last: Reading) -> Sample | None:
         """What one replica did on average, when the stretch is over and one was ready."""

@@ -72,7 +72,7 @@ class _Cluster:
         self._events: list[tuple[float, _Kind, int, int]] = []
         self._replicas: dict[int, SimReplica] = {}
         self._queue: deque[tuple[int, Arrival]] = deque()
-        self._seen = Observed(target_slots=spec.speed.slots, cold_start_s=spec.speed.cold_start_s)
+        self._seen = Observed(slots=spec.speed.slots, cold_start_s=spec.speed.cold_start_s)
         self._started = 0
         self._run = Run()
 
@@ -160,10 +160,10 @@ class _Cluster:
         self._fill()
         self._decide()
         over = self._seen.arrivals == len(self._trace)
-        if not (over and not self._queue and not self._seen.in_flight):
-            self._push(self._now_s + self._policy.interval_s, _Kind.TICK)
-        else:
+        if over and not self._queue and not self._seen.in_flight:
             self._events.clear()
+        else:
+            self._push(self._now_s + self._policy.interval_s, _Kind.TICK)
 
     def _decide(self) -> None:
         live = [replica for replica in self._replicas.values() if not replica.draining]

@@ -24,10 +24,6 @@ class Speed:
         """Seconds of one step, in which each sequence gets a token."""
         return self.step_s + self.step_s_per_sequence * sequences
 
-    def tokens_per_s(self, tokens_per_request: float, work: float) -> float:
-        """Prompt and output tokens finished with every slot taken, for requests of mean `work`."""
-        return self.slots / self.step(self.slots) * tokens_per_request / work
-
     def work(self, arrival: Arrival) -> float:
         """Steps that a request occupies a slot for: its output, and its prompt in whole steps."""
         prompt_s = arrival.prompt_tokens / self.prompt_tokens_per_s

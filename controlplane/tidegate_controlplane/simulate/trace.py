@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,6 @@ def read_trace(path: Path) -> list[Arrival]:
     if not found:
         raise BadTrace(f"--trace: {str(path)!r} holds no request; one JSON object a line is wanted")
     return sorted(found, key=lambda arrival: arrival.at_s)
-
-
-def write_trace(path: Path, arrivals: Iterable[Arrival]) -> None:
-    """The file that `read_trace` reads."""
-    rows = ({name: getattr(arrival, name) for name in FIELDS} for arrival in arrivals)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _arrival(number: int, line: str) -> Arrival:

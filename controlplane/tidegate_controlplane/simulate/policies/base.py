@@ -9,10 +9,12 @@ from typing import Protocol
 
 @dataclass
 class Observed:
-    """The cluster at one moment. Counters grow from the start of the run; each policy reads what
-    the system it stands for would measure."""
+    """The cluster at one moment, with counters since the start of the run.
 
-    target_slots: int
+    Each policy reads what the system that it stands for would measure.
+    """
+
+    slots: int
     """Requests one replica runs at once: the hard limit of its concurrency."""
     cold_start_s: float
     now_s: float = 0.0

@@ -52,7 +52,7 @@ class KnativeKpa:
 
     def _scaled(self, seen: Observed) -> int:
         ready = max(1.0, seen.ready)
-        target = seen.target_slots * TARGET_UTILIZATION
+        target = seen.slots * TARGET_UTILIZATION
         up, down = math.ceil(MAX_SCALE_UP * ready), math.floor(ready / MAX_SCALE_DOWN)
         stable_call = math.ceil(self._concurrency.over(STABLE_WINDOW_S) / target)
         panic_call = math.ceil(self._concurrency.over(PANIC_WINDOW_S) / target)
@@ -73,5 +73,5 @@ class KnativeKpa:
         """One until nothing came for the grace period; none at once behind the activator."""
         if self._quiet_s is None:
             self._quiet_s = seen.now_s
-        behind = seen.ready * seen.target_slots < TARGET_BURST_CAPACITY
+        behind = seen.ready * seen.slots < TARGET_BURST_CAPACITY
         return 0 if behind or seen.now_s - self._quiet_s >= GRACE_S else 1

@@ -37,7 +37,7 @@ class RayServe:
         self._ongoing.see(seen.now_s, seen.request_s)
         if not seen.ready:
             return max(1, seen.desired) if seen.held else seen.desired
-        target = seen.target_slots / MAX_OVER_TARGET
+        target = seen.slots / MAX_OVER_TARGET
         wanted = math.ceil(self._ongoing.over(LOOK_BACK_S) / target)
         if wanted < seen.desired and seen.desired > 1:
             wanted = max(1, wanted)

@@ -77,7 +77,7 @@ def test_a_large_deployment_needs_relatively_less_headroom() -> None:
 
 
 def test_a_trickle_between_two_requests_calls_for_nothing() -> None:
-    assert outcome(decided(idle_s=90.0, arrivals_per_s=0.05, **LEARNED)) == (0, Term.IDLE)
+    assert decided(idle_s=9.0, arrivals_per_s=0.05, **LEARNED).called_for == 0
 
 
 # --- backlog --------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ def test_at_a_constant_load_it_claims_no_slope() -> None:
 
 
 def test_what_changed_is_learned_anew() -> None:
-    capacity = after(*(8,) * 10)
-    for _ in range(80):
+    capacity = after(*(8,) * 60)
+    for _ in range(60):
         capacity = capacity.learn(Sample(30.0, 8.0, 30 * 8 / 0.1))
     assert capacity.tokens_per_s(8) == pytest.approx(80, rel=0.1)
 

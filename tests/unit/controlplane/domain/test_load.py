@@ -62,6 +62,14 @@ def test_tokens_of_a_request_follow_what_is_asked_now() -> None:
     assert fed((2, 100), tokens=700).tokens_per_request == pytest.approx(700)
 
 
+def test_passes_that_come_seldom_do_not_make_the_load_vanish() -> None:
+    window = LoadWindow()
+    for turn in range(60):
+        window.see(Reading(turn * 7.0, 1, 1, turn * 70))
+        if turn > 10:
+            assert window.arrivals_per_s == pytest.approx(10, rel=0.1)
+
+
 def test_a_stretch_tells_what_one_of_several_replicas_did() -> None:
     window = LoadWindow()
     readings = [

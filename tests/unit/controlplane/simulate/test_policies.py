@@ -18,7 +18,7 @@ def drive(
     policy: Policy, load: Callable[[float], float], seconds: float, *, ready: int = 1
 ) -> Answers:
     """Ask for so long, replicas being ready at once; the answer at each moment."""
-    seen = Observed(target_slots=10, cold_start_s=0.0, ready=ready, desired=ready)
+    seen = Observed(slots=10, cold_start_s=0.0, ready=ready, desired=ready)
     answers: list[tuple[float, int]] = []
     while seen.now_s <= seconds:
         answers.append((seen.now_s, policy.desired(seen)))
@@ -54,7 +54,7 @@ def test_kpa_does_not_scale_down_while_it_panics() -> None:
 
 
 def test_kpa_goes_down_by_half_at_most() -> None:
-    seen = Observed(target_slots=10, cold_start_s=0.0, now_s=100.0, ready=10, request_s=1.0)
+    seen = Observed(slots=10, cold_start_s=0.0, now_s=100.0, ready=10, request_s=1.0)
     assert KnativeKpa().desired(seen) == 5
 
 
@@ -66,7 +66,7 @@ def test_kpa_without_traffic_goes_to_zero_after_a_stable_window() -> None:
 
 def test_kpa_waits_for_the_grace_period_where_the_activator_was_out_of_the_path() -> None:
     policy = KnativeKpa()
-    seen = Observed(target_slots=300, cold_start_s=0.0, now_s=100.0, ready=1)
+    seen = Observed(slots=300, cold_start_s=0.0, now_s=100.0, ready=1)
     assert policy.desired(seen) == 1
     seen.now_s = 129.0
     assert policy.desired(seen) == 1
@@ -75,7 +75,7 @@ def test_kpa_waits_for_the_grace_period_where_the_activator_was_out_of_the_path(
 
 
 def test_kpa_at_zero_starts_one_for_the_first_request() -> None:
-    seen = Observed(target_slots=10, cold_start_s=0.0, held=30)
+    seen = Observed(slots=10, cold_start_s=0.0, held=30)
     assert KnativeKpa().desired(seen) == 1
 
 
@@ -108,7 +108,7 @@ def test_ray_goes_to_zero_only_from_one() -> None:
 
 
 def test_ray_at_zero_starts_one_at_once() -> None:
-    seen = Observed(target_slots=10, cold_start_s=0.0, held=30)
+    seen = Observed(slots=10, cold_start_s=0.0, held=30)
     assert RayServe().desired(seen) == 1
 
 
