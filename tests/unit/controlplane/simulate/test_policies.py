@@ -130,10 +130,10 @@ def test_sagemaker_goes_in_after_fifteen_minutes_and_keeps_one() -> None:
 
 
 def test_sagemaker_waits_five_minutes_between_two_steps() -> None:
-    at = drive(SageMaker(per_minute=60.0), lambda s: 2 if s < 400 else 6, 1200)
-    assert at(240) == 4
-    assert at(480) == 4
-    assert at(600) == 12
+    at = drive(SageMaker(per_minute=60.0), lambda s: 2 if s < 190 else 6, 1200)
+    assert at(120) == 1
+    assert at(180) == at(420) == 4
+    assert at(480) == 12
 
 
 # --- means ----------------------------------------------------------------------------------------
