@@ -47,6 +47,15 @@ def test_what_a_replica_finishes_is_learned_from_what_it_does() -> None:
     assert 1.4 < signals.arrivals_per_s < 1.8
 
 
+def test_half_of_what_is_on_replicas_counts_as_done() -> None:
+    history = History()
+    for second in range(61):
+        sight = busy(float(second), finished_tokens=0, in_flight_tokens=320 * second)
+        decision = history.decide(POLICY, sight)
+    assert decision.signals.tokens_per_s is not None
+    assert 250 < decision.signals.tokens_per_s <= 330
+
+
 def test_a_starting_replica_is_expected_after_the_usual_cold_start() -> None:
     decision = History().decide(POLICY, replace(SIGHT, held=1, starting_ages_s=(5.0, 30.0)))
     assert decision.signals.starting == (15.0, 0.0)
