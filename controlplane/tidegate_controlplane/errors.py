@@ -2,6 +2,7 @@
 
     ControlPlaneError
     ├── StartError                       the process cannot start; printed, exit code
+    ├── BadTrace                         a simulation is asked for what cannot be; printed
     └── Refused                          an answer to a caller
         ├── Invalid              422     the declaration is at fault; `issues` name every field
         ├── BadRequest           400
@@ -40,6 +41,10 @@ class StartError(ControlPlaneError):
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class BadTrace(ControlPlaneError):
+    """A trace, or what shall be done with it, cannot be; the message names the field."""
 
 
 class Refused(ControlPlaneError):

@@ -58,7 +58,6 @@ class ReconcileSettings(BaseModel):
     start_timeout_s: Seconds = 600.0
     backoff_base_s: Seconds = 1.0
     backoff_max_s: Seconds = 60.0
-    scale_down_window_s: Seconds = 30.0
 
 
 class Settings(BaseModel):

@@ -11,6 +11,7 @@ from litestar.types import ControllerRouterHandler
 from pydantic import Field
 
 from tidegate.protocol.resources import (
+    DecisionView,
     DeploymentView,
     EventView,
     LogPage,
@@ -251,6 +252,26 @@ async def list_events(
 
 
 @get(
+    "/api/v1/deployments/{name:str}/decisions",
+    opt=describe(
+        "What the autoscaler decided and why, oldest first",
+        query=PageQuery,
+        answers={200: Page[DecisionView]},
+    ),
+)
+async def list_decisions(
+    request: AnyRequest,
+    name: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
+) -> Response[bytes]:
+    query = read_query(request, PageQuery)
+    return answer(
+        await deployments.read.decisions(principal.project_id, name, query.after, query.limit)
+    )
+
+
+@get(
     "/api/v1/deployments/{name:str}/logs",
     opt=describe(
         "What the replicas wrote, oldest replica first", query=LogsQuery, answers={200: LogPage}
@@ -297,5 +318,6 @@ HANDLERS: list[ControllerRouterHandler] = [
     list_revisions,
     list_replicas,
     list_events,
+    list_decisions,
     read_logs,
 ]

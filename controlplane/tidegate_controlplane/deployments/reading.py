@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlmodel import Session
 
 from tidegate.protocol.resources import (
+    DecisionView,
     DeploymentView,
     EventView,
     LogLine,
@@ -25,6 +26,7 @@ from tidegate_controlplane.deployments.cursors import (
 )
 from tidegate_controlplane.deployments.rules import must_live
 from tidegate_controlplane.deployments.views import (
+    decision_view,
     deployment_view,
     event_view,
     model_view,
@@ -36,6 +38,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.provision.base import Provisioner
 from tidegate_controlplane.store import deployments as rows
 from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.decisions import decisions_page
 from tidegate_controlplane.store.tables import Deployment, Model, Replica
 
 LOGGED_REPLICAS = 20
@@ -122,6 +125,15 @@ class Reader:
         views = [event_view(event) for event in found[:limit]]
         cursor = views[-1].id if views else str(seq)
         return Page(data=views, has_more=len(found) > limit, next=cursor)
+
+    async def decisions(
+        self, project_id: str, name: str, after: str | None, limit: int
+    ) -> Page[DecisionView]:
+        """Of the autoscaler, oldest first."""
+        row = await self.living(project_id, name)
+        seq = event_cursor(after)
+        found = await self._database.read(lambda s: decisions_page(s, row.id, seq, limit + 1))
+        return page([decision_view(each) for each in found], limit, lambda view: view.id)
 
     async def logs(self, project_id: str, name: str, cursor: str | None, limit: int) -> LogPage:
         """Lines of the newest replicas, oldest replica first; the cursor keeps each offset."""

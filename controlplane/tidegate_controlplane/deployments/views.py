@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from tidegate.protocol.resources import (
     ComparisonView,
     Condition,
+    DecisionView,
     DeploymentPhase,
     DeploymentView,
     EventView,
@@ -27,6 +28,7 @@ from tidegate.spec import DeploymentSpec, Mode, RolloutSpec
 from tidegate_controlplane.domain.group import STARTING
 from tidegate_controlplane.domain.rollout import Requested, stages
 from tidegate_controlplane.store.tables import (
+    Decision,
     Deployment,
     Event,
     Model,
@@ -127,6 +129,18 @@ def rollout_view(
 def requested_of(text: str | None) -> Requested:
     """What was asked of a rollout."""
     return "promote" if text == "promote" else "abort" if text == "abort" else None
+
+
+def decision_view(row: Decision) -> DecisionView:
+    return DecisionView(
+        id=str(row.seq),
+        time=row.time,
+        desired=row.desired,
+        called_for=row.called_for,
+        term=row.term,
+        sentence=row.sentence,
+        inputs=row.inputs,
+    )
 
 
 def model_view(model: Model, versions: Sequence[ModelVersion]) -> ModelView:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Mode, Precision, SpecIssue, SpeculationSpec
+from tidegate_controlplane.domain.schedule import schedule_issues
 
 DENSE_BITS = {Precision.FP32: 32.0, Precision.BF16: 16.0}
 PACKED_BITS = {Precision.INT8: 8.5, Precision.INT4: 5.0}
@@ -36,6 +37,10 @@ KV_SHARE = 16
 """The default KV cache takes at most one sixteenth of the machine's memory."""
 IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0, Mode.BATCH: 15.0}
 
+CLEAR_S = {Mode.REALTIME: 10.0, Mode.SERVERLESS: 10.0, Mode.ASYNC: 60.0, Mode.BATCH: 600.0}
+"""Seconds that a backlog may last once replicas are ready: the less somebody waits for it, the
+longer, and the fewer replicas it takes."""
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -62,7 +67,11 @@ def resolve(
     cold_start_s: float | None = None,
 ) -> ResolvedPlan | Refusal:
     """Fill every default and predict the memory of one replica; refuse what cannot run."""
-    issues = [*_unsupported(spec, facts, capabilities), *_impossible(spec, facts, capabilities)]
+    issues = [
+        *_unsupported(spec, facts, capabilities),
+        *_impossible(spec, facts, capabilities),
+        *schedule_issues(spec.scaling.schedule),
+    ]
     if issues:
         return Refusal(tuple(issues))
     precision = _precision(spec, facts, capabilities)
@@ -82,8 +91,11 @@ def resolve(
         speculation=spec.runtime.speculation,
         min_replicas=low,
         max_replicas=high,
-        target_in_flight=spec.scaling.target_in_flight or spec.runtime.max_sequences,
+        target_in_flight=spec.scaling.target_in_flight,
         idle_timeout_s=_idle_timeout_s(spec),
+        cold_start_price_s=spec.scaling.cold_start_price_s,
+        clear_s=CLEAR_S[spec.mode],
+        schedule=spec.scaling.schedule,
         drain_timeout_s=spec.rollout.drain_timeout_s,
         cold_start_s=cold_start_s,
     )
@@ -153,8 +165,11 @@ def weights_bytes(facts: ModelFacts, precision: Precision) -> int:
     return int(bits / 8)
 
 
-def _idle_timeout_s(spec: DeploymentSpec) -> float:
+def _idle_timeout_s(spec: DeploymentSpec) -> float | None:
+    """None where it is to be learned."""
     asked = spec.scaling.idle_timeout_s
+    if asked == "auto":
+        return None
     return IDLE_TIMEOUT_S[spec.mode] if asked is None else asked
 
 

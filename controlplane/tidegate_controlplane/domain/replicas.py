@@ -25,6 +25,10 @@ class Running:
     healthy: bool = True
     overdue: bool = False
     """It has not become ready within the start timeout."""
+    kv_used: float = 0.0
+    """Share of its KV cache in use."""
+    waiting: int = 0
+    """Sequences that wait inside it for room in a batch."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,14 @@ class Demand:
     in_flight: int
     idle_s: float | None
     """Seconds since the last request ended; 0 while there is one, None when there was none yet."""
+    held_tokens: int = 0
+    """Prompt and expected output of the held requests."""
+    in_flight_tokens: int = 0
+    """Prompt and expected output of the requests on replicas."""
+    arrivals: int = 0
+    """Requests since the process began; so are the next two."""
+    arrived_tokens: int = 0
+    finished_tokens: int = 0
 
 
 @dataclass

@@ -71,6 +71,8 @@ class _Child:
     checked_at: float = 0.0
     failed_checks: int = 0
     check: asyncio.Task[None] | None = None
+    said: ReplicaReady | None = None
+    """The answer to its last health check."""
     deadline: float | None = None
     """It is killed when it still runs then: it was asked to drain, or said that it failed."""
 
@@ -245,6 +247,8 @@ class LocalProvisioner:
             port=child.port,
             healthy=self._is_healthy(child),
             overdue=now - child.started_at > self._settings.start_timeout_s,
+            kv_used=child.said.kv_used if child.said else 0.0,
+            waiting=child.said.waiting if child.said else 0,
         )
 
     def _keep_warm(self, child: _Child) -> None:
@@ -295,6 +299,7 @@ class LocalProvisioner:
             child.failed_checks += 1
             return
         own = ready.replica_id == child.launch.replica_id
+        child.said = ready if own else None
         child.failed_checks = 0 if own and answer.is_success else child.failed_checks + 1
 
 

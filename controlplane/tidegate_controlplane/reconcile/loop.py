@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import statistics
 from collections import defaultdict
 from dataclasses import replace
 from typing import NoReturn
@@ -25,7 +24,6 @@ from tidegate.protocol.resources import (
 )
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import Bell, heard
-from tidegate_controlplane.domain.autoscale import decide
 from tidegate_controlplane.domain.group import STARTING, Backoff
 from tidegate_controlplane.domain.reconcile import Step, step
 from tidegate_controlplane.domain.replicas import Change, Observation, Running, next_phase
@@ -39,15 +37,17 @@ from tidegate_controlplane.provision.base import (
     Provisioner,
     StartFailed,
 )
-from tidegate_controlplane.reconcile.memory import DeploymentMemory
+from tidegate_controlplane.reconcile.memory import DeploymentMemory, Recorded
 from tidegate_controlplane.reconcile.observe import (
     Declared,
-    bounds_of,
+    Moment,
     deployment_fact,
+    policy_of,
     read_all,
     replica_facts,
-    signals_of,
+    sight_of,
     taken_bytes,
+    usual_cold_start_s,
 )
 from tidegate_controlplane.reconcile.watch import (
     is_watched,
@@ -154,8 +154,12 @@ class Reconciler:
         room = Room(self._memory_bytes, free_bytes, declared.replica_bytes)
         outcome = self._decide(declared, seen, room, now)
         unchanged = outcome.is_empty
-        if not unchanged:
+        if not unchanged or outcome.is_news:
             await self._database.write(outcome.write)
+        if outcome.is_news:
+            decision = outcome.decision
+            self._memory[row.id].recorded = Recorded(decision.desired, decision.term, now)
+        if not unchanged:
             self._bell.ring(row.id)
         replicas = [*declared.replicas, *outcome.created]
         self._remember(self._memory[row.id], replicas, now)
@@ -178,10 +182,9 @@ class Reconciler:
         memory = self._memory[declared.row.id]
         comparison = self._comparison(declared.rollout)
         changes = _changes(declared, seen)
-        peak = memory.recent_peak(now, self._settings.scale_down_window_s)
         demand = self._endpoints.demand(declared.row.id)
-        decision = decide(bounds_of(declared.plan), signals_of(declared, demand, peak))
-        memory.remember_call(now, decision.called_for)
+        sight = sight_of(declared, demand, seen, memory, Moment(now, self._clock.now()))
+        decision = memory.history.decide(policy_of(declared), sight)
         facts = replica_facts(declared, changes, memory, self._endpoints, now)
         watched = watched_of(declared.rollout, comparison, memory.stage, now)
         fact = deployment_fact(declared, decision.desired, room, watched)
@@ -199,6 +202,7 @@ class Reconciler:
             comparison=comparison
             if to_be_noted(declared.rollout, done, memory.stage, now)
             else None,
+            is_news=memory.is_news(decision, now),
         )
 
     def _comparison(self, rollout: Rollout | None) -> ComparisonView | None:
@@ -224,7 +228,7 @@ class Reconciler:
             declared.row.id,
             self._endpoints_of(offered),
             hopeless=hopeless,
-            cold_start_s=_usual_cold_start_s(declared),
+            cold_start_s=usual_cold_start_s(declared),
             weights=done.weights,
         )
 
@@ -332,12 +336,6 @@ def _cold_starts(
         if change.phase is ReplicaPhase.READY and waited is not None:
             found[replica_id] = round(waited, 3)
     return found
-
-
-def _usual_cold_start_s(declared: Declared) -> float | None:
-    """The median of its own recent replicas; before the first, what the plan knew of the model."""
-    measured = [r.cold_start_s for r in declared.replicas if r.cold_start_s is not None]
-    return statistics.median(measured) if measured else declared.plan.cold_start_s
 
 
 def _revision_of(session: Session, revision_id: str) -> tuple[Revision, ModelVersion]:

@@ -1,14 +1,19 @@
 """What the loop remembers between passes: durations, measured on the monotonic clock.
 
-Losing it costs nothing but patience: after a restart a back-off, a peak or a bake starts anew.
+Losing it costs nothing but patience: after a restart a back-off or a bake starts anew, and so does
+learning.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 from tidegate.protocol.resources import ReplicaPhase
+from tidegate_controlplane.domain.autoscale import Decision, Term
+from tidegate_controlplane.domain.history import History
+
+TERM_REST_S = 10.0
+"""Between two records of one count whose reason changed."""
 
 
 @dataclass
@@ -24,6 +29,15 @@ class ReplicaMemory:
     def since(self, phase: ReplicaPhase, now: float) -> float | None:
         began = self.entered.get(phase)
         return None if began is None else now - began
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A decision as it was written, and when."""
+
+    desired: int
+    term: Term
+    at_s: float
 
 
 @dataclass
@@ -47,24 +61,26 @@ class StageMemory:
 
 @dataclass
 class DeploymentMemory:
-    """Recent calls for replicas, and the replicas of one deployment."""
+    """What the autoscaler learned of one deployment, and its replicas."""
 
-    calls: deque[tuple[float, int]] = field(default_factory=deque)
+    history: History = field(default_factory=History)
+    recorded: Recorded | None = None
+    """The decision that was written last."""
     replicas: dict[str, ReplicaMemory] = field(default_factory=dict)
     stage: StageMemory = field(default_factory=StageMemory)
 
     def replica(self, replica_id: str) -> ReplicaMemory:
         return self.replicas.setdefault(replica_id, ReplicaMemory())
 
-    def recent_peak(self, now: float, window_s: float) -> int:
-        """The most replicas that work called for within the window."""
-        while self.calls and now - self.calls[0][0] > window_s:
-            self.calls.popleft()
-        return max((count for _, count in self.calls), default=0)
+    def is_news(self, decision: Decision, now: float) -> bool:
+        """Whether a decision is to be written: another count, or another reason after a while.
 
-    def remember_call(self, now: float, count: int) -> None:
-        if not self.calls or self.calls[-1][1] != count or now - self.calls[-1][0] > 1.0:
-            self.calls.append((now, count))
+        A deployment with few requests changes its reason with each of them, which is no news.
+        """
+        last = self.recorded
+        if last is None or last.desired != decision.desired:
+            return True
+        return last.term is not decision.term and now - last.at_s >= TERM_REST_S
 
     def keep_only(self, replica_ids: set[str]) -> None:
         self.replicas = {key: value for key, value in self.replicas.items() if key in replica_ids}

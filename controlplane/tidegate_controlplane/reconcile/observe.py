@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,20 +15,31 @@ from tidegate.protocol.resources import (
     ResolvedPlan,
     RolloutPhase,
 )
-from tidegate.spec import RolloutSpec
+from tidegate.spec import Mode, RolloutSpec
 from tidegate_controlplane.deployments.views import requested_of
-from tidegate_controlplane.domain.autoscale import Bounds, Signals
-from tidegate_controlplane.domain.group import LIVE, ReplicaFact
+from tidegate_controlplane.domain.group import STARTING, ReplicaFact
+from tidegate_controlplane.domain.history import Policy, Sight
 from tidegate_controlplane.domain.reconcile import DeploymentFact, Watched
-from tidegate_controlplane.domain.replicas import Change
+from tidegate_controlplane.domain.replicas import Change, Observation, Running
 from tidegate_controlplane.domain.rollout import RolloutFact, stages
 from tidegate_controlplane.domain.room import Room
+from tidegate_controlplane.domain.schedule import scheduled_min
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoints
 from tidegate_controlplane.reconcile.memory import DeploymentMemory
 from tidegate_controlplane.store.deployments import all_living, recent_replicas, revisions_of
 from tidegate_controlplane.store.invocations import Backlog, backlog
 from tidegate_controlplane.store.rollouts import open_rollouts
 from tidegate_controlplane.store.tables import Deployment, Replica, Rollout
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One moment on both clocks."""
+
+    now_s: float
+    """Monotonic, for durations."""
+    utc: datetime
+    """For schedules and records."""
 
 
 @dataclass(frozen=True)
@@ -77,28 +89,58 @@ def taken_bytes(everything: Sequence[Declared]) -> int:
     )
 
 
-def bounds_of(plan: ResolvedPlan) -> Bounds:
-    return Bounds(
+def policy_of(declared: Declared) -> Policy:
+    plan = declared.plan
+    return Policy(
         min_replicas=plan.min_replicas,
         max_replicas=plan.max_replicas,
+        max_sequences=plan.max_sequences,
+        clear_s=plan.clear_s,
         target_in_flight=plan.target_in_flight,
         idle_timeout_s=plan.idle_timeout_s,
+        cold_start_price_s=plan.cold_start_price_s,
+        durable=declared.row.mode in (Mode.ASYNC, Mode.BATCH),
     )
 
 
-def signals_of(declared: Declared, demand: Demand, recent_peak: int) -> Signals:
+def sight_of(
+    declared: Declared,
+    demand: Demand,
+    seen: Mapping[str, Observation],
+    memory: DeploymentMemory,
+    moment: Moment,
+) -> Sight:
     """A durable request that was claimed and has not reached a replica yet is in flight too."""
     queued, running = 0, 0
     if declared.backlog:
         queued, running = declared.backlog.queued, declared.backlog.running
-    return Signals(
+    starting = [r for r in declared.replicas if ReplicaPhase(r.phase) in STARTING]
+    ages = (memory.replica(r.id).since(ReplicaPhase.REQUESTED, moment.now_s) for r in starting)
+    processes = [one for one in seen.values() if isinstance(one, Running)]
+    return Sight(
+        now_s=moment.now_s,
         in_flight=max(demand.in_flight, running - demand.held),
         held=demand.held,
         queued=queued,
         idle_s=demand.idle_s,
-        replicas=sum(ReplicaPhase(r.phase) in LIVE for r in declared.replicas),
-        recent_peak=recent_peak,
+        ready=sum(r.phase == ReplicaPhase.READY for r in declared.replicas),
+        starting_ages_s=tuple(age_s or 0.0 for age_s in ages),
+        cold_start_s=usual_cold_start_s(declared),
+        held_tokens=demand.held_tokens,
+        in_flight_tokens=demand.in_flight_tokens,
+        arrivals=demand.arrivals,
+        arrived_tokens=demand.arrived_tokens,
+        finished_tokens=demand.finished_tokens,
+        kv_used=max((one.kv_used for one in processes), default=0.0),
+        kv_waiting=sum(one.waiting for one in processes),
+        scheduled_min=scheduled_min(declared.plan.schedule, moment.utc),
     )
+
+
+def usual_cold_start_s(declared: Declared) -> float | None:
+    """The median of its own recent replicas; before the first, what the plan knew of the model."""
+    measured = [r.cold_start_s for r in declared.replicas if r.cold_start_s is not None]
+    return statistics.median(measured) if measured else declared.plan.cold_start_s
 
 
 def deployment_fact(

@@ -27,6 +27,7 @@ from tidegate_controlplane.domain.autoscale import Decision
 from tidegate_controlplane.domain.reconcile import Step
 from tidegate_controlplane.domain.replicas import Change, Running
 from tidegate_controlplane.reconcile.observe import Declared
+from tidegate_controlplane.store.decisions import add_decision
 from tidegate_controlplane.store.deployments import (
     add_event,
     change_deployment,
@@ -65,6 +66,8 @@ class Outcome:
     changes: Mapping[str, Change]
     seen: Seen
     now: datetime
+    is_news: bool
+    """Whether the autoscaler's decision is to be recorded."""
     comparison: ComparisonView | None = None
     """The figures of a rollout's stage, when it is time to note them."""
     created: list[Replica] = field(default_factory=list)
@@ -81,13 +84,15 @@ class Outcome:
             self.created += [self._create(session, revision_id) for _ in range(number)]
         if self.declared.rollout and (moved := self.rollout_values()):
             self._change_rollout(session, self.declared.rollout, moved)
+        if self.is_news:
+            add_decision(session, self.declared.row.id, self.decision, self.now)
         values = self.deployment_values()
         if values:
             self._change_deployment(session, self.declared.row, values)
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to write."""
+        """Whether nothing changes; a decision may be recorded all the same."""
         replicas = self.changes or self.step.create or self.step.drain
         return not (replicas or self.rollout_values() or self.deployment_values())
 

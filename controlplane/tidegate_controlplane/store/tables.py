@@ -233,6 +233,21 @@ class Event(SQLModel, table=True):
     time: datetime = _moment()
 
 
+class Decision(SQLModel, table=True):
+    """Append-only, and bounded for each deployment: what the autoscaler decided, and from what."""
+
+    __table_args__ = (Index("ix_decision_deployment_seq", "deployment_id", "seq"),)
+
+    seq: int | None = Field(default=None, primary_key=True)
+    deployment_id: str = Field(sa_column=Column(ForeignKey("deployment.id"), nullable=False))
+    desired: int
+    called_for: int
+    term: str
+    sentence: str
+    inputs: dict[str, Any] = _json()
+    time: datetime = _moment()
+
+
 class File(SQLModel, table=True):
     id: str = Field(primary_key=True)
     project_id: str = _owner("project")

@@ -19,6 +19,7 @@ from tidegate_runtime.engine.embedder import Embedder, batches
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.server.metrics import Metrics
 from tidegate_runtime.server.prompt import text_tokens
+from tidegate_runtime.server.replica import Pressure
 
 
 class Embeddings:
@@ -32,6 +33,10 @@ class Embeddings:
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
         self.context_tokens = loaded.context_tokens
+
+    def pressure(self) -> Pressure:
+        """Never full: it keeps no KV cache, and its inputs wait outside of any engine."""
+        return Pressure()
 
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
         """Embed every input. Raises RequestRefused before any is embedded."""

@@ -26,6 +26,7 @@ from tidegate_runtime.server.completions import completion_answer, completion_ch
 from tidegate_runtime.server.job import Choice, Job
 from tidegate_runtime.server.metrics import Metrics
 from tidegate_runtime.server.prompt import chat_tokens, output_limit, text_tokens
+from tidegate_runtime.server.replica import Pressure
 from tidegate_runtime.server.sampling import sampling_params
 from tidegate_runtime.server.token_text import TokenText
 
@@ -45,6 +46,11 @@ class Generator:
         self._texts = TokenText(loaded.tokenizer)
         self.context_tokens = loaded.context_tokens
         self.kv_cache_tokens = engine.cache_tokens
+
+    def pressure(self) -> Pressure:
+        """What the engine says of its blocks and its waiting line."""
+        stats = self._engine.stats()
+        return Pressure(stats.used_blocks / max(1, stats.total_blocks), stats.waiting)
 
     async def chat(self, request: ChatCompletionRequest, caller: Caller) -> ChatCompletion:
         """Answer a chat as a whole."""

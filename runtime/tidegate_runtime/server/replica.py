@@ -23,11 +23,21 @@ from tidegate_runtime.server.lifecycle import Lifecycle
 from tidegate_runtime.server.metrics import Metrics
 
 
+@dataclass(frozen=True)
+class Pressure:
+    """How full a service is: the share of KV blocks in use, and the sequences without room."""
+
+    kv_used: float = 0.0
+    waiting: int = 0
+
+
 class GenerateService(Protocol):
     """A loaded model that generates (`server.generator`), without importing torch to say so."""
 
     context_tokens: int
     kv_cache_tokens: int
+
+    def pressure(self) -> Pressure: ...
 
     async def chat(self, request: ChatCompletionRequest, caller: Caller) -> ChatCompletion: ...
 
@@ -48,6 +58,8 @@ class EmbedService(Protocol):
     context_tokens: int
     kv_cache_tokens: int
 
+    def pressure(self) -> Pressure: ...
+
     async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse: ...
 
 
@@ -65,6 +77,7 @@ class Replica:
     def ready(self) -> ReplicaReady:
         """The body of /readyz."""
         service = self.generate or self.embed
+        pressure = service.pressure() if service else Pressure()
         return ReplicaReady(
             replica_id=self.config.replica_id,
             state=self.lifecycle.state,
@@ -72,6 +85,8 @@ class Replica:
             max_sequences=self.config.max_sequences if service else 0,
             kv_cache_tokens=service.kv_cache_tokens if service else 0,
             in_flight=self.lifecycle.in_flight,
+            kv_used=pressure.kv_used,
+            waiting=pressure.waiting,
             message=self.lifecycle.message,
         )
 

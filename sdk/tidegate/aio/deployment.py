@@ -8,6 +8,7 @@ from tidegate.aio.model import AsyncServedModel
 from tidegate.aio.pump import AsyncPump
 from tidegate.aio.stream import AsyncStream
 from tidegate.protocol.resources import (
+    DecisionView,
     DeploymentPhase,
     DeploymentView,
     EventView,
@@ -119,6 +120,10 @@ class AsyncDeployment(AsyncServedModel):
     def events(self, follow: bool = False) -> AsyncStream[EventView]:
         """What happened to it, oldest first; with `follow`, what still happens, until closed."""
         return self._pump.stream(routes.events(self.name, follow=follow))
+
+    def decisions(self) -> AsyncStream[DecisionView]:
+        """What the autoscaler decided of its replicas and why, oldest first."""
+        return self._pump.stream(routes.decisions(self.name))
 
     async def delete(self, wait: bool = True, timeout_s: float | None = 300) -> None:
         """Delete it; with `wait`, return when nothing of it runs any more."""

@@ -11,7 +11,18 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tidegate.cli import artifacts, declare, info, keys, manage, observe, platform, rollout, talk
+from tidegate.cli import (
+    artifacts,
+    declare,
+    info,
+    keys,
+    manage,
+    observe,
+    platform,
+    rollout,
+    simulate,
+    talk,
+)
 from tidegate.cli.output import report, wants_json
 from tidegate.errors import TidegateError
 
@@ -36,6 +47,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (platform, declare, observe, talk, manage, rollout, artifacts, info):
+for commands in (platform, declare, observe, talk, manage, rollout, artifacts, simulate, info):
     commands.register(app)
 app.add_typer(keys.app, name="keys")

@@ -40,7 +40,7 @@ def deploy(
     minimum: Annotated[int | None, typer.Option("--min", help="Replicas at least.")] = None,
     maximum: Annotated[int | None, typer.Option("--max", help="Replicas at most.")] = None,
     idle_timeout: Annotated[
-        float | None, typer.Option(help="Seconds without work before scaling down.")
+        str | None, typer.Option(help="Seconds without work before scaling to zero, or 'auto'.")
     ] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value; repeatable.")] = None,
     settings: Annotated[

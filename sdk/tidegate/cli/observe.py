@@ -1,4 +1,4 @@
-"""`ls`, `status`, `logs`, `events`: what runs and what happened."""
+"""`ls`, `status`, `logs`, `events`, `decisions`: what runs, what happened and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C
 
 
 def register(app: typer.Typer) -> None:
-    for command in (ls, status, logs, events):
+    for command in (ls, status, logs, events, decisions):
         app.command()(command)
 
 
@@ -99,8 +99,22 @@ def events(name: Name, follow: Follow = False, as_json: Json = False) -> None:
             if as_json:
                 say_json(event, one_line=True)
             else:
-                when = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-                say(f"{when}  {event.severity.value:<7}  {event.reason:<20}  {event.message}")
+                what = f"{event.severity.value:<7}  {event.reason:<20}  {event.message}"
+                say(f"{_when(event.time)}  {what}")
+
+
+def decisions(name: Name, as_json: Json = False) -> None:
+    """Show how many replicas the autoscaler wanted and why, oldest first."""
+    with connected() as client:
+        for decision in client.deployments.get(name).decisions():
+            if as_json:
+                say_json(decision, one_line=True)
+            else:
+                say(f"{_when(decision.time)}  {decision.term:<10}  {decision.sentence}")
+
+
+def _when(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _watch(deployment: Deployment, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from tidegate.client.model import ServedModel
 from tidegate.client.pump import Pump
 from tidegate.client.stream import Stream
 from tidegate.protocol.resources import (
+    DecisionView,
     DeploymentPhase,
     DeploymentView,
     EventView,
@@ -119,6 +120,10 @@ class Deployment(ServedModel):
     def events(self, follow: bool = False) -> Stream[EventView]:
         """What happened to it, oldest first; with `follow`, what still happens, until closed."""
         return self._pump.stream(routes.events(self.name, follow=follow))
+
+    def decisions(self) -> Stream[DecisionView]:
+        """What the autoscaler decided of its replicas and why, oldest first."""
+        return self._pump.stream(routes.decisions(self.name))
 
     def delete(self, wait: bool = True, timeout_s: float | None = 300) -> None:
         """Delete it; with `wait`, return when nothing of it runs any more."""

@@ -120,4 +120,6 @@ class ReplicaReady(BaseModel):
     max_sequences: int = 0
     kv_cache_tokens: int = 0
     in_flight: int = 0
+    kv_used: float = Field(default=0.0, description="share of the KV cache's blocks in use")
+    waiting: int = Field(default=0, description="sequences that wait for room in a batch")
     message: str | None = None

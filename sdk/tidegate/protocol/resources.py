@@ -11,7 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tidegate.spec import DeploymentSpec, Mode, SpeculationSpec, Strategy
+from tidegate.spec import DeploymentSpec, Mode, ScheduleSpec, SpeculationSpec, Strategy
 
 T = TypeVar("T")
 
@@ -155,6 +155,20 @@ class EventView(Resource):
     message: str
 
 
+class DecisionView(Resource):
+    """What the autoscaler decided, and all that it knew; recorded when the answer changes."""
+
+    id: str
+    time: datetime
+    desired: int = Field(description="replicas that there should be")
+    called_for: int = Field(description="replicas that the work alone called for")
+    term: str = Field(description="the consideration that decided")
+    sentence: str
+    inputs: dict[str, Any] = Field(
+        description="`bounds` and `signals`: the same ones give the same decision again"
+    )
+
+
 class LogLine(Resource):
     replica: str
     offset: int = Field(description="byte offset after this line in the replica's log")
@@ -287,8 +301,15 @@ class ResolvedPlan(Resource):
     speculation: SpeculationSpec | None = None
     min_replicas: int
     max_replicas: int
-    target_in_flight: int
-    idle_timeout_s: float
+    target_in_flight: int | None = Field(default=None, description="null where it is learned")
+    idle_timeout_s: float | None = Field(description="null where it is learned")
+    cold_start_price_s: float | None = Field(
+        default=None, description="replica-seconds; null for five cold starts"
+    )
+    clear_s: float = Field(
+        default=10.0, description="seconds that a backlog may last once replicas are ready"
+    )
+    schedule: tuple[ScheduleSpec, ...] = ()
     drain_timeout_s: float
     cold_start_s: float | None = Field(
         default=None, description="median of measured cold starts of this model; null before one"

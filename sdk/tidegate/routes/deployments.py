@@ -11,6 +11,7 @@ from tidegate.flow.pages import collected, pages, read
 from tidegate.flow.poll import poll
 from tidegate.flow.steps import Emit, Emitting, Flow, Request, Sleep, ask
 from tidegate.protocol.resources import (
+    DecisionView,
     DeploymentPhase,
     DeploymentView,
     EventView,
@@ -180,6 +181,11 @@ def events(name: str, *, follow: bool) -> Emitting[EventView]:
             return
         if follow and not page.data:
             yield Sleep(LOG_INTERVAL_S)
+
+
+def decisions(name: str) -> Emitting[DecisionView]:
+    """What the autoscaler decided, oldest first."""
+    return pages(Request("GET", path(name, "decisions")), DecisionView, lambda view: view)
 
 
 def _standing(view: DeploymentView) -> str:

@@ -10,6 +10,7 @@ from pydantic import ByteSize, Field, StringConstraints, model_validator
 from tidegate.spec.declaration import Declaration
 from tidegate.spec.rollout import RolloutSpec
 from tidegate.spec.source import parse_source
+from tidegate.spec.timing import Cron, IdleTimeout
 
 NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
 LABEL_KEY_PATTERN = r"^[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,61}[a-zA-Z0-9])?$"
@@ -122,15 +123,34 @@ class HardwareSpec(Declaration):
     gpu: GpuSpec | None = None
 
 
+class ScheduleSpec(Declaration):
+    """A minimum of replicas that begins at certain times and holds for a while."""
+
+    cron: Cron
+    """When it begins, in five fields: minute, hour, day of month, month, day of week."""
+    duration_s: Annotated[float, Field(ge=60, le=7 * 86_400)]
+    """How long it holds."""
+    min_replicas: Annotated[int, Field(ge=1, le=1000)]
+    timezone: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "UTC"
+    """Of `cron`: a name such as `Europe/Berlin`."""
+
+
 class ScalingSpec(Declaration):
     min_replicas: Annotated[int, Field(ge=0, le=1000)] | None = None
     """1 for realtime, 0 for the others, when absent."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
     """`max(1, min_replicas)` when absent."""
     target_in_flight: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """In-flight requests on one replica that call for another; `max_sequences` when absent."""
-    idle_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
-    """Seconds without work before scaling down; 300 when absent (60 for async, 15 for batch)."""
+    """In-flight requests on one replica that call for another; learned from what replicas do when
+    absent."""
+    idle_timeout_s: IdleTimeout | None = None
+    """Seconds without work before scaling to zero; 300 when absent (60 for async, 15 for batch).
+    `auto` learns it from the pauses seen, the length of a cold start and its price."""
+    cold_start_price_s: Annotated[float, Field(ge=0, le=864_000)] | None = None
+    """Replica-seconds that are worth spending to avoid one cold start; five cold starts when
+    absent."""
+    schedule: Annotated[tuple[ScheduleSpec, ...], Field(max_length=32)] = ()
+    """Minimums at certain times; of several that hold, the largest counts."""
 
 
 class SloSpec(Declaration):
@@ -163,8 +183,14 @@ class DeploymentSpec(Declaration):
 
     @model_validator(mode="after")
     def _combination_is_possible(self) -> DeploymentSpec:
-        checks = (_check_replicas, _check_idle, _check_precision, _check_embedding, _check_drift)
-        for check in checks:
+        for check in (
+            _check_replicas,
+            _check_schedule,
+            _check_idle,
+            _check_precision,
+            _check_embedding,
+            _check_drift,
+        ):
             check(self)
         return self
 
@@ -192,6 +218,21 @@ def _check_replicas(spec: DeploymentSpec) -> None:
             f"scaling.min_replicas: {spec.mode.value} runs only while there is work, so it must "
             "be 0; use mode 'realtime' to keep replicas up"
         )
+
+
+def _check_schedule(spec: DeploymentSpec) -> None:
+    if spec.scaling.schedule and spec.mode in (Mode.BATCH, Mode.ASYNC):
+        raise ValueError(
+            f"scaling.schedule: {spec.mode.value} runs only while there is work; remove it, or use "
+            "mode 'serverless'"
+        )
+    high = spec.scaling.max_replicas or max(1, spec.scaling.min_replicas or 0)
+    for index, entry in enumerate(spec.scaling.schedule):
+        if entry.min_replicas > high:
+            raise ValueError(
+                f"scaling.schedule: entry {index} wants {entry.min_replicas} replicas, more than "
+                f"scaling.max_replicas ({high}); lower the first or raise the second"
+            )
 
 
 def _check_idle(spec: DeploymentSpec) -> None:

@@ -79,7 +79,8 @@ class Ready(BaseHTTPRequestHandler):
         say: Any = self.server.say  # type: ignore[attr-defined]
         behaviour = say.config["source"]
         own = "another" if behaviour == "impostor" else say.config["replica_id"]
-        body = json.dumps({"replica_id": own, "state": say.state}).encode()
+        full = {"kv_used": 0.75, "waiting": 3}
+        body = json.dumps({"replica_id": own, "state": say.state} | full).encode()
         self.send_response(503 if behaviour == "sick" else 200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

@@ -41,6 +41,13 @@ async def test_a_started_replica_becomes_ready_on_a_port_of_its_own(nursery: Nur
     assert answer.json()["replica_id"] == "rep_1"
 
 
+async def test_how_full_a_replica_says_it_is_comes_with_its_health(nursery: Nursery) -> None:
+    await nursery.provisioner.start(launch())
+    seen = await nursery.until(lambda one: isinstance(one, Running) and one.waiting > 0)
+    assert isinstance(seen, Running)
+    assert (seen.kv_used, seen.waiting) == (0.75, 3)
+
+
 async def test_starting_twice_is_the_same_as_once(nursery: Nursery) -> None:
     await nursery.provisioner.start(launch())
     first = await nursery.ready()

@@ -43,7 +43,7 @@ from tidegate_controlplane.store.tables import (
 
 PROJECT = DEFAULT_PROJECT
 P = ReplicaPhase
-SETTINGS = ReconcileSettings(tick_s=30, scale_down_window_s=10)
+SETTINGS = ReconcileSettings(tick_s=30)
 
 
 @dataclass

@@ -255,6 +255,8 @@ def test_health_and_readiness_want_no_token(real: Any) -> None:
     assert ready.status_code == 200
     assert ready.json()["context_tokens"] == 8192
     assert ready.json()["kv_cache_tokens"] > 8192
+    assert 0.0 <= ready.json()["kv_used"] < 1.0
+    assert ready.json()["waiting"] == 0
 
 
 def test_unknown_paths_and_methods_are_errors_in_the_same_envelope(client: httpx.Client) -> None:

@@ -1,6 +1,7 @@
 """From a request to its answer, over an engine without weights."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from tidegate.protocol.replica import Priority
 from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.generator import Generator
 from tidegate_runtime.server.metrics import Metrics
+from tidegate_runtime.server.replica import Pressure
 
 NOBODY = Caller(0.0)
 LONG = list(range(1, 26)) * 2
@@ -132,3 +134,13 @@ def test_a_chat_cannot_ask_for_more_tokens_than_it_may_have() -> None:
                 "min_tokens": 3,
             }
         )
+
+
+async def test_a_service_says_how_full_its_cache_is(generator: Generator) -> None:
+    assert generator.pressure() == Pressure(0.0, 0)
+    answer = generator.stream_complete(
+        complete(max_tokens=40, stream=True, ignore_eos=True), NOBODY
+    )
+    async with aclosing(answer):
+        await anext(answer)
+        assert 0.0 < generator.pressure().kv_used <= 1.0

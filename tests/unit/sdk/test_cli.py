@@ -291,6 +291,30 @@ def test_logs_and_events_are_lines_of_text_or_of_json(smol: Any) -> None:
     assert "a request came" in run("events", "smol").stdout
 
 
+def test_decisions_are_lines_of_text_or_of_json_over_all_pages(smol: Any) -> None:
+    def decision(number: str, sentence: str) -> dict[str, Any]:
+        return {
+            "id": number,
+            "time": "2026-01-01T00:00:00Z",
+            "desired": 1,
+            "called_for": 1,
+            "term": "work",
+            "sentence": sentence,
+            "inputs": {"bounds": {}, "signals": {"held": 1}},
+        }
+
+    first = {"data": [decision("1", "1 replica: one")], "has_more": True, "next": "1"}
+    second = {"data": [decision("2", "1 replica: two")]}
+    smol.on("GET", f"{SMOL}/decisions", first, second, first, second)
+    shown = run("decisions", "smol").stdout.splitlines()
+    assert [line[-20:] for line in shown] == [
+        "work        1 replica: one"[-20:],
+        "work        1 replica: two"[-20:],
+    ]
+    lines = run("decisions", "smol", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["1", "2"]
+
+
 def test_scale_wake_and_delete_say_what_became_of_it(smol: Any, shapes: Any) -> None:
     gone = httpx.Response(404, json=shapes.problem(404, "not_found", "no"))
     smol.on("POST", f"{SMOL}/scale", shapes.deployment())
@@ -389,7 +413,7 @@ def test_every_command_takes_json() -> None:
         for name, command in commands.items()
         if not any("--json" in parameter.opts for parameter in command.params)
     ]
-    assert (without, len(commands)) == ([], 30)
+    assert (without, len(commands)) == ([], 32)
 
 
 def test_schema_version_and_demo_model_need_no_server() -> None:

@@ -23,6 +23,8 @@ from tidegate.spec import (
     parse,
 )
 
+MORNING = {"cron": "0 8 * * 1-5", "duration_s": 3600, "min_replicas": 1}
+
 
 def _spec(**fields: Any) -> DeploymentSpec:
     return parse({"name": "smol", "model": "/m", "mode": "serverless", **fields})
@@ -76,7 +78,11 @@ def test_a_source_alone_is_a_model() -> None:
         ({"moode": "batch"}, "moode", "did you mean 'mode'?"),
         ({"runtime": {"precison": "bf16"}}, "runtime.precison", "did you mean 'precision'?"),
         ({"hardware": {"gpu": {"cuont": 1}}}, "hardware.gpu.cuont", "did you mean 'count'?"),
-        ({"scaling": {"zzz": 1}}, "scaling.zzz", "known fields: idle_timeout_s, max_replicas"),
+        (
+            {"scaling": {"zzz": 1}},
+            "scaling.zzz",
+            "known fields: cold_start_price_s, idle_timeout_s",
+        ),
     ],
 )
 def test_an_unknown_field_is_refused_with_the_nearest_known_one(
@@ -119,6 +125,42 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one(
             "scaling.idle_timeout_s",
             0.0,
             "flap with every request",
+        ),
+        (
+            {"scaling": {"idle_timeout_s": "soon"}},
+            "scaling.idle_timeout_s",
+            "soon",
+            "must be seconds from 0 to 86400, or 'auto', got 'soon'",
+        ),
+        (
+            {"scaling": {"idle_timeout_s": True}},
+            "scaling.idle_timeout_s",
+            True,
+            "or 'auto', got True",
+        ),
+        (
+            {"scaling": {"schedule": [MORNING | {"cron": "8 * *"}]}},
+            "scaling.schedule.0.cron",
+            "8 * *",
+            "must be five fields (minute, hour, day of month, month, day of week)",
+        ),
+        (
+            {"scaling": {"schedule": [MORNING | {"duration": 60}]}},
+            "scaling.schedule.0.duration",
+            60,
+            "did you mean 'duration_s'?",
+        ),
+        (
+            {"scaling": {"max_replicas": 2, "schedule": [MORNING, MORNING | {"min_replicas": 3}]}},
+            "scaling.schedule",
+            [MORNING, MORNING | {"min_replicas": 3}],
+            "entry 1 wants 3 replicas, more than scaling.max_replicas (2)",
+        ),
+        (
+            {"mode": "batch", "scaling": {"schedule": [MORNING]}},
+            "scaling.schedule",
+            [MORNING],
+            "batch runs only while there is work",
         ),
         (
             {"runtime": {"precision": "fp8"}},
@@ -277,7 +319,8 @@ def _specs(draw: st.DrawFn) -> DeploymentSpec:
             "scaling": {
                 "min_replicas": draw(st.none() | st.just(low.get(mode, 0))),
                 "max_replicas": high,
-                "idle_timeout_s": draw(st.none() | st.floats(0.1, 86_400)),
+                "idle_timeout_s": draw(st.none() | st.just("auto") | st.floats(0.1, 86_400)),
+                "schedule": [MORNING] if mode in low and draw(st.booleans()) else [],
             },
             "labels": draw(st.dictionaries(NAMES, st.text(max_size=20), max_size=3)),
         }

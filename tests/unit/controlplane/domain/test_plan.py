@@ -83,12 +83,44 @@ def test_each_mode_has_its_own_bounds_and_idle_time(
     )
 
 
+@pytest.mark.parametrize(
+    ("mode", "clear_s"), [("realtime", 10), ("serverless", 10), ("async", 60), ("batch", 600)]
+)
+def test_the_less_somebody_waits_for_it_the_longer_a_backlog_may_last(
+    mode: str, clear_s: float
+) -> None:
+    assert planned(spec(mode)).clear_s == clear_s
+
+
+def test_an_idle_time_that_is_learned_is_planned_as_none() -> None:
+    plan = planned(spec(scaling={"idle_timeout_s": "auto", "cold_start_price_s": 30}))
+    assert (plan.idle_timeout_s, plan.cold_start_price_s) == (None, 30)
+
+
+@pytest.mark.parametrize(
+    ("entry", "field", "said"),
+    [
+        ({"timezone": "Mars/Olympus"}, "timezone", "'Mars/Olympus' is no known time zone"),
+        ({"cron": "0 25 * * *"}, "cron", "'0 25 * * *' names no time (Bad hour)"),
+        ({"cron": "0 0 30 2 *"}, "cron", "names no time"),
+    ],
+)
+def test_a_schedule_whose_times_cannot_be_is_refused_by_entry(
+    entry: dict[str, Any], field: str, said: str
+) -> None:
+    good = {"cron": "0 8 * * 1-5", "duration_s": 3600, "min_replicas": 1}
+    (issue,) = refused(spec(scaling={"schedule": [good, good | entry]}))
+    assert issue.field == f"scaling.schedule.1.{field}"
+    assert said in issue.message
+
+
 def test_every_other_default_is_filled() -> None:
     plan = planned(spec())
     assert plan.provisioner == "local"
     assert plan.precision == "bf16"
     assert plan.context_tokens == 2048
-    assert plan.max_sequences == plan.target_in_flight == 16
+    assert (plan.max_sequences, plan.target_in_flight) == (16, None)
+    assert (plan.cold_start_price_s, plan.schedule) == (None, ())
     assert plan.threads is None
     assert plan.drain_timeout_s == 120.0
 

@@ -1,0 +1,1 @@
+"""Replay a trace of requests through autoscalers, on one model of a cluster."""

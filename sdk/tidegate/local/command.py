@@ -1,0 +1,39 @@
+"""Commands of the heavier packages, each in a child process that answers in JSON."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from tidegate.errors import LocalError
+
+
+def run_command(name: str, module: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """Run `python -m MODULE ARGUMENTS`; its progress goes to standard error as it comes.
+
+    Returns the object that it writes. Raises LocalError with its reason when it refuses or fails,
+    and by `name` when it ends without a word.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        code = done.returncode
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+        raise LocalError(f"'{name}' {how} before it had a result; see above") from None
+    if error := answer.get("error"):
+        raise LocalError(f"{error['message']} ({error['reason']})")
+    return answer
+
+
+def require_installed(what: str, names: Sequence[str], extra: str) -> None:
+    """Raises LocalError naming what is missing, and the extra that brings it."""
+    missing = [name for name in names if importlib.util.find_spec(name) is None]
+    if missing:
+        remedy = f"pip install 'tidegate[{extra}]'"
+        raise LocalError(f"the {what} is not installed ({missing[0]} is missing): {remedy}")
