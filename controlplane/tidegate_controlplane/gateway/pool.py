@@ -176,7 +176,8 @@ class Pool:
         self.wanted.set()
         published = self.published()
         ejected = sum(one.standing.is_ejected(now) for one in published)
-        if each.standing.is_ejected(now) or not may_eject(ejected, len(published), dead=dead):
+        spared = each.is_published and not may_eject(ejected, len(published), dead=dead)
+        if spared or each.standing.is_ejected(now):
             return
         each.standing = each.standing.after_ejection(now)
         self._admit_in(each.standing.until - now)

@@ -3,8 +3,8 @@
 A replica says nothing before the first token (decision 009), so silence alone is no fault: a long
 prompt takes its time. While requests wait for their first byte the replica is therefore asked for
 `GET /readyz` every second, which costs it nothing; one that does not answer that within a second,
-or says that it is not ready, is left out, and its waiting requests go elsewhere. That is at most
-two seconds after it fell silent.
+whatever the answer, is left out, and its waiting requests go elsewhere. That is at most two seconds
+after the first of them. A replica that drains says so and is left alone: it finishes what it has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from tidegate_controlplane.gateway.replica import Replica, Slot
 LOG = logging.getLogger("tidegate.gateway")
 EVERY_S = 1.0
 PATIENCE = aiohttp.ClientTimeout(total=1.0)
-OK = 200
 
 
 class Prober:
@@ -52,18 +51,18 @@ class Prober:
 
     async def _probe(self, deployment_id: str, replica: Replica) -> None:
         endpoint = replica.endpoint
-        if complaint := await self._complaint(endpoint.url):
-            LOG.warning("replica %s is left out: %s", endpoint.replica_id, complaint.why)
-            self._endpoints.stalled(deployment_id, replica, dead=complaint.dead)
-        self._later(deployment_id, replica)
+        try:
+            if complaint := await self._complaint(endpoint.url):
+                LOG.warning("replica %s gives no sign: %s", endpoint.replica_id, complaint.why)
+                self._endpoints.stalled(deployment_id, replica, dead=complaint.dead)
+        finally:
+            self._later(deployment_id, replica)
 
     async def _complaint(self, url: str) -> _Complaint | None:
-        """What is wrong with a replica; None when it answers that it is ready."""
+        """What is wrong with a replica; None when it answers."""
         try:
-            async with self._client.get(url.rstrip("/") + "/readyz", timeout=PATIENCE) as answer:
-                if answer.status == OK:
-                    return None
-                return _Complaint(f"its probe got status {answer.status}")
+            async with self._client.get(url.rstrip("/") + "/readyz", timeout=PATIENCE):
+                return None
         except TimeoutError:
             return _Complaint(f"its probe got no answer within {PATIENCE.total:g} s")
         except aiohttp.ClientConnectorError:

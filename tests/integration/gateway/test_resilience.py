@@ -59,6 +59,19 @@ async def test_requests_on_a_replica_that_hangs_are_answered_by_another(platform
     assert platform.services.endpoints.wanted.is_set()
 
 
+async def test_who_waits_on_a_replica_that_hangs_and_was_withdrawn_is_moved_too(
+    platform: Any,
+) -> None:
+    hung = await platform.ready(platform.Script.json(platform.COMPLETION))
+    good = await platform.replica(platform.Script.json(platform.COMPLETION), "rep_b")
+    hung.is_hung = True
+    async with platform.client() as client:
+        asking = asyncio.create_task(client.post(CHAT, json=platform.chat()))
+        await until(lambda: platform.demand().in_flight == 1)
+        platform.publish(good)
+        assert (await asking).status_code == 200
+
+
 async def test_a_replica_that_takes_long_but_answers_its_probe_is_left_alone(
     platform: Any,
 ) -> None:

@@ -270,6 +270,23 @@ async def test_a_dead_replica_is_left_out_even_alone_and_its_successor_waited_fo
     assert requests.on == ["rep_a"]
 
 
+async def test_retries_are_as_many_as_one_replica_takes_and_go_to_another(
+    endpoints: Endpoints, requests: Requests
+) -> None:
+    endpoints.publish("dep", [A, B])
+    await requests.send(*(asked() for _ in range(12)))
+    again = asked(exclude=frozenset({"rep_a"}), returning=True)
+    for _ in range(slots(A.capacity)):
+        assert endpoints.may_retry("dep")
+        await requests.send(again)
+    assert not endpoints.may_retry("dep")
+    assert endpoints.demand("dep").held == 2 + slots(A.capacity)
+    await requests.end(10)
+    later = list(zip(requests.admitted, requests.on, strict=True))[10:]
+    assert [replica for ask, replica in later if ask is again] == ["rep_b"] * 5
+    assert [replica for ask, replica in later if ask is not again] == ["rep_a"] * 2
+
+
 async def test_a_full_replica_is_given_nothing_until_it_has_room(
     endpoints: Endpoints, requests: Requests
 ) -> None:
