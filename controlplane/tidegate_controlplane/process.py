@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -36,7 +37,8 @@ from tidegate_controlplane.errors import Unauthenticated
 from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
-from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.forward import Forwarder
+from tidegate_controlplane.gateway.hop import replica_client
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
@@ -73,7 +75,7 @@ async def serve(settings: Settings) -> None:
     ):
         set_aside(settings.connection_path)
         async with running(settings) as (services, work):
-            await _serve_http(services, work, listener)
+            await serve_http(services, work, listener)
 
 
 @contextlib.asynccontextmanager
@@ -89,7 +91,11 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         await asyncio.to_thread(migrate, database.writer)
         objects = await asyncio.to_thread(open_objects, settings)
         client = await stack.enter_async_context(replica_client())
-        endpoints = Endpoints(clock, hold_queue=settings.limits.hold_queue)
+        endpoints = Endpoints(
+            clock,
+            hold_queue=settings.limits.hold_queue,
+            project_hold_queue=settings.limits.project_hold_queue,
+        )
         catalog = Catalog()
         starter = ZygoteStarter(settings.zygote_log_path, settings.warm_bytes)
         starter.open()
@@ -187,7 +193,8 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _serve_http(services: Services, work: Work, listener: socket.socket) -> None:
+async def serve_http(services: Services, work: Work, listener: socket.socket) -> None:
+    """Answer on `listener` until SIGTERM or SIGINT; then end what is in flight in order."""
     settings = services.settings
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -197,6 +204,9 @@ async def _serve_http(services: Services, work: Work, listener: socket.socket) -
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # What the start has made stays: a full collection that walks it would stop every stream.
+    gc.collect()
+    gc.freeze()
     services.ready.set()
     logger.info("serving on %s, data in %s", url, settings.data_dir)
     async with _background(server.serve(sockets=[listener]), "http") as serving:
@@ -214,6 +224,7 @@ async def _serve_http(services: Services, work: Work, listener: socket.socket) -
 def _http_config(app: Litestar, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http="h11",  # which bounds a request's head; httptools does not
         log_config=None,
         access_log=False,
         server_header=False,

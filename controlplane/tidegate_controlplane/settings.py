@@ -21,9 +21,13 @@ class LimitSettings(BaseModel):
     json_depth: int = 64
     hold_queue: int = 1000
     """Requests held per deployment."""
+    project_hold_queue: int = 2000
+    """Requests held per project, over all of its deployments."""
     hold_s: Seconds = 300.0
     heartbeat_s: Seconds = 10.0
-    """Between SSE comments to a client whose stream is held."""
+    """Until a stream without a first byte gets its status, and between SSE comments after it."""
+    reader_stall_s: Seconds = 60.0
+    """A client that takes no byte of its answer for so long is left."""
     invocation_run_s: Seconds = 900.0
     invocation_run_max_s: Seconds = 3600.0
     result_retention_s: Seconds = 7 * 86_400.0

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 import secrets
@@ -52,7 +51,7 @@ def read_secret(text: str) -> PresentedKey | None:
 
 def digest(text: str, pepper: bytes) -> str:
     """What is stored of a key: HMAC-SHA-256, hex."""
-    return hmac.new(pepper, text.encode(), hashlib.sha256).hexdigest()
+    return hmac.digest(pepper, text.encode(), "sha256").hex()
 
 
 def matches(text: str, stored: str, pepper: bytes) -> bool:

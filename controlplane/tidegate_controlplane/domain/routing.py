@@ -1,59 +1,64 @@
-"""Which replica answers."""
+"""Which replica answers, and how much work a request is expected to be."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+FIRST_MEAN_TOKENS = 256.0
+"""Of an answer, before there was one."""
+LEARNING_RATE = 0.05
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A ready replica, its requests in flight and the number it runs at once."""
+    """A replica with room: its work, the number of requests it runs at once, what it has cached."""
 
     replica_id: str
-    in_flight: int
+    work_tokens: int
+    """Prompt tokens not computed yet, and expected output tokens, of its requests in flight."""
     capacity: int
+    saved_tokens: int = 0
+    """Of the request's prompt, cached there."""
 
     @property
-    def load(self) -> float:
-        """Requests in flight over capacity; above 1 they queue in the replica."""
-        return self.in_flight / self.capacity
+    def cost(self) -> float:
+        """Work before the request is answered, up to a constant; by capacity, which shares it."""
+        return (self.work_tokens - self.saved_tokens) / self.capacity
 
 
-def choose(candidates: Sequence[Candidate], exclude: Collection[str] = ()) -> str | None:
-    """The id of the least loaded candidate; one in `exclude` only when there is no other.
+def choose(candidates: Sequence[Candidate]) -> str | None:
+    """The id of the candidate with the least work left, None when there is none.
 
-    Equal loads go to the smaller id, so that few requests keep few replicas warm and the others
-    can scale down. None when there is no candidate.
+    A replica that has the prompt's beginning cached is chosen as long as that saves more than it
+    has more to do. Equal costs go to the smaller id, so that few requests keep few replicas warm
+    and the others can scale down.
     """
-    preferred = [c for c in candidates if c.replica_id not in exclude] or list(candidates)
-    if not preferred:
+    if not candidates:
         return None
-    return min(preferred, key=lambda c: (c.load, c.replica_id)).replica_id
+    return min(candidates, key=lambda c: (c.cost, c.replica_id)).replica_id
 
 
-class WeightedTurns:
-    """Whose turn it is, in shares: smooth weighted round robin, as in nginx.
+def slots(capacity: int) -> int:
+    """Requests that a replica is sent at once.
 
-    Each turn raises every credit by its weight and takes the whole from the one who goes.
+    A quarter more than it runs, so that its engine never starves between two requests; beyond it
+    they wait where they can still go elsewhere.
     """
+    return capacity + max(1, capacity // 4)
 
-    def __init__(self) -> None:
-        self._weights: dict[str, float] = {}
-        self._credit: dict[str, float] = {}
 
-    def set(self, weights: Mapping[str, float]) -> None:
-        """Change the shares; what each is owed stays."""
-        self._weights = {key: weight for key, weight in weights.items() if weight > 0}
-        self._credit = {key: self._credit.get(key, 0.0) for key in self._weights}
+@dataclass(frozen=True)
+class OutputMean:
+    """How long a deployment's answers are, as an exponential mean."""
 
-    def next(self, able: Collection[str]) -> str | None:
-        """The next of those who are able; None when none of them has a share."""
-        weights = {key: weight for key, weight in self._weights.items() if key in able}
-        if not weights:
-            return None
-        for key, weight in weights.items():
-            self._credit[key] += weight
-        chosen = max(weights, key=lambda key: (self._credit[key], key))
-        self._credit[chosen] -= sum(weights.values())
-        return chosen
+    tokens: float = FIRST_MEAN_TOKENS
+
+    def after(self, tokens: int) -> OutputMean:
+        """The mean with one more answer."""
+        return OutputMean(self.tokens + LEARNING_RATE * (tokens - self.tokens))
+
+    def expected_tokens(self, most: int | None) -> int:
+        """Of an answer that may have at most `most`."""
+        mean = round(self.tokens)
+        return mean if most is None else min(mean, most)

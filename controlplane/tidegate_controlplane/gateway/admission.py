@@ -10,18 +10,20 @@ from pydantic import ValidationError
 
 from tidegate.protocol.openai import (
     ENDPOINT_REQUESTS,
+    ChatCompletionRequest,
+    CompletionRequest,
     EmbeddingRequest,
     SamplingFields,
     error_from_validation,
 )
 from tidegate.spec import Mode, Task
+from tidegate_controlplane.domain.prefix import prefix_blocks
 from tidegate_controlplane.errors import BadRequest, NotFound
 from tidegate_controlplane.gateway.catalog import Catalog, Served
+from tidegate_controlplane.gateway.replica import BYTES_PER_TOKEN, Ask
 from tidegate_controlplane.web.body import JsonBody
 
 SHOWN_MODELS = 5
-BYTES_PER_TOKEN = 4
-"""A rule of thumb, used only where nobody counted."""
 
 WorkRequest = SamplingFields | EmbeddingRequest
 
@@ -51,11 +53,8 @@ class Admitted:
     is_stream: bool
     wants_usage: bool
     """Whether the caller asked for the usage of a stream."""
-
-    @property
-    def prompt_estimate(self) -> int:
-        """Tokens of the prompt, when the replica never said."""
-        return len(self.body) // BYTES_PER_TOKEN
+    ask: Ask
+    """What decides about its place."""
 
 
 def admit(catalog: Catalog, project_id: str, path: str, body: JsonBody) -> Admitted:
@@ -74,6 +73,12 @@ def admit(catalog: Catalog, project_id: str, path: str, body: JsonBody) -> Admit
         body=_asking_usage(body.document) if is_stream and not wants_usage else body.raw,
         is_stream=is_stream,
         wants_usage=wants_usage,
+        ask=Ask(
+            project_id=project_id,
+            prompt_tokens=len(body.raw) // BYTES_PER_TOKEN,
+            most_tokens=_most_tokens(asked),
+            prefix=prefix_blocks(project_id, _prompt_bytes(asked)),
+        ),
     )
 
 
@@ -116,6 +121,28 @@ def check_task(served: Served, path: str) -> None:
             code="wrong_task",
             param="model",
         )
+
+
+def _most_tokens(asked: WorkRequest) -> int | None:
+    match asked:
+        case ChatCompletionRequest():
+            limit, sequences = asked.output_limit, asked.n or 1
+        case CompletionRequest():
+            limit, sequences = asked.max_tokens, len(asked.prompts) * (asked.n or 1)
+        case _:
+            return 0
+    return None if limit is None else limit * sequences
+
+
+def _prompt_bytes(asked: WorkRequest) -> bytes:
+    """What a replica would compute first, in a form in which equal beginnings are equal."""
+    match asked:
+        case ChatCompletionRequest():
+            return "\0".join(f"{each.role}\0{each.text}" for each in asked.messages).encode()
+        case CompletionRequest(prompt=str(text)):
+            return text.encode()
+        case _:
+            return b""  # of several prompts each has its own beginning
 
 
 def _asking_usage(document: dict[str, Any]) -> bytes:

@@ -1,8 +1,9 @@
 """One request, one replica, and one more when the first fails before it said anything.
 
-A replica is acquired (held for through a cold start), asked with its own token, and its answer
-passed on. Until the first byte of the answer the request can be given to another replica, because
-nothing has been said to the client; a generation has no effect but its answer.
+A slot on a replica is acquired (held for through a cold start), the replica asked with its own
+token, and its answer passed on. Until the first byte of the answer the request can be given to
+another replica, because nothing has been said to the client; a generation has no effect but its
+answer.
 """
 
 from __future__ import annotations
@@ -10,27 +11,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import httpx
+import aiohttp
 
-from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER, Priority
+from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
+from tidegate_controlplane.gateway import hop
 from tidegate_controlplane.gateway.catalog import Served
-from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.endpoints import Endpoints
+from tidegate_controlplane.gateway.hop import OK, Question, ReplicaFailed, ReplicaFull, ReplicaGone
+from tidegate_controlplane.gateway.probe import Prober
+from tidegate_controlplane.gateway.replica import BYTES_PER_TOKEN, Ask, Slot
+from tidegate_controlplane.gateway.sse import usage_of
 from tidegate_controlplane.gateway.trials import Exchange, Trials
 
 ATTEMPTS = 2
-CONNECT_S = 5.0
-IDLE_CONNECTION_S = 2.0
-"""Shorter than a replica keeps one open, so that a request is not sent into a closing one."""
 REPLACE_S = 0.5
 """How long the reconciler is given to withdraw an only replica that failed: its successor is then
 waited for, instead of asking the dead one again."""
-OK = 200
-REPLICA_AT_FAULT = frozenset({401, 403, 502, 503})
-"""Statuses that speak of the replica, not of the request: a wrong token, or not able now."""
+FULL_S = 1.0
+"""Until such a replica is asked again, unless one of its requests ends before."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Answer:
 
     status: int
     body: bytes
+    used: tuple[int, int] = (0, 0)
+    """Tokens of the prompt and of the output, where it says so."""
 
 
 @dataclass(frozen=True)
@@ -48,37 +52,8 @@ class Upstream:
     status: int
     chunks: AsyncIterator[bytes]
     """Raises UpstreamFailed or DeadlinePassed when the answer ends before its end."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What a replica is asked, and until when (monotonic seconds)."""
-
-    path: str
-    body: bytes
-    request_id: str
-    project_id: str
-    priority: Priority
-    whole: bool
-    """Read the answer to its end before believing in it."""
-    until: float
-
-
-class _ReplicaFailed(Exception):
-    """A replica gave no usable answer, and nothing of it was passed on."""
-
-
-def replica_client() -> httpx.AsyncClient:
-    """The client for talking to replicas: as many connections as needed, no proxy, no patience of
-    its own (deadlines are the caller's)."""
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(None, connect=CONNECT_S),
-        limits=httpx.Limits(
-            max_connections=None, max_keepalive_connections=64, keepalive_expiry=IDLE_CONNECTION_S
-        ),
-        trust_env=False,
-        follow_redirects=False,
-    )
+    slot: Slot
+    """To be told what the request really used."""
 
 
 class Forwarder:
@@ -87,7 +62,7 @@ class Forwarder:
     def __init__(
         self,
         endpoints: Endpoints,
-        client: httpx.AsyncClient,
+        client: aiohttp.ClientSession,
         clock: Clock,
         trials: Trials,
     ) -> None:
@@ -95,6 +70,7 @@ class Forwarder:
         self._client = client
         self._clock = clock
         self._trials = trials
+        self._prober = Prober(endpoints, client)
 
     async def call(
         self,
@@ -106,21 +82,27 @@ class Forwarder:
         request_id: str,
         run_s: float | None = None,
         priority: Priority = Priority.SYNC,
+        ask: Ask | None = None,
     ) -> Answer:
         """The replica's whole answer; a refusal of the request (4xx) is one.
 
-        `deadline` (monotonic seconds) bounds the wait for a replica, and everything when `run_s` is
-        None; otherwise the replica has `run_s` seconds from when it was found.
+        `deadline` (monotonic seconds) bounds the wait for a slot, and everything when `run_s` is
+        None; otherwise the replica has `run_s` seconds from when it was found. `ask` is what is
+        known of the request; without it that is guessed from its length.
 
         Raises UpstreamFailed when two attempts failed, Unavailable when there is no replica to wait
         for, DeadlinePassed.
         """
+        known = ask or Ask(served.project_id, priority, len(body) // BYTES_PER_TOKEN)
         async with AsyncExitStack() as stack:
-            task = _Task(
-                path, body, request_id, served.project_id, priority, whole=True, until=deadline
-            )
-            upstream = await self._open(stack, served, task, run_s)
-            return Answer(upstream.status, b"".join([chunk async for chunk in upstream.chunks]))
+            question = Question(path, body, request_id, known, whole=True)
+            upstream = await self._open(stack, served, question, deadline, run_s)
+            body = b"".join([chunk async for chunk in upstream.chunks])
+            if upstream.status != OK:
+                return Answer(upstream.status, body)
+            used = usage_of(body)
+            upstream.slot.used(*used)
+            return Answer(OK, body, used)
 
     @asynccontextmanager
     async def stream(
@@ -131,6 +113,7 @@ class Forwarder:
         *,
         deadline: float,
         request_id: str,
+        ask: Ask,
         run_s: float | None = None,
     ) -> AsyncIterator[Upstream]:
         """The replica's answer from its first byte on; as `call` until then.
@@ -138,50 +121,54 @@ class Forwarder:
         Leaving the context closes the connection to the replica, which stops its work.
         """
         async with AsyncExitStack() as stack:
-            task = _Task(
-                path,
-                body,
-                request_id,
-                served.project_id,
-                Priority.SYNC,
-                whole=False,
-                until=deadline,
-            )
-            yield await self._open(stack, served, task, run_s)
+            question = Question(path, body, request_id, ask, whole=False)
+            yield await self._open(stack, served, question, deadline, run_s)
 
     async def _open(
-        self, stack: AsyncExitStack, served: Served, task: _Task, run_s: float | None
+        self,
+        stack: AsyncExitStack,
+        served: Served,
+        question: Question,
+        deadline: float,
+        run_s: float | None,
     ) -> Upstream:
         """Enter into `stack` a replica that answers."""
-        failed: dict[str, str] = {}
-        for _ in range(ATTEMPTS):
-            if failed:
-                await self._let_be_replaced(served, failed, task.until)
+        deployment_id, ask = served.deployment_id, question.ask
+        failures: list[str] = []
+        while True:
             async with AsyncExitStack() as attempt:
-                endpoint = await attempt.enter_async_context(
-                    self._endpoints.acquire(
-                        served.deployment_id, task.until, exclude=frozenset(failed)
-                    )
+                slot = await attempt.enter_async_context(
+                    self._endpoints.acquire(deployment_id, deadline, ask)
                 )
-                until = task.until if run_s is None else self._clock.monotonic() + run_s
-                exchange = self._trials.exchange(
-                    served, endpoint, task.path, task.body, whole=task.whole
-                )
+                until = deadline if run_s is None else self._clock.monotonic() + run_s
+                exchange = self._trials.exchange(served, slot.endpoint, question)
                 try:
-                    upstream = await self._ask(attempt, endpoint, task, until, exchange)
+                    upstream = await self._ask(attempt, served, slot, question, until, exchange)
                 except DeadlinePassed:
                     exchange.failed()
                     raise
-                except _ReplicaFailed as failure:
+                except ReplicaFull:
+                    self._endpoints.full(deployment_id, slot, FULL_S)
+                    ask = replace(ask, returning=True)
+                except ReplicaFailed as failure:
                     exchange.failed()
-                    failed[endpoint.replica_id] = str(failure)
-                    self._endpoints.wanted.set()  # the reconciler should look at it now
+                    failures.append(f"{slot.replica_id}: {failure}")
+                    dead = isinstance(failure, ReplicaGone)
+                    self._endpoints.failed(deployment_id, slot, dead=dead)
+                    ask = replace(ask, returning=True, exclude=ask.exclude | {slot.replica_id})
                 else:
                     await stack.enter_async_context(attempt.pop_all())
                     return upstream
-        reasons = "; ".join(f"{replica}: {reason}" for replica, reason in failed.items())
+            if failures:
+                self._check_retry(served, failures)
+                await self._let_be_replaced(served, ask.exclude, deadline)
+
+    def _check_retry(self, served: Served, failures: list[str]) -> None:
+        if len(failures) < ATTEMPTS and self._endpoints.may_retry(served.deployment_id):
+            return
         raise UpstreamFailed(
-            f"no replica of {served.name!r} answered ({reasons}); try again", retry_after_s=1.0
+            f"no replica of {served.name!r} answered ({'; '.join(failures)}); try again",
+            retry_after_s=1.0,
         )
 
     async def _let_be_replaced(
@@ -196,65 +183,33 @@ class Forwarder:
     async def _ask(
         self,
         attempt: AsyncExitStack,
-        endpoint: Endpoint,
-        task: _Task,
+        served: Served,
+        slot: Slot,
+        question: Question,
         until: float,
         exchange: Exchange,
     ) -> Upstream:
-        """The answer, once its first byte is here. Raises _ReplicaFailed, DeadlinePassed."""
+        """The answer, once its first byte is here.
+
+        Raises ReplicaFailed, ReplicaFull, DeadlinePassed.
+        """
         try:
-            async with self._time_until(until):
-                response = await self._send(endpoint, task)
-                attempt.push_async_callback(response.aclose)
-                if _is_replica_at_fault(response):
-                    raise _ReplicaFailed(f"it answered {response.status_code}")
-                received = response.aiter_raw()
-                if task.whole or response.status_code != OK:
-                    first = b"".join([chunk async for chunk in received])
-                else:
-                    first = await anext(received, b"")
-        except httpx.TransportError as error:
-            raise _ReplicaFailed(type(error).__name__) from error
-        exchange.began(response.status_code, first)
-        return Upstream(response.status_code, self._rest(first, received, until, exchange))
-
-    async def _send(self, endpoint: Endpoint, task: _Task) -> httpx.Response:
-        request = self._client.build_request(
-            "POST",
-            endpoint.url.rstrip("/") + task.path,
-            content=task.body,
-            headers={
-                "authorization": f"Bearer {endpoint.token}",
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                "x-request-id": task.request_id,
-                PROJECT_HEADER: task.project_id,
-                PRIORITY_HEADER: str(task.priority.value),
-            },
-        )
-        return await self._client.send(request, stream=True)
-
-    async def _rest(
-        self, first: bytes, received: AsyncIterator[bytes], until: float, exchange: Exchange
-    ) -> AsyncIterator[bytes]:
-        yield first
-        while True:
-            try:
-                async with self._time_until(until):
-                    chunk = await anext(received, None)
-            except DeadlinePassed:
-                exchange.failed()
-                raise
-            except httpx.TransportError as error:
-                exchange.failed()
-                raise UpstreamFailed(
-                    "the replica stopped in the middle of its answer; try again"
-                ) from error
-            if chunk is None:
-                exchange.ended()
-                return
-            exchange.went_on(chunk)
-            yield chunk
+            async with asyncio.timeout(max(0.0, until - self._clock.monotonic())) as limit:
+                slot.first_byte = limit
+                self._prober.watch(served.deployment_id, slot)
+                response = await hop.send(self._client, slot.endpoint, question)
+                attempt.callback(response.close)
+                first = await hop.beginning(response, whole=question.whole)
+        except TimeoutError:
+            if slot.is_displaced:
+                raise ReplicaFailed("it stopped answering") from None
+            raise _too_long() from None
+        finally:
+            slot.first_byte = None
+        slot.begun()
+        exchange.began(response.status, first)
+        rest = hop.pieces(first, response, lambda: self._time_until(until))
+        return Upstream(response.status, exchange.watch(rest), slot)
 
     @asynccontextmanager
     async def _time_until(self, until: float) -> AsyncIterator[None]:
@@ -262,14 +217,8 @@ class Forwarder:
             async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
                 yield
         except TimeoutError:
-            raise DeadlinePassed(
-                "the answer was not finished within the time limit; ask for fewer tokens"
-            ) from None
+            raise _too_long() from None
 
 
-def _is_replica_at_fault(response: httpx.Response) -> bool:
-    """Whether an answer speaks of the replica; one that is not in our shapes does too."""
-    is_ours = response.headers.get("content-type", "").startswith(
-        ("application/json", "text/event")
-    )
-    return response.status_code in REPLICA_AT_FAULT or not is_ours
+def _too_long() -> DeadlinePassed:
+    return DeadlinePassed("the answer was not finished within the time limit; ask for fewer tokens")

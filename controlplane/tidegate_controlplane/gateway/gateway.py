@@ -14,13 +14,14 @@ from tidegate_controlplane.errors import UpstreamFailed
 from tidegate_controlplane.gateway.admission import Admitted
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
-from tidegate_controlplane.gateway.forward import OK, Forwarder, Upstream
-from tidegate_controlplane.gateway.sse import UsageFilter, error_event, usage_of
+from tidegate_controlplane.gateway.forward import Forwarder, Upstream
+from tidegate_controlplane.gateway.hop import OK
+from tidegate_controlplane.gateway.sse import UsageFilter, error_event
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.settings import LimitSettings
 from tidegate_controlplane.web.errors import error_body, fault_of
 from tidegate_controlplane.web.openapi import EVENT_STREAM, JSON
-from tidegate_controlplane.web.relay import Head, Producer
+from tidegate_controlplane.web.relay import Head, Patience, Producer, Relay
 
 LOG = logging.getLogger("tidegate.gateway")
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -47,13 +48,14 @@ class Gateway:
     limits: LimitSettings
     clock: Clock
 
-    def answer(self, admitted: Admitted, caller: Caller) -> Producer:
+    def answer(self, admitted: Admitted, caller: Caller) -> Relay:
         """The answer to `admitted`, as it comes."""
+        stall_s = self.limits.reader_stall_s
         if not admitted.is_stream:
-            return self._whole(admitted, caller)
-        if self.endpoints.ready(admitted.served.deployment_id):
-            return self._streamed(admitted, caller)
-        return self._held(admitted, caller)
+            return Relay(self._whole(admitted, caller), stall_s=stall_s)
+        patience = Patience(Head(OK, EVENT_STREAM, STREAM_HEADERS), self.limits.heartbeat_s)
+        producer = self._streamed(admitted, caller, patience)
+        return Relay(producer, stall_s=stall_s, patience=patience)
 
     async def _whole(self, admitted: Admitted, caller: Caller) -> Producer:
         """One JSON answer, or an error; never a part."""
@@ -64,40 +66,30 @@ class Gateway:
             deadline=self._hold_until(caller),
             request_id=caller.request_id,
             run_s=self.limits.invocation_run_s,
+            ask=admitted.ask,
         )
         if answer.status == OK:
-            self._account(admitted, caller, *usage_of(answer.body))
-        yield Head(answer.status, JSON)
+            self._account(admitted, caller, *answer.used)
+        yield Head(answer.status, JSON, {"content-length": str(len(answer.body))})
         yield answer.body
 
-    async def _streamed(self, admitted: Admitted, caller: Caller) -> Producer:
-        """A stream whose status is the replica's own."""
-        async with self._upstream(admitted, caller) as upstream:
-            if upstream.status != OK:
-                yield Head(upstream.status, JSON)
-                async for chunk in upstream.chunks:
-                    yield chunk
-                return
-            yield Head(OK, EVENT_STREAM, STREAM_HEADERS)
-            async with aclosing(self._events(upstream, admitted, caller)) as events:
-                async for event in events:
-                    yield event
-
-    async def _held(self, admitted: Admitted, caller: Caller) -> Producer:
-        """A stream that begins before there is a replica: what fails later is an error event."""
-        if refusal := self.endpoints.refusal(admitted.served.deployment_id):
-            raise refusal
-        yield Head(OK, EVENT_STREAM, STREAM_HEADERS, heartbeat_s=self.limits.heartbeat_s)
+    async def _streamed(self, admitted: Admitted, caller: Caller, patience: Patience) -> Producer:
+        """A stream whose status is the replica's own, or that of `patience` when it came first."""
         try:
             async with self._upstream(admitted, caller) as upstream:
                 if upstream.status == OK:
+                    yield patience.head
                     async with aclosing(self._events(upstream, admitted, caller)) as events:
                         async for event in events:
                             yield event
-                else:
-                    body = b"".join([chunk async for chunk in upstream.chunks])
-                    yield error_event(body.replace(b"\n", b" "))
-        except Exception as error:  # noqa: BLE001 - the status is sent; this is the only way to tell
+                    return
+                body = b"".join([chunk async for chunk in upstream.chunks])
+                yield Head(upstream.status, JSON)
+                yield error_event(body.replace(b"\n", b" ")) if patience.is_spent else body
+        except Exception as error:
+            if not patience.is_spent:
+                raise
+            yield patience.head
             yield self._error_event(error, admitted, caller)
 
     async def _events(
@@ -107,14 +99,16 @@ class Gateway:
         events = UsageFilter(keep_usage=admitted.wants_usage)
         try:
             async for chunk in upstream.chunks:
-                for event in events.feed(chunk):
-                    yield event
+                if kept := b"".join(events.feed(chunk)):
+                    yield kept
             if not events.is_finished:
                 raise UpstreamFailed("the replica ended its answer too early; try again")
         except Exception as error:  # noqa: BLE001 - the status is sent; this is the only way to tell
             yield self._error_event(error, admitted, caller)
         finally:
-            self._account(admitted, caller, *events.tokens(admitted.prompt_estimate))
+            used = events.tokens(admitted.ask.prompt_tokens)
+            upstream.slot.used(*used)
+            self._account(admitted, caller, *used)
 
     def _upstream(
         self, admitted: Admitted, caller: Caller
@@ -125,6 +119,7 @@ class Gateway:
             admitted.body,
             deadline=self._hold_until(caller),
             request_id=caller.request_id,
+            ask=admitted.ask,
             run_s=self.limits.invocation_run_s,
         )
 

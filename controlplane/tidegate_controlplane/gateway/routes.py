@@ -29,7 +29,6 @@ from tidegate_controlplane.web.context import principal_of, request_id_of
 from tidegate_controlplane.web.openapi import EVENTS, JSON, Header, describe
 from tidegate_controlplane.web.prefer import SCHEMA as WAIT
 from tidegate_controlplane.web.prefer import wait_s
-from tidegate_controlplane.web.relay import Relay
 
 REFUSES = (404, 502, 503, 504)
 HEADERS = {
@@ -122,7 +121,7 @@ async def _work(request: Request[Any, Any, Any], gateway: Gateway, path: str) ->
     body = await read_json(request, limits.sync_body_bytes, limits.json_depth)
     admitted = admit(gateway.catalog, principal.project_id, path, body)
     caller = Caller(principal, request_id_of(request), hold_s)
-    return Relay(gateway.answer(admitted, caller))
+    return gateway.answer(admitted, caller)
 
 
 def _card(served: Served) -> ModelCard:

@@ -14,19 +14,21 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import httpx
+import aiohttp
 
-from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER, Priority
+from tidegate.protocol.replica import Priority
+from tidegate_controlplane.gateway import hop
 from tidegate_controlplane.gateway.answers import is_finished
 from tidegate_controlplane.gateway.catalog import Served
-from tidegate_controlplane.gateway.endpoints import Endpoint
+from tidegate_controlplane.gateway.hop import OK, Question, ReplicaFailed, ReplicaFull
+from tidegate_controlplane.gateway.replica import Ask, Endpoint
 
 LOG = logging.getLogger("tidegate.shadow")
 AT_ONCE = 4
 """Copies under way for one deployment."""
 COPY_S = 300.0
 """How long a copy may take."""
-OK = 200
+REQUEST_ID = "shadow"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Original:
 class Copier:
     """Sends copies in the background."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: aiohttp.ClientSession) -> None:
         self._client = client
         self._running: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._turn = itertools.count()
@@ -76,26 +78,24 @@ class Copier:
     async def _copy(
         self, original: Original, target: Endpoint, compare: Callable[[bytes | None], None]
     ) -> None:
+        """A replica that takes nothing now is no fault of its revision: the copy is dropped."""
+        answer = None
         try:
             async with asyncio.timeout(COPY_S):
                 answer = await self._ask(original, target)
-        except (httpx.HTTPError, TimeoutError) as error:
+        except ReplicaFull:
+            return
+        except (ReplicaFailed, TimeoutError) as error:
             LOG.info("a copy to %s failed: %r", target.replica_id, error)
-            answer = None
         compare(answer)
 
     async def _ask(self, original: Original, target: Endpoint) -> bytes | None:
-        response = await self._client.post(
-            target.url.rstrip("/") + original.path,
-            content=original.body,
-            headers={
-                "authorization": f"Bearer {target.token}",
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                PROJECT_HEADER: original.served.project_id,
-                PRIORITY_HEADER: str(Priority.BATCH.value),
-            },
-        )
-        is_stream = response.headers.get("content-type", "").startswith("text/event-stream")
-        is_whole = not is_stream or is_finished(response.content)
-        return response.content if response.status_code == OK and is_whole else None
+        ask = Ask(original.served.project_id, Priority.BATCH)
+        question = Question(original.path, original.body, REQUEST_ID, ask, whole=True)
+        response = await hop.send(self._client, target, question)
+        try:
+            body = await hop.beginning(response, whole=True)
+        finally:
+            response.close()
+        is_whole = response.content_type != "text/event-stream" or is_finished(body)
+        return body if response.status == OK and is_whole else None

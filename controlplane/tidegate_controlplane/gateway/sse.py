@@ -17,7 +17,11 @@ from tidegate_controlplane.errors import UpstreamFailed
 DONE = b"[DONE]"
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 _END = re.compile(rb"\r?\n\r?\n")
+_DECODER = json.JSONDecoder()
 _LINE = re.compile(rb"\r?\n")
+
+_NO_USAGE = b',"usage":null}\n\n'
+_TEXT = re.compile(rb'"(?:content|text)":\s*"[^"]')
 
 
 class EventSplitter:
@@ -67,6 +71,20 @@ class UsageFilter:
         return self._usage or (prompt_estimate, self.token_events)
 
     def _pass(self, event: bytes) -> bytes | None:
+        """What the client is to receive of an event.
+
+        Almost every event is a piece of text, and is told by its bytes: parsing each would be most
+        of what a stream costs. Quotes inside a JSON string are escaped, so `"error"` is a key.
+        """
+        usages = event.count(b'"usage"')
+        if not _is_one_object(event) or b'"error"' in event or usages > event.endswith(_NO_USAGE):
+            return self._pass_parsed(event)
+        self.token_events += _TEXT.search(event) is not None
+        if self._keep_usage or not usages:
+            return event
+        return event.removesuffix(_NO_USAGE) + b"}\n\n"
+
+    def _pass_parsed(self, event: bytes) -> bytes | None:
         data = _data_of(event)
         if data == DONE:
             self.is_finished = True
@@ -98,7 +116,7 @@ def usage_of(body: bytes) -> tuple[int, int]:
         return 0, 0
     text = body[start + len(b'"usage"') :].decode(errors="replace").lstrip().removeprefix(":")
     try:
-        usage, _ = json.JSONDecoder().raw_decode(text.lstrip())
+        usage, _ = _DECODER.raw_decode(text.lstrip())
     except ValueError:
         return 0, 0
     return _counts(usage)
@@ -107,6 +125,12 @@ def usage_of(body: bytes) -> tuple[int, int]:
 def error_event(body: bytes) -> bytes:
     """An error envelope as the last event of a stream."""
     return b"data: " + body + b"\n\n"
+
+
+def _is_one_object(event: bytes) -> bool:
+    """Whether an event is one line of data that looks like a JSON object."""
+    is_line = event.count(b"\n") == 2 and b"\r" not in event
+    return is_line and event.startswith(b"data: {") and event.endswith(b"}\n\n")
 
 
 def _data_of(event: bytes) -> bytes:

@@ -6,20 +6,21 @@ tells of every exchange with a replica. Without a trial that costs one look into
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from tidegate.protocol.resources import ComparisonView
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.likeness import LikenessSum
+from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
 from tidegate_controlplane.gateway.answers import TAIL_BYTES, is_finished, is_greedy, replies_of
 from tidegate_controlplane.gateway.catalog import Served
-from tidegate_controlplane.gateway.endpoints import Endpoint
+from tidegate_controlplane.gateway.hop import OK, Question
 from tidegate_controlplane.gateway.outcomes import Outcomes
+from tidegate_controlplane.gateway.replica import Endpoint
 from tidegate_controlplane.gateway.shadow import Copier, Original
 from tidegate_controlplane.gateway.sse import usage_of
 
-OK = 200
 SERVER_FAULT = 500
 KEPT_BYTES = 256 * 1024
 """An answer that is longer is not compared."""
@@ -92,15 +93,14 @@ class Trials:
 
     # --- the forwarder's side ---
 
-    def exchange(
-        self, served: Served, endpoint: Endpoint, path: str, body: bytes, *, whole: bool
-    ) -> Exchange:
+    def exchange(self, served: Served, endpoint: Endpoint, question: Question) -> Exchange:
         """A request that is now sent to a replica."""
         trial = self._trials.get(served.deployment_id)
         if trial is None or endpoint.revision_id not in (trial.stable_id, trial.new_id):
-            return Exchange()
-        original = Original(served, path, body) if endpoint.revision_id == trial.stable_id else None
-        return WatchedExchange(self, trial, endpoint.revision_id, original, whole=whole)
+            return UNWATCHED
+        is_stable = endpoint.revision_id == trial.stable_id
+        original = Original(served, question.path, question.body) if is_stable else None
+        return WatchedExchange(self, trial, endpoint.revision_id, original, whole=question.whole)
 
     def now_s(self) -> float:
         return self._clock.monotonic()
@@ -131,11 +131,12 @@ class Exchange:
     def began(self, status: int, first: bytes) -> None:
         """The answer's status and its first bytes are here (all of it, when it is read whole)."""
 
-    def went_on(self, chunk: bytes) -> None:
-        """More of a streamed answer."""
+    def watch(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The pieces of the answer, the first of which `began` was told of."""
+        return pieces
 
-    def ended(self) -> None:
-        """The replica said all it had to say."""
+
+UNWATCHED = Exchange()
 
 
 class WatchedExchange(Exchange):
@@ -167,15 +168,26 @@ class WatchedExchange(Exchange):
 
     def began(self, status: int, first: bytes) -> None:
         self._status, self._first_s = status, self._trials.now_s()
-        self.went_on(first)
+        self._take(first)
 
-    def went_on(self, chunk: bytes) -> None:
+    async def watch(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        yield await anext(pieces)
+        try:
+            async for piece in pieces:
+                self._take(piece)
+                yield piece
+        except (UpstreamFailed, DeadlinePassed):
+            self.failed()
+            raise
+        self._ended()
+
+    def _take(self, chunk: bytes) -> None:
         self._tokens += chunk.count(b"\n\n")
         self._last = chunk if self._whole else (self._last + chunk)[-TAIL_BYTES:]
         if self._trial.copied and len(self._kept) <= KEPT_BYTES:
             self._kept += chunk
 
-    def ended(self) -> None:
+    def _ended(self) -> None:
         if self._status >= SERVER_FAULT or (self._is_stream and not is_finished(self._last)):
             self.failed()
         elif self._status == OK:

@@ -54,9 +54,7 @@ async def read_model(request: Request[Any, Any, Any], model: type[M], limit_byte
 def parse_object(raw: bytes, depth: int = JSON_DEPTH) -> dict[str, Any]:
     """What `raw` says; BadRequest unless it is one JSON object, nested at most `depth` deep."""
     try:
-        document = json.loads(
-            raw.decode(), parse_constant=_refuse_constant, parse_float=_finite_float
-        )
+        document = _DECODER.decode(raw.decode())
     except UnicodeDecodeError as error:
         raise BadRequest(
             f"the body is not UTF-8: byte {error.start} cannot be read", code="invalid_json"
@@ -114,6 +112,7 @@ def _too_deep(depth: int) -> BadRequest:
     return BadRequest(f"the body is nested deeper than {depth} levels", code="invalid_json")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite_float)
 _JSON_NAMES = {
     list: "an array",
     str: "a string",

@@ -156,9 +156,10 @@ async def get_file_content(
     file_id: FromPath[str],
     files: NamedDependency[Files],
     principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
 ) -> ASGIApp:
     """Streamed from the object store."""
-    return Relay(_content(files, principal, file_id))
+    return Relay(_content(files, principal, file_id), stall_s=settings.limits.reader_stall_s)
 
 
 async def _content(files: Files, principal: Principal, file_id: str) -> Producer:

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.errors import Refused
+from tidegate_controlplane.errors import DeadlinePassed, Refused
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStore, ObjectStoreError
@@ -189,19 +189,23 @@ class Worker:
 
     async def _call(self, run: Run, body: bytes) -> Answered:
         row, served = run.row, run.served
-        if not self._plane.endpoints.ready(served.deployment_id):
+        priority = Priority.ASYNC if row.batch_id is None else Priority.BATCH
+        if not self._plane.endpoints.has_room(served.deployment_id, priority):
             raise _NoReplica
-        run.asked = True  # nothing is awaited until the replica that is ready has it
-        async with asyncio.timeout(row.timeout_s):
-            return await self._plane.forwarder.call(
-                served,
-                row.endpoint,
-                body,
-                deadline=self._plane.clock.monotonic(),  # a lease does not wait for a cold start
-                run_s=2 * row.timeout_s,  # the limit that counts is the one above
-                request_id=f"{row.id}-{row.lease_epoch}",
-                priority=Priority.ASYNC if row.batch_id is None else Priority.BATCH,
-            )
+        run.asked = True  # nothing is awaited until the replica that has room has it
+        try:
+            async with asyncio.timeout(row.timeout_s):
+                return await self._plane.forwarder.call(
+                    served,
+                    row.endpoint,
+                    body,
+                    deadline=self._plane.clock.monotonic(),  # a lease does not wait for a slot
+                    run_s=2 * row.timeout_s,  # the limit that counts is the one above
+                    request_id=f"{row.id}-{row.lease_epoch}",
+                    priority=priority,
+                )
+        except DeadlinePassed:
+            raise _NoReplica from None
 
     async def _publish(self, run: Run, outcome: Outcome) -> None:
         lease, now = run.lease, self._plane.clock.now()
@@ -250,7 +254,7 @@ class Worker:
 
 
 class _NoReplica(Exception):
-    """The replica that was ready when the request was claimed is gone."""
+    """The replica that had room when the request was claimed is gone, or full."""
 
 
 def _storage_failure(error: ObjectStoreError) -> Failure:

@@ -27,7 +27,8 @@ from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.gateway import routes
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoint, Endpoints
-from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.forward import Forwarder
+from tidegate_controlplane.gateway.hop import replica_client
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
@@ -37,7 +38,12 @@ from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 
 LIMITS = LimitSettings(
-    sync_body_bytes=64 * 1024, hold_queue=2, hold_s=5, heartbeat_s=0.05, invocation_run_s=5
+    sync_body_bytes=64 * 1024,
+    hold_queue=2,
+    hold_s=5,
+    heartbeat_s=0.05,
+    reader_stall_s=0.5,
+    invocation_run_s=5,
 )
 
 
@@ -112,6 +118,10 @@ class Replica:
     asked: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     running: int = 0
+    most_running: int = 0
+    sent_bytes: int = 0
+    is_hung: bool = False
+    """It accepts connections and says nothing, not even to a probe."""
     was_left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client went away before its answer was whole."""
 
@@ -134,7 +144,12 @@ class Replica:
     async def _read_and_answer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[1:-2]
+        asked, *head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+        if self.is_hung:
+            await reader.read()
+        if asked.startswith("GET /readyz"):
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            return
         headers = {name.lower(): value for name, value in (line.split(": ") for line in head)}
         self.headers.append(headers)
         body = await reader.readexactly(int(headers["content-length"]))
@@ -145,6 +160,7 @@ class Replica:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.running += 1
+        self.most_running = max(self.most_running, self.running)
         answering = asyncio.create_task(self._answer(writer))
         leaving = asyncio.create_task(reader.read(1))
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -172,6 +188,7 @@ class Replica:
                     writer.write(_head(script))
                     is_begun = True
                 writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+                self.sent_bytes += len(part)
                 await writer.drain()
         writer.write(b"0\r\n\r\n")
         await writer.drain()

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tidegate_controlplane.errors import DeadlinePassed
+from tidegate_controlplane.gateway.replica import Ask
 
 CHAT = "/v1/chat/completions"
 
@@ -135,7 +136,7 @@ async def test_a_held_stream_gets_heartbeats_until_the_replica_answers(platform:
     ):
         assert answer.status_code == 200
         lines = answer.aiter_lines()
-        assert await anext(lines) == ": waiting for a replica"
+        assert await anext(lines) == ": waiting"
         platform.publish(replica)
         rest = [line async for line in lines if line]
     comments = [line for line in rest if line.startswith(":")]
@@ -269,7 +270,7 @@ async def test_leaving_a_stream_between_two_chunks_stops_the_replica(platform: A
     body = json.dumps(platform.chat(stream=True)).encode()
     deadline = platform.services.clock.monotonic() + 5
     async with platform.services.forwarder.stream(
-        served, CHAT, body, deadline=deadline, request_id="req_1"
+        served, CHAT, body, deadline=deadline, request_id="req_1", ask=Ask()
     ) as upstream:
         assert platform.chunk("Par") == await anext(upstream.chunks)
     async with asyncio.timeout(1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from tidegate.protocol.resources import (
 from tidegate_controlplane.errors import Conflict, Invalid
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoint
+from tidegate_controlplane.gateway.hop import Question
+from tidegate_controlplane.gateway.replica import Ask
 
 D, R = DeploymentPhase, RolloutPhase
 CANARY = {
@@ -71,8 +74,8 @@ class Fleet:
         """Which revisions answer so many requests, by their sequences."""
         found = []
         for _ in range(number):
-            async with self.world.endpoints.acquire(self.id, 1e9) as endpoint:
-                process = self.world.provisioner.processes[endpoint.replica_id]
+            async with self.world.endpoints.acquire(self.id, 1e9) as slot:
+                process = self.world.provisioner.processes[slot.replica_id]
                 found.append(process.launch.plan.max_sequences)
         return found
 
@@ -80,14 +83,19 @@ class Fleet:
         """Requests whose answers the trial sees; those of the revision `failing` fail."""
         served: Any = Served(self.id, PROJECT, "smol", None, None, self.world.clock.now())  # type: ignore[arg-type]
         for _ in range(number):
-            async with self.world.endpoints.acquire(self.id, 1e9) as endpoint:
-                self._exchange(served, endpoint, failing)
+            async with self.world.endpoints.acquire(self.id, 1e9) as slot:
+                await self._exchange(served, slot.endpoint, failing)
 
-    def _exchange(self, served: Served, endpoint: Endpoint, failing: int | None) -> None:
+    async def _exchange(self, served: Served, endpoint: Endpoint, failing: int | None) -> None:
         sequences = self.world.provisioner.processes[endpoint.replica_id].launch.plan.max_sequences
-        told = self.world.trials.exchange(served, endpoint, "/v1/completions", b"{}", whole=True)
+        question = Question("/v1/completions", b"{}", "req_1", Ask(), whole=True)
+        told = self.world.trials.exchange(served, endpoint, question)
         told.began(500 if sequences == failing else 200, b"{}")
-        told.ended()
+
+        async def come() -> AsyncIterator[bytes]:
+            yield b"{}"
+
+        assert [piece async for piece in told.watch(come())] == [b"{}"]
 
 
 # --- rolling --------------------------------------------------------------------------------------

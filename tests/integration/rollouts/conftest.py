@@ -33,7 +33,8 @@ from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, 
 from tidegate_controlplane.gateway import routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
-from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.forward import Forwarder
+from tidegate_controlplane.gateway.hop import replica_client
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook

@@ -125,3 +125,43 @@ def test_text_in_an_answer_never_passes_for_its_usage(text: str) -> None:
     answer = {"usage": {"prompt_tokens": 3, "completion_tokens": 4}, "text": text + '"usage":{}'}
     assert usage_of(json.dumps(answer).encode()) == (3, 4)
     assert usage_of(json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")) == (3, 4)
+
+
+PIECES = st.sampled_from(
+    [
+        chat("Pa", usage=None),
+        chat('a "usage":null} word'),
+        chat(None),
+        chat('"error"', usage=None),
+        chat("x", usage={"prompt_tokens": 3, "completion_tokens": 1}),
+        event({"error": {"message": "no"}}),
+        event({"choices": [{"text": '"quoted"'}], "usage": None}),
+        event({"usage": None}),
+        event({"nested": {"usage": None}, "choices": []}),
+        USAGE,
+        DONE,
+        b": comment\n\n",
+        b"data: {\ndata: }\n\n",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=8), st.booleans(), st.booleans())
+def test_an_event_told_by_its_bytes_passes_as_one_that_is_parsed(
+    pieces: list[bytes], compact: bool, keep_usage: bool
+) -> None:
+    if compact:
+        pieces = [piece.replace(b'": ', b'":').replace(b', "', b',"') for piece in pieces]
+    quick, quick_filter = filtered(pieces, keep_usage=keep_usage)
+    parsing = UsageFilter(keep_usage=keep_usage)
+    parsed = [kept for piece in pieces if (kept := parsing._pass_parsed(piece))]
+    assert [_meaning(each) for each in quick] == [_meaning(each) for each in parsed]
+    assert quick_filter.tokens(9) == parsing.tokens(9)
+    assert quick_filter.is_finished == parsing.is_finished
+
+
+def _meaning(event: bytes) -> Any:
+    try:
+        return json.loads(event.removeprefix(b"data: "))
+    except ValueError:
+        return event

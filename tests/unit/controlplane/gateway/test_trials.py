@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from tidegate.spec import Mode, Task
+from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
 from tidegate_controlplane.gateway.answers import replies_of
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoint
+from tidegate_controlplane.gateway.hop import Question
 from tidegate_controlplane.gateway.outcomes import Histogram
+from tidegate_controlplane.gateway.replica import Ask
 from tidegate_controlplane.gateway.shadow import Original
 from tidegate_controlplane.gateway.trials import Exchange, Trial, Trials
 
@@ -77,15 +80,26 @@ class Room:
         self.trials.begin("dep_1", Trial(key, "old", "new", copied, [endpoint("new")]))
 
     def sent(self, revision: str, *, is_whole: bool, body: bytes = GREEDY) -> Exchange:
-        return self.trials.exchange(
-            SERVED, endpoint(revision), "/v1/completions", body, whole=is_whole
-        )
+        question = Question("/v1/completions", body, "req_1", Ask(), whole=is_whole)
+        return self.trials.exchange(SERVED, endpoint(revision), question)
 
-    def answer(self, revision: str, text: str, body: bytes = GREEDY) -> None:
+    async def answer(self, revision: str, text: str, body: bytes = GREEDY) -> None:
         exchange = self.sent(revision, is_whole=True, body=body)
         self.clock.elapsed_s += 0.4
-        exchange.began(200, whole(text))
-        exchange.ended()
+        await self.tell(exchange, 200, whole(text))
+
+    async def tell(
+        self, exchange: Exchange, status: int, *pieces: bytes, between_s: float = 0.0
+    ) -> None:
+        """Let an exchange see a whole answer."""
+
+        async def come() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield piece
+                self.clock.elapsed_s += between_s
+
+        exchange.began(status, pieces[0])
+        assert [piece async for piece in exchange.watch(come())] == list(pieces)
 
     def counts(self, revision: str) -> tuple[int, int]:
         view: Any = self.trials.view("dep_1", "rol/0")
@@ -103,10 +117,10 @@ def room() -> Room:
     return Room(clock, copier, Trials(clock, copier))  # type: ignore[arg-type]
 
 
-def test_answers_and_failures_are_counted_by_revision(room: Room) -> None:
+async def test_answers_and_failures_are_counted_by_revision(room: Room) -> None:
     room.begin()
-    room.answer("old", "a")
-    room.answer("new", "a")
+    await room.answer("old", "a")
+    await room.answer("new", "a")
     room.sent("new", is_whole=True).failed()
     assert (room.counts("old"), room.counts("new")) == ((1, 0), (1, 1))
 
@@ -120,32 +134,52 @@ def test_answers_and_failures_are_counted_by_revision(room: Room) -> None:
         (429, b"{}", (0, 0)),
     ],
 )
-def test_a_stream_without_its_end_and_a_5xx_are_failures_and_a_4xx_is_the_callers(
+async def test_a_stream_without_its_end_and_a_5xx_are_failures_and_a_4xx_is_the_callers(
     room: Room, status: int, last: bytes, counted: tuple[int, int]
 ) -> None:
     room.begin()
-    exchange = room.sent("new", is_whole=False)
-    exchange.began(status, piece("a"))
-    exchange.went_on(last)
-    exchange.ended()
+    await room.tell(room.sent("new", is_whole=False), status, piece("a"), last)
     assert room.counts("new") == counted
 
 
-def test_a_caller_who_leaves_counts_nowhere(room: Room) -> None:
+async def test_a_caller_who_leaves_counts_nowhere(room: Room) -> None:
     room.begin()
-    room.sent("new", is_whole=False).began(200, piece("a"))
+
+    async def endless() -> AsyncGenerator[bytes, None]:
+        while True:
+            yield piece("a")
+
+    exchange, pieces = room.sent("new", is_whole=False), endless()
+    exchange.began(200, piece("a"))
+    async for _ in exchange.watch(pieces):
+        break
+    await pieces.aclose()
     assert room.counts("new") == (0, 0)
 
 
-def test_streams_tell_the_first_token_and_both_kinds_the_time_per_token(room: Room) -> None:
+@pytest.mark.parametrize("error", [UpstreamFailed("it stopped"), DeadlinePassed("too long")])
+async def test_a_stream_that_breaks_off_is_a_failure_and_stays_an_error(
+    room: Room, error: Exception
+) -> None:
+    room.begin()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield piece("a")
+        raise error
+
+    exchange = room.sent("new", is_whole=False)
+    exchange.began(200, piece("a"))
+    with pytest.raises(type(error)):
+        [_ async for _ in exchange.watch(broken())]
+    assert room.counts("new") == (0, 1)
+
+
+async def test_streams_tell_the_first_token_and_both_kinds_the_time_per_token(room: Room) -> None:
     room.begin()
     exchange = room.sent("new", is_whole=False)
     room.clock.elapsed_s += 0.5
-    exchange.began(200, piece("a"))
-    room.clock.elapsed_s += 0.2
-    exchange.went_on(piece("b") + DONE)
-    exchange.ended()
-    room.answer("old", "four tokens in 0.4 s")
+    await room.tell(exchange, 200, piece("a"), piece("b") + DONE, between_s=0.1)
+    await room.answer("old", "four tokens in 0.4 s")
     view = room.trials.view("dep_1", "rol/0")
     assert view
     assert view.new.first_token_s == pytest.approx(0.5, rel=0.05)
@@ -153,9 +187,9 @@ def test_streams_tell_the_first_token_and_both_kinds_the_time_per_token(room: Ro
     assert (view.stable.streams, view.stable.per_token_s) == (0, pytest.approx(0.1, rel=0.05))
 
 
-def test_figures_begin_anew_with_each_stage_and_end_with_the_trial(room: Room) -> None:
+async def test_figures_begin_anew_with_each_stage_and_end_with_the_trial(room: Room) -> None:
     room.begin()
-    room.answer("new", "a")
+    await room.answer("new", "a")
     room.begin()
     assert room.counts("new") == (1, 0)
     room.begin("rol/1")
@@ -165,31 +199,31 @@ def test_figures_begin_anew_with_each_stage_and_end_with_the_trial(room: Room) -
     room.trials.end("dep_1")
     assert room.trials.view("dep_1", "rol/1") is None
     assert room.copier.dropped == ["dep_1"]
-    room.answer("new", "nobody watches")
+    await room.answer("new", "nobody watches")
 
 
-def test_a_share_of_the_stable_answers_is_compared(room: Room) -> None:
+async def test_a_share_of_the_stable_answers_is_compared(room: Room) -> None:
     room.begin(copied=0.25)
     room.copier.answer = whole("Paris, Frankfurt")
     for _ in range(8):
-        room.answer("old", "Paris, France!!!")
-        room.answer("new", "what the new one says to callers is not copied")
+        await room.answer("old", "Paris, France!!!")
+        await room.answer("new", "what the new one says to callers is not copied")
     view = room.trials.view("dep_1", "rol/0")
     assert view and view.likeness
     assert len(room.copier.asked) == view.likeness.compared == 2
     assert view.likeness.agreement == pytest.approx(11 / 16)
 
 
-def test_a_copy_that_fails_is_a_failure_of_the_new_revision(room: Room) -> None:
+async def test_a_copy_that_fails_is_a_failure_of_the_new_revision(room: Room) -> None:
     room.begin(copied=1.0)
-    room.answer("old", "Paris")
+    await room.answer("old", "Paris")
     assert room.counts("new") == (0, 1)
 
 
-def test_only_requests_with_temperature_zero_tell_of_agreement(room: Room) -> None:
+async def test_only_requests_with_temperature_zero_tell_of_agreement(room: Room) -> None:
     room.begin(copied=1.0)
     room.copier.answer = whole("Paris")
-    room.answer("old", "Paris", body=json.dumps({"temperature": 0.7}).encode())
+    await room.answer("old", "Paris", body=json.dumps({"temperature": 0.7}).encode())
     view = room.trials.view("dep_1", "rol/0")
     assert view and view.likeness
     assert (view.likeness.compared, view.likeness.agreement) == (1, None)

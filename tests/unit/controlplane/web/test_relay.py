@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from tidegate_controlplane.errors import Unavailable
-from tidegate_controlplane.web.relay import HEARTBEAT, Head, Producer, Relay
+from tidegate_controlplane.web.relay import HEARTBEAT, Head, Patience, Producer, Relay
+
+EVENTS = Head(200, "text/event-stream")
 
 
 class Client:
@@ -27,9 +29,12 @@ class Client:
     def body(self) -> bytes:
         return b"".join(message.get("body", b"") for message in self.sent)
 
-    async def ask(self, producer: Producer) -> None:
+    async def ask(
+        self, producer: Producer, patience: Patience | None = None, stall_s: float = 5.0
+    ) -> None:
         scope: Any = {"type": "http"}
-        await Relay(producer)(scope, self.receive, self.send)
+        relay = Relay(producer, stall_s=stall_s, patience=patience)
+        await relay(scope, self.receive, self.send)
 
 
 async def test_an_answer_is_sent_as_it_is_produced_and_ended() -> None:
@@ -68,16 +73,56 @@ async def test_what_is_raised_before_the_head_is_raised_to_the_caller_as_it_is()
 
 async def test_comments_are_sent_until_the_first_byte_and_not_after() -> None:
     async def produce() -> Producer:
-        yield Head(200, "text/event-stream", heartbeat_s=0.01)
         await asyncio.sleep(0.055)
+        yield EVENTS
         yield b"first"
         await asyncio.sleep(0.05)
         yield b"second"
 
     client = Client()
-    await client.ask(produce())
+    await client.ask(produce(), Patience(EVENTS, 0.01))
     assert client.body.count(HEARTBEAT) >= 3
     assert client.body.endswith(HEARTBEAT + b"firstsecond")
+    assert [m["type"] for m in client.sent].count("http.response.start") == 1
+
+
+async def test_an_answer_that_comes_within_patience_keeps_its_own_status() -> None:
+    patience = Patience(EVENTS, 5.0)
+
+    async def produce() -> Producer:
+        await asyncio.sleep(0.01)
+        yield Head(400, "application/json")
+        yield b"{}"
+
+    client = Client()
+    await client.ask(produce(), patience)
+    assert client.sent[0]["status"] == 400
+    assert client.body == b"{}"
+    assert not patience.is_spent
+
+
+async def test_a_client_that_takes_nothing_is_left_and_the_producer_stopped() -> None:
+    never, closed = asyncio.Event(), []
+
+    async def produce() -> Producer:
+        try:
+            yield EVENTS
+            while True:
+                yield b"more"
+        finally:
+            closed.append(len(client.sent))
+
+    client = Client()
+
+    async def stalls(message: Any) -> None:
+        client.sent.append(message)
+        if len(client.sent) == 4:
+            await never.wait()
+
+    client.send = stalls  # type: ignore[method-assign]
+    async with asyncio.timeout(2):
+        await client.ask(produce(), stall_s=0.02)
+    assert closed == [4], "nothing more is taken from the producer while a client is not reading"
 
 
 @pytest.mark.parametrize("where", ["before the head", "before a byte", "while sending"])
@@ -89,7 +134,7 @@ async def test_a_client_that_leaves_stops_the_producer_wherever_it_is(where: str
             if where == "before the head":
                 there.set()
                 await never.wait()
-            yield Head(200, "text/event-stream", heartbeat_s=0.01)
+            yield EVENTS
             if where == "before a byte":
                 there.set()
                 await never.wait()

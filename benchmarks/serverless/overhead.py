@@ -1,0 +1,186 @@
+"""What the gateway adds to a request, and how many streams one gateway process carries.
+
+The real control plane, a replica that answers at once and the client are three processes on this
+machine. Each figure compares requests through the gateway with the same requests sent to the
+replica directly, in turns within one run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.rows import Row
+from benchmarks.serverless.client import Connection, Target
+from benchmarks.serverless.realtime import run_first
+
+SYSTEM = "tidegate gateway"
+EVENTS = 32
+INTERVAL_S = 0.05
+"""Between the events of a stream: 20 tokens a second, as fast as most people skim."""
+STREAMS = 100
+TURNS = 3
+REQUESTS = 200
+"""One after the other, a turn."""
+SECONDS = 3.0
+"""Of many streams at once, a turn."""
+BOUND_S = 0.05
+START_S = 30.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What clients saw, in seconds."""
+
+    first_s: Sequence[float]
+    """From a request to the first event of its answer, or to its end when it is no stream."""
+    delay_s: Sequence[float]
+    """Of each event, from its sending by the replica."""
+
+
+def measure() -> list[Row]:
+    """Start everything, measure, stop everything."""
+    run_first()
+    with _replica() as replica, _gateway(replica.url) as gateway:
+        return asyncio.run(_measure(replica, gateway))
+
+
+async def _measure(replica: Target, gateway: Target) -> list[Row]:
+    rows = []
+    for stream in (False, True):
+        workload = "one request at a time, " + ("streamed" if stream else "whole")
+        pairs = [
+            (await _one(replica, stream=stream), await _one(gateway, stream=stream))
+            for _ in range(TURNS)
+        ]
+        rows += added(workload, "first byte", [(a.first_s, b.first_s) for a, b in pairs])
+    pairs = [(await _many(replica, STREAMS), await _many(gateway, STREAMS)) for _ in range(TURNS)]
+    workload = f"{STREAMS} streams of {1 / INTERVAL_S:g} events a second"
+    rows += added(workload, "first byte", [(a.first_s, b.first_s) for a, b in pairs])
+    rows += added(workload, "event", [(a.delay_s, b.delay_s) for a, b in pairs])
+    streams = await _carried(gateway)
+    workload = f"streams of {1 / INTERVAL_S:g} events a second, p99 within {BOUND_S * 1000:g} ms"
+    return [*rows, Row(SYSTEM, workload, "streams", streams, "", "")]
+
+
+async def _one(target: Target, *, stream: bool) -> Sample:
+    """Requests one after the other; a stream has one event here, and an end."""
+    connection = await Connection.open(target)
+    request = target.request(stream=stream, tokens=1)
+    for _ in range(REQUESTS):
+        await connection.ask(request)
+    connection.close()
+    return Sample(connection.first_s, connection.delay_s)
+
+
+async def _many(target: Target, streams: int) -> Sample:
+    """`streams` streams at all times, each followed by another, for a while."""
+    connections = [await Connection.open(target) for _ in range(streams)]
+    request = target.request(stream=True, tokens=EVENTS)
+    until = time.monotonic() + SECONDS
+
+    async def ask_again(connection: Connection, place: int) -> None:
+        await asyncio.sleep(EVENTS * INTERVAL_S * place / streams)
+        while time.monotonic() < until:
+            await connection.ask(request)
+
+    await asyncio.gather(*(ask_again(each, place) for place, each in enumerate(connections)))
+    for connection in connections:
+        connection.close()
+    return Sample(
+        [each for connection in connections for each in connection.first_s],
+        [each for connection in connections for each in connection.delay_s],
+    )
+
+
+async def _carried(gateway: Target) -> int:
+    """The most streams at which 99 of 100 events are passed on within the bound."""
+    carried, streams = 0, STREAMS
+    while _quantile((await _many(gateway, streams)).delay_s, 0.99) <= BOUND_S:
+        carried, streams = streams, round(streams * 1.25)
+    return carried
+
+
+def added(
+    workload: str, what: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]
+) -> list[Row]:
+    """The median over turns of what a quantile through the gateway is longer than directly."""
+    return [
+        Row(
+            SYSTEM,
+            workload,
+            f"added to {what}, {name}",
+            round(
+                statistics.median(_quantile(b, share) - _quantile(a, share) for a, b in pairs)
+                * 1000,
+                3,
+            ),
+            "ms",
+            "",
+        )
+        for name, share in (("median", 0.5), ("p99", 0.99))
+    ]
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+@contextlib.contextmanager
+def _replica() -> Iterator[Target]:
+    arguments = [sys.executable, "-m", "benchmarks.serverless.instant_replica"]
+    arguments += [str(INTERVAL_S)]
+    with _ended(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)) as process:
+        assert process.stdout is not None
+        yield Target(f"http://127.0.0.1:{int(process.stdout.readline())}", "token")
+
+
+@contextlib.contextmanager
+def _gateway(replica_url: str) -> Iterator[Target]:
+    with tempfile.TemporaryDirectory() as home, Path(home, "log").open("w") as log:
+        data = Path(home, "data")
+        arguments = [sys.executable, "-m", "benchmarks.serverless.gateway_process"]
+        arguments += [str(data), replica_url]
+        with _ended(subprocess.Popen(arguments, stderr=log, text=True)):
+            connection = _announced(data / "connection.json", Path(home, "log"))
+            yield Target(connection["url"], connection["api_key"])
+
+
+def _announced(path: Path, log: Path) -> dict[str, str]:
+    until = time.monotonic() + START_S
+    while not path.exists():
+        if time.monotonic() > until:
+            raise RuntimeError(f"the control plane did not start: {log.read_text()[-2000:]}")
+        time.sleep(0.05)
+    time.sleep(0.5)
+    found: dict[str, str] = json.loads(path.read_text())
+    return found
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+if __name__ == "__main__":
+    for row in measure():
+        print(f"{row.workload:60} {row.metric:32} {row.value:10} {row.unit}")

@@ -1,0 +1,77 @@
+"""Finding out that a replica has stopped answering, from the requests that wait for it.
+
+A replica says nothing before the first token (decision 009), so silence alone is no fault: a long
+prompt takes its time. While requests wait for their first byte the replica is therefore asked for
+`GET /readyz` every second, which costs it nothing; one that does not answer that within a second,
+whatever the answer, is left out, and its waiting requests go elsewhere. That is at most two seconds
+after the first of them. A replica that drains says so and is left alone: it finishes what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+import aiohttp
+
+from tidegate_controlplane.gateway.endpoints import Endpoints
+from tidegate_controlplane.gateway.replica import Replica, Slot
+
+LOG = logging.getLogger("tidegate.gateway")
+EVERY_S = 1.0
+PATIENCE = aiohttp.ClientTimeout(total=1.0)
+
+
+class Prober:
+    """Asks replicas for a sign of life, as long as somebody waits for one."""
+
+    def __init__(self, endpoints: Endpoints, client: aiohttp.ClientSession) -> None:
+        self._endpoints = endpoints
+        self._client = client
+        self._watched: set[Replica] = set()
+        self._probes: set[asyncio.Task[None]] = set()
+
+    def watch(self, deployment_id: str, slot: Slot) -> None:
+        """Ask its replica from now on until no request waits there for its first byte."""
+        if slot.replica not in self._watched:
+            self._watched.add(slot.replica)
+            self._later(deployment_id, slot.replica)
+
+    def _later(self, deployment_id: str, replica: Replica) -> None:
+        asyncio.get_running_loop().call_later(EVERY_S, self._tick, deployment_id, replica)
+
+    def _tick(self, deployment_id: str, replica: Replica) -> None:
+        if replica.is_waited_for():
+            probe = asyncio.create_task(self._probe(deployment_id, replica))
+            self._probes.add(probe)
+            probe.add_done_callback(self._probes.discard)
+        else:
+            self._watched.discard(replica)
+
+    async def _probe(self, deployment_id: str, replica: Replica) -> None:
+        endpoint = replica.endpoint
+        try:
+            if complaint := await self._complaint(endpoint.url):
+                LOG.warning("replica %s gives no sign: %s", endpoint.replica_id, complaint.why)
+                self._endpoints.stalled(deployment_id, replica, dead=complaint.dead)
+        finally:
+            self._later(deployment_id, replica)
+
+    async def _complaint(self, url: str) -> _Complaint | None:
+        """What is wrong with a replica; None when it answers."""
+        try:
+            async with self._client.get(url.rstrip("/") + "/readyz", timeout=PATIENCE):
+                return None
+        except TimeoutError:
+            return _Complaint(f"its probe got no answer within {PATIENCE.total:g} s")
+        except aiohttp.ClientConnectorError:
+            return _Complaint("nobody listens there", dead=True)
+        except aiohttp.ClientError as error:
+            return _Complaint(f"its probe failed ({type(error).__name__})")
+
+
+@dataclass(frozen=True)
+class _Complaint:
+    why: str
+    dead: bool = False
