@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.catalogue import PEERS, peer_systems
 from benchmarks.hardware import hardware, versions
 from benchmarks.rows import Row
-from benchmarks.serverless import burst, zero
+from benchmarks.serverless import autoscaler, burst, overhead, zero
 from benchmarks.serverless.platform import running
 from benchmarks.suite import OWN_PACKAGES, Order, Result, Suite
 from rich.console import Console
@@ -41,6 +41,10 @@ def main() -> int:
     with running(suite.model().gguf) as platform:
         rows += zero.measure(platform, PRECISION, peers, times, _say)
         rows += burst.measure(platform, PRECISION)
+    _say("the autoscaler, simulated")
+    rows += autoscaler.measure(seeds=1 if given.quick else 5)
+    _say("the gateway's own time")
+    rows += overhead.measure()
     missing = [system.name for system in systems if system.name not in commands]
     meta = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

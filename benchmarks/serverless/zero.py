@@ -81,4 +81,4 @@ def _brings_text(line: str) -> bool:
     chunk = json.loads(line.removeprefix("data: "))
     if "error" in chunk:
         raise RuntimeError(f"a stream failed: {chunk['error']}")
-    return any(choice["delta"].get("content") for choice in chunk["choices"])
+    return any(bool(choice["delta"].get("content")) for choice in chunk["choices"])

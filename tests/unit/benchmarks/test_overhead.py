@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
-from benchmarks.rows import Row
+import pytest
 from benchmarks.serverless.client import Connection, Target
 from benchmarks.serverless.instant_replica import Connection as ReplicaConnection
 from benchmarks.serverless.overhead import SYSTEM, added
@@ -11,10 +11,15 @@ from benchmarks.serverless.overhead import SYSTEM, added
 def test_what_is_added_is_the_difference_of_quantiles_in_the_median_turn() -> None:
     direct = [0.001] * 100
     turns = [(direct, [0.002] * 98 + [0.011] * 2), (direct, [0.5] * 100), (direct, direct)]
-    assert added("load", "event", turns) == [
-        Row(SYSTEM, "load", "added to event, median", 1.0, "ms", ""),
-        Row(SYSTEM, "load", "added to event, p99", 10.0, "ms", ""),
-    ]
+    median, last = added("load", turns)
+    assert (median.system, median.workload, median.metric, median.unit) == (
+        SYSTEM,
+        "load",
+        "p50",
+        "s",
+    )
+    assert median.value == pytest.approx(0.001)
+    assert (last.metric, last.value) == ("p99", pytest.approx(0.010))
 
 
 async def test_the_client_sees_every_event_of_a_stream_and_when_it_was_sent() -> None:
