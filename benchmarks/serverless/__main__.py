@@ -17,10 +17,13 @@ from benchmarks.rows import Row
 from benchmarks.serverless import autoscaler, burst, overhead, zero
 from benchmarks.serverless.platform import running
 from benchmarks.suite import OWN_PACKAGES, Order, Result, Suite
+from rich.box import MARKDOWN
 from rich.console import Console
 from rich.table import Table
 
 OUTPUT = Path("benchmarks/results/serverless.json")
+WIDTH = 180
+MANY = 1000
 PRECISION = "int4"
 """What the plan chooses for the bundled model."""
 
@@ -59,14 +62,18 @@ def main() -> int:
 
 
 def show(rows: list[Row], missing: list[str]) -> None:
-    """The rows as a table."""
-    table = Table("system", "precision", "workload", "metric", "value")
+    """A line for each system and workload, with all its figures."""
+    lines: dict[tuple[str, str, str], list[str]] = {}
     for row in rows:
-        value = f"{row.value:.4g} {row.unit}"
-        table.add_row(row.system, row.precision, row.workload, row.metric, value)
+        number = f"{row.value:,.0f}" if row.value >= MANY else f"{row.value:.4g}"
+        figure = f"{row.metric} {number} {row.unit}"
+        lines.setdefault((row.workload, row.system, row.precision), []).append(figure)
+    table = Table("workload", "system", "precision", "figures", box=MARKDOWN)
+    for (workload, system, precision), figures in lines.items():
+        table.add_row(workload, system, precision, ", ".join(figures))
     for name in missing:
-        table.add_row(name, "", "missing", "", "run `make bench-setup`")
-    Console().print(table)
+        table.add_row("", name, "", "missing: run `make bench-setup`")
+    Console(width=WIDTH).print(table)
 
 
 def _parse() -> argparse.Namespace:
