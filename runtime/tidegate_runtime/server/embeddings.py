@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -17,6 +18,7 @@ from tidegate.protocol.openai import (
 from tidegate_runtime.artifact.load import LoadedModel
 from tidegate_runtime.engine.embedder import Embedder, batches
 from tidegate_runtime.errors import RequestRefused
+from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.metrics import Metrics
 from tidegate_runtime.server.prompt import text_tokens
 
@@ -33,7 +35,7 @@ class Embeddings:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
         self.context_tokens = loaded.context_tokens
 
-    async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingResponse:
         """Embed every input. Raises RequestRefused before any is embedded."""
         inputs = await asyncio.to_thread(self._tokens, request)
         loop = asyncio.get_running_loop()
@@ -44,7 +46,8 @@ class Embeddings:
             )
             vectors.update(zip(batch, made, strict=True))
         count = sum(len(tokens) for tokens in inputs)
-        self._metrics.prompt_tokens(count)
+        self._metrics.embedded(count, time.monotonic() - caller.arrived_s)
+        caller.trace.embedded(count)
         return EmbeddingResponse(
             data=[
                 Embedding(index=index, embedding=_encode(vectors[index], request))

@@ -17,6 +17,7 @@ from tidegate.protocol.openai import (
     EmbeddingResponse,
 )
 from tidegate.protocol.replica import ReplicaConfig, ReplicaReady
+from tidegate.telemetry.traces import NO_TRACES, Tracer
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.lifecycle import Lifecycle
@@ -48,7 +49,7 @@ class EmbedService(Protocol):
     context_tokens: int
     kv_cache_tokens: int
 
-    async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse: ...
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingResponse: ...
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Replica:
     config: ReplicaConfig
     lifecycle: Lifecycle
     metrics: Metrics
+    tracer: Tracer = NO_TRACES
     generate: GenerateService | None = None
     embed: EmbedService | None = None
     created: int = field(default_factory=lambda: int(time.time()))

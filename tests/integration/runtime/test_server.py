@@ -281,7 +281,7 @@ def test_the_openai_client_works_unmodified(real: Any) -> None:
 
 def wait_until_free(real: Any) -> None:
     started = time.monotonic()
-    while real.metric("tidegate_kv_blocks_used") or real.metric("tidegate_requests_in_flight"):
+    while real.metric("vllm:kv_cache_usage_perc") or real.metric("tidegate_requests_in_flight"):
         assert time.monotonic() - started < 1.0, "blocks are still held after 1 s"
         time.sleep(0.02)
 
@@ -291,7 +291,7 @@ def test_a_client_that_leaves_a_stream_frees_its_blocks_within_a_second(real: An
     with real.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as lines:
         received = lines.iter_lines()  # kept: a collected iterator would close the stream
         next(received)
-        assert real.metric("tidegate_kv_blocks_used") > 0
+        assert real.metric("vllm:kv_cache_usage_perc") > 0
     wait_until_free(real)
 
 
@@ -304,7 +304,7 @@ def test_a_client_that_leaves_a_whole_answer_frees_its_blocks_within_a_second(re
             b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
         )
         started = time.monotonic()
-        while not real.metric("tidegate_kv_blocks_used"):
+        while not real.metric("vllm:kv_cache_usage_perc"):
             assert time.monotonic() - started < 5.0
     wait_until_free(real)
 
