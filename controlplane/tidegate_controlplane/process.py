@@ -14,10 +14,12 @@ import uvicorn
 from litestar import Litestar
 
 from tidegate.protocol.resources import ApiKeyRequest, KeyRole
+from tidegate.telemetry.traces import open_tracer
 from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.api import deployments as deployment_routes
+from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
@@ -36,11 +38,13 @@ from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder, replica_client
+from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.provision.local import LocalProvisioner
-from tidegate_controlplane.provision.zygote_starter import ZygoteStarter
+from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.database import Database
@@ -56,6 +60,7 @@ HANDLERS = [
     *work_routes.HANDLERS,
     *deployment_routes.HANDLERS,
     *platform_routes.HANDLERS,
+    *metrics_routes.HANDLERS,
 ]
 
 
@@ -87,7 +92,15 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         client = await stack.enter_async_context(replica_client())
         endpoints = Endpoints(clock, hold_queue=settings.limits.hold_queue)
         catalog = Catalog()
-        starter = ZygoteStarter(settings.zygote_log_path, settings.warm_bytes)
+        tracer = open_tracer(settings.telemetry.otlp_endpoint, "tidegate-controlplane")
+        stack.push_async_callback(asyncio.to_thread, tracer.close)
+        watch = Watch(Metrics(), clock, tracer)
+        watch.metrics.watch_demand(
+            lambda: [(each.name, endpoints.demand(each.deployment_id)) for each in catalog.all()]
+        )
+        starter = ZygoteStarter(
+            settings.zygote_log_path, settings.warm_bytes, zygote_command(settings.telemetry)
+        )
         starter.open()
         provisioner = LocalProvisioner(
             settings.replicas_dir,
@@ -96,6 +109,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             clock,
             starter,
             changed=endpoints.wanted,
+            telemetry=settings.telemetry,
         )
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)
@@ -104,11 +118,17 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         deployments = Deployments(database, planner, catalog, endpoints, provisioner, clock)
         await deployments.load_catalog()
         reconciler = Reconciler(
-            database, provisioner, endpoints, deployments.bell, clock, settings.reconcile
+            database,
+            provisioner,
+            endpoints,
+            deployments.bell,
+            clock,
+            settings.reconcile,
+            watch.metrics,
         )
         await reconciler.recover()
         await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
-        forwarder = Forwarder(endpoints, client, clock)
+        forwarder = Forwarder(endpoints, client, clock, watch)
         plane = Plane(
             db=database,
             objects=objects,
@@ -130,6 +150,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             keys=KeyService(database, load_pepper(settings.pepper_path), clock),
             quotas=Quotas(clock),
             usage=usage,
+            watch=watch,
             forwarder=forwarder,
             deployments=deployments,
             files=work.files,

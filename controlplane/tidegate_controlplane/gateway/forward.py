@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import httpx
 
-from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER, Priority
+from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER, REQUEST_HEADER, Priority
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.watch import Watch, onward_headers
 
 ATTEMPTS = 2
 CONNECT_S = 5.0
@@ -83,10 +84,13 @@ def replica_client() -> httpx.AsyncClient:
 class Forwarder:
     """Gives requests to replicas."""
 
-    def __init__(self, endpoints: Endpoints, client: httpx.AsyncClient, clock: Clock) -> None:
+    def __init__(
+        self, endpoints: Endpoints, client: httpx.AsyncClient, clock: Clock, watch: Watch
+    ) -> None:
         self._endpoints = endpoints
         self._client = client
         self._clock = clock
+        self._watch = watch
 
     async def call(
         self,
@@ -148,17 +152,21 @@ class Forwarder:
         failed: dict[str, str] = {}
         for _ in range(ATTEMPTS):
             if failed:
+                self._watch.retried(served)
                 await self._let_be_replaced(served, failed, task.until)
             async with AsyncExitStack() as attempt:
-                endpoint = await attempt.enter_async_context(
-                    self._endpoints.acquire(
-                        served.deployment_id, task.until, exclude=frozenset(failed)
+                with self._watch.hold(served):
+                    endpoint = await attempt.enter_async_context(
+                        self._endpoints.acquire(
+                            served.deployment_id, task.until, exclude=frozenset(failed)
+                        )
                     )
-                )
+                seen = attempt.enter_context(self._watch.attempt(served, endpoint.replica_id))
                 until = task.until if run_s is None else self._clock.monotonic() + run_s
                 try:
                     upstream = await self._ask(attempt, endpoint, task, until)
                 except _ReplicaFailed as failure:
+                    seen.failed("replica_failed")
                     failed[endpoint.replica_id] = str(failure)
                     self._endpoints.wanted.set()  # the reconciler should look at it now
                 else:
@@ -206,9 +214,10 @@ class Forwarder:
                 "authorization": f"Bearer {endpoint.token}",
                 "content-type": "application/json",
                 "accept-encoding": "identity",
-                "x-request-id": task.request_id,
+                REQUEST_HEADER: task.request_id,
                 PROJECT_HEADER: task.project_id,
                 PRIORITY_HEADER: str(task.priority.value),
+                **onward_headers(),
             },
         )
         return await self._client.send(request, stream=True)

@@ -17,6 +17,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import OK, Forwarder, Upstream
 from tidegate_controlplane.gateway.sse import UsageFilter, error_event, usage_of
 from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.gateway.watch import Operation, Watch
 from tidegate_controlplane.settings import LimitSettings
 from tidegate_controlplane.web.errors import error_body, fault_of
 from tidegate_controlplane.web.openapi import EVENT_STREAM, JSON
@@ -28,11 +29,12 @@ STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, under which request id, and how long they will be held."""
+    """Who asks, under which request id, how long they will be held, and what is seen of it."""
 
     principal: Principal
     request_id: str
     hold_s: float
+    operation: Operation
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,15 @@ class Gateway:
     forwarder: Forwarder
     quotas: Quotas
     usage: UsageBook
+    watch: Watch
     limits: LimitSettings
     clock: Clock
 
     def answer(self, admitted: Admitted, caller: Caller) -> Producer:
         """The answer to `admitted`, as it comes."""
+        return caller.operation.seen(self._answer(admitted, caller))
+
+    def _answer(self, admitted: Admitted, caller: Caller) -> Producer:
         if not admitted.is_stream:
             return self._whole(admitted, caller)
         if self.endpoints.ready(admitted.served.deployment_id):
@@ -86,7 +92,7 @@ class Gateway:
     async def _held(self, admitted: Admitted, caller: Caller) -> Producer:
         """A stream that begins before there is a replica: what fails later is an error event."""
         if refusal := self.endpoints.refusal(admitted.served.deployment_id):
-            raise refusal
+            raise self.watch.refused(admitted.served, refusal)
         yield Head(OK, EVENT_STREAM, STREAM_HEADERS, heartbeat_s=self.limits.heartbeat_s)
         try:
             async with self._upstream(admitted, caller) as upstream:
@@ -95,6 +101,7 @@ class Gateway:
                         async for event in events:
                             yield event
                 else:
+                    caller.operation.failed(str(upstream.status))
                     body = b"".join([chunk async for chunk in upstream.chunks])
                     yield error_event(body.replace(b"\n", b" "))
         except Exception as error:  # noqa: BLE001 - the status is sent; this is the only way to tell
@@ -130,11 +137,13 @@ class Gateway:
 
     def _error_event(self, error: Exception, admitted: Admitted, caller: Caller) -> bytes:
         fault = fault_of(error, method="POST", path=admitted.path)
+        caller.operation.failed(fault.code)
         if fault.code == "internal_error":
             LOG.error("stream failed [%s]", caller.request_id, exc_info=error)
         return error_event(error_body(fault))
 
     def _account(self, admitted: Admitted, caller: Caller, prompt: int, completion: int) -> None:
+        caller.operation.used(prompt, completion)
         principal = caller.principal
         self.usage.record(
             principal.project_id, admitted.served, principal.key_id, prompt, completion

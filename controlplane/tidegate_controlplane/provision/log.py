@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from tidegate.protocol.resources import LogLine
+from tidegate.telemetry.logs import readable
 
 LINE_BYTES = 16 * 1024
 """A longer line is cut into several."""
@@ -13,7 +14,7 @@ TAIL_BYTES = 2048
 
 
 def last_line(path: Path) -> str:
-    """The last line, for instance the error of a traceback; empty when there is none."""
+    """What the last line says, for instance the error of a traceback; empty when there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -21,7 +22,7 @@ def last_line(path: Path) -> str:
             lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1] if lines else ""
+    return readable(lines[-1]) if lines else ""
 
 
 def read_lines(path: Path, replica_id: str, offset: int, limit: int) -> list[LogLine]:

@@ -24,12 +24,14 @@ from tidegate_controlplane.domain.reconcile import STARTING, Backoff, Step, step
 from tidegate_controlplane.domain.replicas import Change, Observation, Running, next_phase
 from tidegate_controlplane.errors import Unavailable
 from tidegate_controlplane.gateway.endpoints import Endpoints
+from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.provision.base import (
     FormerProcess,
     Launch,
     Provisioner,
     StartFailed,
 )
+from tidegate_controlplane.reconcile.measure import measure
 from tidegate_controlplane.reconcile.memory import DeploymentMemory
 from tidegate_controlplane.reconcile.observe import (
     Declared,
@@ -66,6 +68,7 @@ class Reconciler:
         bell: Bell,
         clock: Clock,
         settings: ReconcileSettings,
+        metrics: Metrics,
     ) -> None:
         self._database = database
         self._provisioner = provisioner
@@ -73,6 +76,7 @@ class Reconciler:
         self._bell = bell
         self._clock = clock
         self._settings = settings
+        self._metrics = metrics
         self._backoff = Backoff(settings.backoff_base_s, settings.backoff_max_s)
         self._memory: defaultdict[str, DeploymentMemory] = defaultdict(DeploymentMemory)
         self._kept: set[str] | None = None
@@ -127,9 +131,11 @@ class Reconciler:
         seen = await self._observe(declared)
         outcome = self._decide(declared, seen, now)
         unchanged = outcome.is_empty
+        before = [(replica.id, replica.phase) for replica in declared.replicas]
         if not unchanged:
             await self._database.write(outcome.write)
             self._bell.ring(row.id)
+        measure(self._metrics, outcome, before)
         replicas = [*declared.replicas, *outcome.created]
         self._remember(self._memory[row.id], replicas, now)
         self._publish(declared, replicas, outcome.step)

@@ -24,6 +24,7 @@ from tidegate_controlplane.domain.plan import Capabilities
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings
@@ -184,6 +185,7 @@ class World:
     provisioner: ScriptedProvisioner = field(init=False)
     deployments: Deployments = field(init=False)
     reconciler: Reconciler = field(init=False)
+    metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
         self.restart()
@@ -206,6 +208,7 @@ class World:
             self.provisioner,
             self.clock,
         )
+        self.metrics = Metrics()
         self.reconciler = Reconciler(
             self.database,
             self.provisioner,
@@ -213,6 +216,7 @@ class World:
             self.deployments.bell,
             self.clock,
             SETTINGS,
+            self.metrics,
         )
 
     async def declare(
