@@ -66,6 +66,13 @@ def replica_log(platform: Platform) -> Path:
     return found
 
 
+def zygotes_of(pid: int) -> list[Path]:
+    """The zygotes of a control plane, as their folders in /proc."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = [Path("/proc") / child for child in children]
+    return [path for path in found if "tidegate_runtime.zygote" in (path / "cmdline").read_text()]
+
+
 def test_a_request_is_one_trace_from_its_caller_to_the_engine_s_steps(
     collector: Collector, answer: httpx.Response
 ):
@@ -89,6 +96,14 @@ def test_a_request_is_one_trace_from_its_caller_to_the_engine_s_steps(
         assert outer.began_ns <= inner.began_ns < inner.ended_ns <= outer.ended_ns
     assert one[replica, "queue"].ended_ns == one[replica, "prefill"].began_ns
     assert one[replica, "prefill"].ended_ns == one[replica, "decode"].began_ns
+
+
+def test_the_zygote_of_such_replicas_has_one_thread_still(
+    watched: Platform, answer: httpx.Response
+):
+    (zygote,) = zygotes_of(watched.pid)
+    assert "--traces" in (zygote / "cmdline").read_text()
+    assert len(list((zygote / "task").iterdir())) == 1
 
 
 def test_spans_tell_the_tokens_that_the_answer_tells(collector: Collector, answer: httpx.Response):

@@ -28,8 +28,6 @@ OPERATIONS = {
 }
 """GenAI's `gen_ai.operation.name` of each endpoint."""
 OK, AT_FAULT = 200, 400
-HOLD_S = 0.001
-"""Who found a replica sooner was not held; finding one that is there takes microseconds."""
 
 _CURRENT: ContextVar[Span] = ContextVar("span", default=NO_SPAN)
 
@@ -63,8 +61,14 @@ class Watch:
 
     @contextmanager
     def hold(self, served: Served) -> Iterator[None]:
-        """A replica is looked for, and waited for when there is none."""
+        """A replica is looked for, and waited for when there is none.
+
+        Whoever let the event loop have a turn in between was held: finding a replica that is there
+        takes none.
+        """
         began_s = self._clock.monotonic()
+        turns: list[None] = []
+        turn = asyncio.get_running_loop().call_soon(turns.append, None)
         reason = None
         try:
             yield
@@ -73,8 +77,9 @@ class Watch:
             self.refused(served, refusal)
             raise
         finally:
-            waited_s = self._clock.monotonic() - began_s
-            if waited_s >= HOLD_S:
+            turn.cancel()
+            if turns:
+                waited_s = self._clock.monotonic() - began_s
                 self.metrics.hold.labels(served.name).observe(waited_s)
                 span = self._tracer.begin("hold", _CURRENT.get(), at_s=began_s)
                 if reason:
@@ -91,7 +96,7 @@ class Watch:
         _CURRENT.set(span)
         try:
             yield attempt
-        except Exception:
+        except BaseException:
             attempt.failed("broken_off")
             raise
         finally:

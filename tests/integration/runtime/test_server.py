@@ -322,6 +322,18 @@ def test_an_idle_replica_uses_no_core(real: Any) -> None:
 
 
 def test_every_log_line_is_whole(real: Any) -> None:
-    lines = real.log_path.read_text().splitlines()
+    lines = [json.loads(line) for line in real.log_path.read_text().splitlines()]
     assert lines
-    assert all(line[:4].isdigit() for line in lines)
+    assert all({"time", "level", "logger", "message"} < line.keys() for line in lines)
+    assert {(line["replica"], line["deployment"]) for line in lines} == {("r1", "test-model")}
+
+
+def test_a_replica_alone_takes_the_id_of_whoever_asks_and_needs_none(real: Any) -> None:
+    body = chat(max_tokens=1)
+    with real.client() as client:
+        client.post("/v1/chat/completions", json=body, headers={"x-request-id": "mine-7"})
+        client.post("/v1/chat/completions", json=body)
+    lines = [json.loads(line) for line in real.log_path.read_text().splitlines()]
+    named, nameless = [line for line in lines if line["logger"].endswith("access")][-2:]
+    assert (named["request"], named["status"]) == ("mine-7", 200)
+    assert "request" not in nameless
