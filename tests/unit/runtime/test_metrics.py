@@ -119,6 +119,7 @@ async def test_a_request_that_fails_is_an_error_and_waited_for_no_token(
         await outputs_of(start(), SequenceRequest((POISON, POISON, 3), 4, GREEDY))
     assert sample(metrics, "request_success_total", finished_reason="error") == 1
     assert sample(metrics, "time_to_first_token_seconds_count") == 0
+    assert sample(metrics, "prompt_tokens_total") == 0
 
 
 async def test_a_scored_prompt_is_counted_and_had_no_first_token(
