@@ -22,6 +22,8 @@ CHAT = {
     "max_tokens": 8,
 }
 REPLICA_SPANS = {"queue", "prefill", "decode", "engine.steps"}
+ALL_SPANS = 3 + 1 + len(REPLICA_SPANS)
+"""Those of the gateway, the replica's request, and what is below it."""
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +68,20 @@ def replica_log(platform: Platform) -> Path:
     return found
 
 
-def zygotes_of(pid: int) -> list[Path]:
-    """The zygotes of a control plane, as their folders in /proc."""
+def zygote_of(platform: Platform) -> Path:
+    """The zygote of a control plane, as its folder in /proc; its forks keep its command line."""
+    pid = platform.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    found = [Path("/proc") / child for child in children]
-    return [path for path in found if "tidegate_runtime.zygote" in (path / "cmdline").read_text()]
+    replicas = {str(each["pid"]) for each in platform.cli_json("status", "seen")["replica_list"]}
+    found = [Path("/proc") / child for child in children if child not in replicas]
+    (zygote,) = (path for path in found if "zygote" in (path / "cmdline").read_text())
+    return zygote
 
 
 def test_a_request_is_one_trace_from_its_caller_to_the_engine_s_steps(
     collector: Collector, answer: httpx.Response
 ):
-    spans = collector.wait_for(TRACE, REPLICA_SPANS | {"chat seen", "hold", "attempt"})
+    spans = collector.wait_for(TRACE, ALL_SPANS)
     assert {span.trace_id for span in spans} == {TRACE}
     names = sorted((span.service, span.name) for span in spans)
     replica, gateway = "tidegate-replica", "tidegate-controlplane"
@@ -101,14 +106,14 @@ def test_a_request_is_one_trace_from_its_caller_to_the_engine_s_steps(
 def test_the_zygote_of_such_replicas_has_one_thread_still(
     watched: Platform, answer: httpx.Response
 ):
-    (zygote,) = zygotes_of(watched.pid)
+    zygote = zygote_of(watched)
     assert "--traces" in (zygote / "cmdline").read_text()
     assert len(list((zygote / "task").iterdir())) == 1
 
 
 def test_spans_tell_the_tokens_that_the_answer_tells(collector: Collector, answer: httpx.Response):
     usage = answer.json()["usage"]
-    spans = collector.wait_for(TRACE, REPLICA_SPANS | {"chat seen"})
+    spans = collector.wait_for(TRACE, ALL_SPANS)
     for span in (span for span in spans if span.name == "chat seen"):
         assert span.attributes["gen_ai.request.model"] == "seen"
         assert span.attributes["gen_ai.usage.input_tokens"] == usage["prompt_tokens"]
