@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 
 from benchmarks.driver import Options, run
 
@@ -18,7 +19,7 @@ from tidegate_runtime.engine.block_manager import BlockManager, blocks_for
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.model_runner import ModelRunner
 from tidegate_runtime.engine.scheduler import Scheduler
-from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
+from tidegate_runtime.engine.sequence import SamplingParams, Sequence, SequenceRequest
 from tidegate_runtime.engine.step import StepReport
 from tidegate_runtime.models.open import open_decoder
 from tidegate_runtime.speculation.ngram import NgramProposer
@@ -29,7 +30,13 @@ SEED = 1
 class Unwatched:
     """Nobody wants to know of the steps."""
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: StepReport, waits: Mapping[float, int]) -> None:
+        """Nothing."""
+
+    def prefilled(self, sequence: Sequence) -> None:
+        """Nothing."""
+
+    def ended(self, sequence: Sequence) -> None:
         """Nothing."""
 
 

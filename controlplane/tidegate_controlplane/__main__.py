@@ -8,9 +8,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
+from tidegate.protocol.replica import Telemetry
+from tidegate.telemetry.logs import log_to_stderr
+from tidegate.telemetry.traces import MISSING, can_trace
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.process import serve
 from tidegate_controlplane.settings import Settings
@@ -18,19 +22,18 @@ from tidegate_controlplane.settings import Settings
 
 def main() -> int:
     arguments = _parser().parse_args()
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=arguments.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_stderr(arguments.log_format, getattr(logging, arguments.log_level.upper()))
     settings = Settings(
         data_dir=arguments.data.absolute(),
         host=arguments.host,
         port=arguments.port,
         objects=arguments.objects,
+        telemetry=Telemetry(
+            log_format=arguments.log_format, otlp_endpoint=arguments.otlp_endpoint or None
+        ),
     )
     try:
+        _check_traces(settings.telemetry)
         asyncio.run(serve(settings))
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
@@ -40,6 +43,14 @@ def main() -> int:
     return 0
 
 
+def _check_traces(telemetry: Telemetry) -> None:
+    """Raise StartError when spans are to be sent and cannot be."""
+    if telemetry.otlp_endpoint and not can_trace():
+        raise StartError(
+            f"--otlp-endpoint {telemetry.otlp_endpoint!r}: traces are not installed; {MISSING}"
+        )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m tidegate_controlplane", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory for all state")
@@ -47,6 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8686, help="0 takes any free one")
     parser.add_argument("--objects", help="s3://bucket/prefix; a directory under --data if absent")
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
+    parser.add_argument(
+        "--log-format", default="json", choices=["json", "text"], help="text is for people"
+    )
+    parser.add_argument(
+        "--otlp-endpoint",
+        default=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"),
+        help="where spans go, as http://host:4318; that of OTEL_EXPORTER_OTLP_ENDPOINT if absent",
+    )
     return parser
 
 

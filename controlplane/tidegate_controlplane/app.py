@@ -21,6 +21,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
 from tidegate_controlplane.gateway.gateway import Gateway
 from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.web import docs, health
@@ -47,6 +48,7 @@ class Services:
     keys: KeyService
     quotas: Quotas
     usage: UsageBook
+    watch: Watch
     forwarder: Forwarder
     deployments: Deployments
     files: Files
@@ -90,6 +92,7 @@ def _dependencies(services: Services) -> dict[str, Provide]:
         forwarder=services.forwarder,
         quotas=services.quotas,
         usage=services.usage,
+        watch=services.watch,
         limits=services.settings.limits,
         clock=services.clock,
     )

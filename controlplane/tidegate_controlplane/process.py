@@ -15,10 +15,12 @@ import uvicorn
 from litestar import Litestar
 
 from tidegate.protocol.resources import ApiKeyRequest, KeyRole
+from tidegate.telemetry.traces import open_tracer
 from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.api import deployments as deployment_routes
+from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.api import rollouts as rollout_routes
 from tidegate_controlplane.app import Services, build_app
@@ -39,13 +41,15 @@ from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
 from tidegate_controlplane.gateway.hop import replica_client
+from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.provision.local import LocalProvisioner
-from tidegate_controlplane.provision.zygote_starter import ZygoteStarter
+from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.database import Database
@@ -62,6 +66,7 @@ HANDLERS = [
     *deployment_routes.HANDLERS,
     *rollout_routes.HANDLERS,
     *platform_routes.HANDLERS,
+    *metrics_routes.HANDLERS,
 ]
 
 
@@ -97,7 +102,15 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             project_hold_queue=settings.limits.project_hold_queue,
         )
         catalog = Catalog()
-        starter = ZygoteStarter(settings.zygote_log_path, settings.warm_bytes)
+        tracer = open_tracer(settings.telemetry.otlp_endpoint, "tidegate-controlplane")
+        stack.push_async_callback(asyncio.to_thread, tracer.close)
+        watch = Watch(Metrics(), clock, tracer)
+        watch.metrics.watch_demand(
+            lambda: [(each.name, endpoints.demand(each.deployment_id)) for each in catalog.all()]
+        )
+        starter = ZygoteStarter(
+            settings.zygote_log_path, settings.warm_bytes, zygote_command(settings.telemetry)
+        )
         starter.open()
         provisioner = LocalProvisioner(
             settings.replicas_dir,
@@ -106,6 +119,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             clock,
             starter,
             changed=endpoints.wanted,
+            telemetry=settings.telemetry,
         )
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)
@@ -126,10 +140,11 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             settings.reconcile,
             trials=trials,
             memory_bytes=machine.memory_bytes,
+            metrics=watch.metrics,
         )
         await reconciler.recover()
         await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
-        forwarder = Forwarder(endpoints, client, clock, trials)
+        forwarder = Forwarder(endpoints, client, clock, trials, watch)
         plane = Plane(
             db=database,
             objects=objects,
@@ -151,6 +166,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             keys=KeyService(database, load_pepper(settings.pepper_path), clock),
             quotas=Quotas(clock),
             usage=usage,
+            watch=watch,
             forwarder=forwarder,
             deployments=deployments,
             files=work.files,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tidegate.protocol.replica import Telemetry
+
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -79,6 +81,7 @@ class Settings(BaseModel):
     limits: LimitSettings = LimitSettings()
     work: WorkSettings = WorkSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
+    telemetry: Telemetry = Telemetry()
     shutdown_s: Seconds = 30.0
     """Seconds that requests in flight may finish after SIGTERM."""
 

@@ -42,6 +42,10 @@ class Catalog:
     def by_id(self, deployment_id: str) -> Served | None:
         return next((s for s in self._served.values() if s.deployment_id == deployment_id), None)
 
+    def all(self) -> list[Served]:
+        """In any order."""
+        return list(self._served.values())
+
     def of_project(self, project_id: str) -> list[Served]:
         """Sorted by name."""
         found = [s for (project, _), s in self._served.items() if project == project_id]

@@ -26,6 +26,7 @@ from tidegate_controlplane.gateway.probe import Prober
 from tidegate_controlplane.gateway.replica import BYTES_PER_TOKEN, Ask, Slot
 from tidegate_controlplane.gateway.sse import usage_of
 from tidegate_controlplane.gateway.trials import Exchange, Trials
+from tidegate_controlplane.gateway.watch import Watch
 
 ATTEMPTS = 2
 REPLACE_S = 0.5
@@ -65,11 +66,13 @@ class Forwarder:
         client: aiohttp.ClientSession,
         clock: Clock,
         trials: Trials,
+        watch: Watch,
     ) -> None:
         self._endpoints = endpoints
         self._client = client
         self._clock = clock
         self._trials = trials
+        self._watch = watch
         self._prober = Prober(endpoints, client)
 
     async def call(
@@ -137,9 +140,11 @@ class Forwarder:
         failures: list[str] = []
         while True:
             async with AsyncExitStack() as attempt:
-                slot = await attempt.enter_async_context(
-                    self._endpoints.acquire(deployment_id, deadline, ask)
-                )
+                with self._watch.hold(served):
+                    slot = await attempt.enter_async_context(
+                        self._endpoints.acquire(deployment_id, deadline, ask)
+                    )
+                seen = attempt.enter_context(self._watch.attempt(served, slot.replica_id))
                 until = deadline if run_s is None else self._clock.monotonic() + run_s
                 exchange = self._trials.exchange(served, slot.endpoint, question)
                 try:
@@ -148,9 +153,11 @@ class Forwarder:
                     exchange.failed()
                     raise
                 except ReplicaFull:
+                    seen.failed("replica_full")
                     self._endpoints.full(deployment_id, slot, FULL_S)
                     ask = replace(ask, returning=True)
                 except ReplicaFailed as failure:
+                    seen.failed("replica_failed")
                     exchange.failed()
                     failures.append(f"{slot.replica_id}: {failure}")
                     dead = isinstance(failure, ReplicaGone)
@@ -165,6 +172,7 @@ class Forwarder:
 
     def _check_retry(self, served: Served, failures: list[str]) -> None:
         if len(failures) < ATTEMPTS and self._endpoints.may_retry(served.deployment_id):
+            self._watch.retried(served)
             return
         raise UpstreamFailed(
             f"no replica of {served.name!r} answered ({'; '.join(failures)}); try again",

@@ -18,6 +18,7 @@ from tidegate_controlplane.gateway.forward import Forwarder, Upstream
 from tidegate_controlplane.gateway.hop import OK
 from tidegate_controlplane.gateway.sse import UsageFilter, error_event
 from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.gateway.watch import Operation, Watch
 from tidegate_controlplane.settings import LimitSettings
 from tidegate_controlplane.web.errors import error_body, fault_of
 from tidegate_controlplane.web.openapi import EVENT_STREAM, JSON
@@ -29,11 +30,12 @@ STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, under which request id, and how long they will be held."""
+    """Who asks, under which request id, how long they will be held, and what is seen of it."""
 
     principal: Principal
     request_id: str
     hold_s: float
+    operation: Operation
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Gateway:
     forwarder: Forwarder
     quotas: Quotas
     usage: UsageBook
+    watch: Watch
     limits: LimitSettings
     clock: Clock
 
@@ -52,9 +55,9 @@ class Gateway:
         """The answer to `admitted`, as it comes."""
         stall_s = self.limits.reader_stall_s
         if not admitted.is_stream:
-            return Relay(self._whole(admitted, caller), stall_s=stall_s)
+            return Relay(caller.operation.seen(self._whole(admitted, caller)), stall_s=stall_s)
         patience = Patience(Head(OK, EVENT_STREAM, STREAM_HEADERS), self.limits.heartbeat_s)
-        producer = self._streamed(admitted, caller, patience)
+        producer = caller.operation.seen(self._streamed(admitted, caller, patience))
         return Relay(producer, stall_s=stall_s, patience=patience)
 
     async def _whole(self, admitted: Admitted, caller: Caller) -> Producer:
@@ -125,11 +128,13 @@ class Gateway:
 
     def _error_event(self, error: Exception, admitted: Admitted, caller: Caller) -> bytes:
         fault = fault_of(error, method="POST", path=admitted.path)
+        caller.operation.failed(fault.code)
         if fault.code == "internal_error":
             LOG.error("stream failed [%s]", caller.request_id, exc_info=error)
         return error_event(error_body(fault))
 
     def _account(self, admitted: Admitted, caller: Caller, prompt: int, completion: int) -> None:
+        caller.operation.used(prompt, completion)
         principal = caller.principal
         self.usage.record(
             principal.project_id, admitted.served, principal.key_id, prompt, completion

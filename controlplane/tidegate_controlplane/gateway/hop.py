@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER
+from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER, REQUEST_HEADER
 from tidegate_controlplane.errors import UpstreamFailed
 from tidegate_controlplane.gateway.replica import Ask, Endpoint
+from tidegate_controlplane.gateway.watch import onward_headers
 
 CONNECT_S = 5.0
 IDLE_CONNECTION_S = 2.0
@@ -75,9 +76,10 @@ async def send(
                 "authorization": f"Bearer {endpoint.token}",
                 "content-type": "application/json",
                 "accept-encoding": "identity",
-                "x-request-id": question.request_id,
+                REQUEST_HEADER: question.request_id,
                 PROJECT_HEADER: question.ask.project_id,
                 PRIORITY_HEADER: str(question.ask.priority.value),
+                **onward_headers(),
             },
             allow_redirects=False,
         )

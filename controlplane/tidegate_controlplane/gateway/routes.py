@@ -24,6 +24,7 @@ from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.gateway.admission import admit, find
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.gateway.gateway import Caller, Gateway
+from tidegate_controlplane.web import context
 from tidegate_controlplane.web.body import read_json
 from tidegate_controlplane.web.context import principal_of, request_id_of
 from tidegate_controlplane.web.openapi import EVENTS, JSON, Header, describe
@@ -117,10 +118,13 @@ def get_model(
 
 async def _work(request: Request[Any, Any, Any], gateway: Gateway, path: str) -> ASGIApp:
     limits, principal = gateway.limits, principal_of(request)
+    began_s, request_id = gateway.clock.monotonic(), request_id_of(request)
     hold_s = wait_s(request.headers.get("prefer"), limits.hold_s) or limits.hold_s
     body = await read_json(request, limits.sync_body_bytes, limits.json_depth)
     admitted = admit(gateway.catalog, principal.project_id, path, body)
-    caller = Caller(principal, request_id_of(request), hold_s)
+    context.remember_deployment(request.scope["state"], admitted.served.name)
+    operation = gateway.watch.operation(admitted.served, path, request.headers, request_id, began_s)
+    caller = Caller(principal, request_id, hold_s, operation)
     return gateway.answer(admitted, caller)
 
 

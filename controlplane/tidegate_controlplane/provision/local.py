@@ -28,6 +28,7 @@ from tidegate.protocol.replica import (
     ReplicaReady,
     ReplicaState,
     ReplicaStatus,
+    Telemetry,
 )
 from tidegate.protocol.resources import LogLine, ReplicaPhase
 from tidegate_controlplane.clock import Clock
@@ -100,6 +101,7 @@ class LocalProvisioner:
         clock: Clock,
         starter: Starter,
         changed: asyncio.Event | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._directory = directory
         self._cache_dir = cache_dir
@@ -107,6 +109,7 @@ class LocalProvisioner:
         self._clock = clock
         self._starter = starter
         self._changed = changed or asyncio.Event()
+        self._telemetry = telemetry or Telemetry()
         self._children: dict[str, _Child] = {}
         self._strays = Strays()
         self._health = httpx.AsyncClient(timeout=settings.health_timeout_s, trust_env=False)
@@ -213,6 +216,7 @@ class LocalProvisioner:
                 "max_sequences": plan.max_sequences,
                 "threads": plan.threads,
                 "drain_s": plan.drain_timeout_s,
+                "telemetry": self._telemetry,
                 "parent_pid": os.getpid(),
             }
         )

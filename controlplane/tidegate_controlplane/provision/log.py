@@ -6,22 +6,30 @@ import os
 from pathlib import Path
 
 from tidegate.protocol.resources import LogLine
+from tidegate.telemetry.logs import parsed
 
 LINE_BYTES = 16 * 1024
 """A longer line is cut into several."""
-TAIL_BYTES = 2048
 
 
 def last_line(path: Path) -> str:
-    """The last line, for instance the error of a traceback; empty when there is none."""
+    """What the last line says, for instance the error of a traceback; empty when there is none."""
     try:
         with path.open("rb") as file:
             file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - TAIL_BYTES))
+            file.seek(max(0, file.tell() - LINE_BYTES))
             lines = file.read().decode(errors="replace").strip().splitlines()
     except OSError:
         return ""
-    return lines[-1] if lines else ""
+    return _words_of(lines[-1]) if lines else ""
+
+
+def _words_of(text: str) -> str:
+    line = parsed(text)
+    if line is None:
+        return text
+    error = str(line.get("error", "")).splitlines()
+    return ": ".join([str(line["message"]), *error[-1:]])
 
 
 def read_lines(path: Path, replica_id: str, offset: int, limit: int) -> list[LogLine]:

@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from tidegate.protocol.replica import Telemetry
 from tidegate_controlplane.provision.base import StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.log import last_line
@@ -33,6 +34,12 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "litestar")
 ATTEMPTS = 2
 LOOK_S = 5.0
 """Between looks at the code on disk."""
+
+
+def zygote_command(telemetry: Telemetry) -> tuple[str, ...]:
+    """The command line of a zygote whose replicas will tell what they do in this way."""
+    traces = ["--traces"] if telemetry.otlp_endpoint else []
+    return (*ZYGOTE, "--log-format", telemetry.log_format, *traces)
 
 
 class ZygoteStarter:

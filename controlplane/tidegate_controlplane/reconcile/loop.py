@@ -30,6 +30,7 @@ from tidegate_controlplane.domain.replicas import Change, Observation, Running, 
 from tidegate_controlplane.domain.room import Room
 from tidegate_controlplane.errors import Unavailable
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.trials import Trial, Trials
 from tidegate_controlplane.provision.base import (
     FormerProcess,
@@ -37,6 +38,7 @@ from tidegate_controlplane.provision.base import (
     Provisioner,
     StartFailed,
 )
+from tidegate_controlplane.reconcile.measure import measure
 from tidegate_controlplane.reconcile.memory import DeploymentMemory, Recorded
 from tidegate_controlplane.reconcile.observe import (
     Declared,
@@ -86,6 +88,7 @@ class Reconciler:
         *,
         trials: Trials,
         memory_bytes: int,
+        metrics: Metrics,
     ) -> None:
         self._database = database
         self._provisioner = provisioner
@@ -96,6 +99,7 @@ class Reconciler:
         self._trials = trials
         self._memory_bytes = memory_bytes
         """Of the machine."""
+        self._metrics = metrics
         self._backoff = Backoff(settings.backoff_base_s, settings.backoff_max_s)
         self._memory: defaultdict[str, DeploymentMemory] = defaultdict(DeploymentMemory)
         self._kept: set[str] | None = None
@@ -154,6 +158,7 @@ class Reconciler:
         room = Room(self._memory_bytes, free_bytes, declared.replica_bytes)
         outcome = self._decide(declared, seen, room, now)
         unchanged = outcome.is_empty
+        before = [(replica.id, replica.phase) for replica in declared.replicas]
         if not unchanged or outcome.is_news:
             await self._database.write(outcome.write)
         if outcome.is_news:
@@ -161,6 +166,7 @@ class Reconciler:
             self._memory[row.id].recorded = Recorded(decision.desired, decision.term, now)
         if not unchanged:
             self._bell.ring(row.id)
+        measure(self._metrics, outcome, before)
         replicas = [*declared.replicas, *outcome.created]
         self._remember(self._memory[row.id], replicas, now)
         self._publish(declared, replicas, outcome.step)

@@ -23,6 +23,11 @@ def remember_principal(scope: Scope, principal: Principal) -> None:
     scope["state"]["principal"] = principal
 
 
+def remember_deployment(state: MutableMapping[str, Any], name: str) -> None:
+    """Note which deployment is asked, for the line in the log."""
+    state["deployment"] = name
+
+
 def request_id_of(connection: Connection) -> str:
     """The id that the answer carries as `x-request-id`."""
     found: str = connection.scope["state"]["request_id"]

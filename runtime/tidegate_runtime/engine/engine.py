@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from collections.abc import Sequence as Many
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from tidegate_runtime.engine.block_manager import BLOCK_TOKENS
 from tidegate_runtime.engine.generation import Event, Generation, publish
@@ -19,6 +19,8 @@ from tidegate_runtime.engine.output import OutputTracker
 from tidegate_runtime.engine.scheduler import Scheduler
 from tidegate_runtime.engine.sequence import Sequence, SequenceId, SequenceRequest
 from tidegate_runtime.engine.step import Stepper, StepReport
+from tidegate_runtime.engine.timekeeper import Observer, Timekeeper
+from tidegate_runtime.engine.timeline import Ending
 from tidegate_runtime.errors import EngineDead, GenerationFailed, RequestRefused
 from tidegate_runtime.speculation.base import Proposer
 from tidegate_runtime.speculation.speculator import Speculator
@@ -28,12 +30,6 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 1024
 _SWITCH_S = 0.0005
-
-
-class StepObserver(Protocol):
-    """Is told of every step, in the engine's thread."""
-
-    def step(self, report: StepReport) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -62,14 +58,14 @@ class Engine:
         tokenizer: Any,
         *,
         eos_tokens: frozenset[int],
-        observer: StepObserver,
+        observer: Observer,
         on_death: Callable[[EngineDead], None] = lambda _: None,
         proposer: Proposer | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._new_detokenizer = detokenizer_of(tokenizer)
         self._eos_tokens = eos_tokens
-        self._observer = observer
+        self._timekeeper = Timekeeper(observer)
         self._on_death = on_death
         self._speculator = None if proposer is None else Speculator(proposer)
         self._stepper = Stepper(runner, scheduler, eos_tokens, self._speculator)
@@ -120,8 +116,12 @@ class Engine:
         )
 
     @asynccontextmanager
-    async def generate(self, requests: Many[SequenceRequest]) -> AsyncIterator[Generation]:
+    async def generate(
+        self, requests: Many[SequenceRequest], arrived_s: float | None = None
+    ) -> AsyncIterator[Generation]:
         """Submit sequences and iterate over their events; leaving the block aborts the rest.
+
+        `arrived_s` is when their request arrived on the monotonic clock; now, when it is None.
 
         Raises RequestRefused when one can never fit or too many wait, EngineDead when no step
         will run any more.
@@ -129,7 +129,7 @@ class Engine:
         for request in requests:
             self._check_fits(request)
         generation = Generation(len(requests))
-        sequences = self._submit(requests, generation)
+        sequences = self._submit(requests, generation, arrived_s)
         try:
             yield generation
         finally:
@@ -148,10 +148,15 @@ class Engine:
                 code="kv_cache_exceeded",
             )
 
-    def _submit(self, requests: Many[SequenceRequest], generation: Generation) -> set[Sequence]:
+    def _submit(
+        self, requests: Many[SequenceRequest], generation: Generation, arrived_s: float | None
+    ) -> set[Sequence]:
         newcomers = {
             Sequence.start(SequenceId(next(self._ids)), request): generation for request in requests
         }
+        for sequence in newcomers:
+            self._timekeeper.queued(sequence, arrived_s)
+            generation.timelines.append(sequence.timeline)
         with self._inbox:
             why_not = self._dead.message if self._dead else self._stopping
             if why_not is not None:
@@ -201,21 +206,24 @@ class Engine:
             self._trackers[sequence] = OutputTracker(detokenizer, sequence, self._eos_tokens)
             self._scheduler.add(sequence)
         for sequence in aborted & self._callers.keys():
-            self._forget(sequence)
+            self._forget(sequence, "abort")
         return True
 
     def _step(self) -> None:
-        events, report = self._stepper.step(self._trackers)
-        self._totals = self._totals.and_then(report)
+        done = self._stepper.step(self._trackers)
+        self._totals = self._totals.and_then(done.report)
+        self._timekeeper.stepped(done)
         told: dict[Generation, list[Event]] = {}
-        for sequence, found in events.items():
+        for sequence, found in done.events.items():
             told.setdefault(self._callers[sequence], []).extend(found)
-            if isinstance(found[-1], GenerationFailed) or found[-1].finish_reason is not None:
-                self._forget(sequence)
-        self._observer.step(report)
+            last = found[-1]
+            ending = "error" if isinstance(last, GenerationFailed) else last.finish_reason
+            if ending is not None:
+                self._forget(sequence, ending)
         publish(told)
 
-    def _forget(self, sequence: Sequence) -> None:
+    def _forget(self, sequence: Sequence, ending: Ending) -> None:
+        self._timekeeper.ended(sequence, ending)
         del self._callers[sequence], self._trackers[sequence]
         self._scheduler.remove(sequence)
         if self._speculator is not None:
@@ -225,6 +233,8 @@ class Engine:
         dead = EngineDead(why)
         with self._inbox:
             self._dead = dead
-            callers = {*self._callers.values(), *self._newcomers.values()}
+            callers = self._callers | self._newcomers
             self._newcomers = {}
-        publish({generation: [dead] for generation in callers})
+        for sequence in callers:
+            self._timekeeper.ended(sequence, "error")
+        publish({generation: [dead] for generation in callers.values()})

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Many
 
 from tidegate_runtime.engine.output import TokenOutput
+from tidegate_runtime.engine.timeline import Timeline
 from tidegate_runtime.errors import GenerationFailed
 
 Event = TokenOutput | GenerationFailed
@@ -18,10 +19,12 @@ class Generation:
     """The events of all the sequences of one call, in the order in which they happened.
 
     Iterating ends when every sequence is finished, and raises GenerationFailed when one failed.
+    `timelines` has one entry for each sequence.
     """
 
     def __init__(self, sequences: int) -> None:
         self.loop = asyncio.get_running_loop()
+        self.timelines: list[Timeline] = []
         self._events: deque[Event] = deque()
         self._arrived: asyncio.Future[None] | None = None
         self._unfinished = sequences

@@ -22,10 +22,12 @@ class Schedule:
 
     A decode is one pending token and the sequence's drafts after it. Every sequence in a schedule
     owns blocks for all of its tokens and drafts, and the counts sum to at most the token budget.
-    `hit_tokens` of the newcomers' tokens were found in the prefix cache, `missed_tokens` were not.
+    `hit_tokens` of the newcomers' tokens were found in the prefix cache, `missed_tokens` were not;
+    `admitted` says for each newcomer how many of its own were.
     """
 
     tokens: dict[Sequence, int] = field(default_factory=dict)
+    admitted: dict[Sequence, int] = field(default_factory=dict)
     preempted: int = 0
     hit_tokens: int = 0
     missed_tokens: int = 0
@@ -132,6 +134,7 @@ class Scheduler:
         victim = self.running.pop()
         self.blocks.release(victim.blocks)
         victim.computed_tokens = victim.registered_blocks = victim.drafts = 0
+        victim.timeline.preemptions += 1
         self.waiting.wait(victim)
         return victim
 
@@ -165,6 +168,7 @@ class Scheduler:
                 schedule.preempted += 1
             if not self._take_blocks(sequence, known):
                 return False, budget
+            schedule.admitted[sequence] = sequence.computed_tokens
             schedule.hit_tokens += sequence.computed_tokens
             schedule.missed_tokens += sequence.pending_tokens
             self.waiting.call(sequence)

@@ -19,6 +19,7 @@ from tidegate_runtime.engine.block_manager import (
     blocks_for,
     project_salt,
 )
+from tidegate_runtime.engine.timeline import Timeline
 from tidegate_runtime.sampling.token_counts import TokenCounts
 
 SequenceId = NewType("SequenceId", int)
@@ -108,6 +109,7 @@ class Sequence:
     computed_tokens: int = 0
     drafts: int = 0
     registered_blocks: int = 0
+    timeline: Timeline = field(default_factory=Timeline)
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     _hashes: list[BlockHash] = field(default_factory=list)
     _numbers: list[float] = field(default_factory=list)

@@ -52,6 +52,15 @@ class StepReport(NamedTuple):
         return StepReport(*map(add, self, later))
 
 
+class Stepped(NamedTuple):
+    """One step: what it gave, when it began, and who joined with how many tokens cached."""
+
+    events: Events
+    report: StepReport
+    began_s: float
+    admitted: Mapping[Sequence, int]
+
+
 class Stepper:
     """Runs steps. What goes wrong with one sequence is an event of that sequence alone."""
 
@@ -67,11 +76,11 @@ class Stepper:
         self._eos_tokens = eos_tokens
         self._speculator = speculator
 
-    def step(self, trackers: Mapping[Sequence, OutputTracker]) -> tuple[Events, StepReport]:
+    def step(self, trackers: Mapping[Sequence, OutputTracker]) -> Stepped:
         """Run one step; the caller removes every sequence whose last event is its end."""
         if self._speculator is not None:
             self._speculator.draft(self._scheduler.decoding)
-        started = time.perf_counter()
+        started = time.monotonic()
         schedule = self._scheduler.schedule()
         prompt_tokens = sum(n for s, n in schedule.tokens.items() if n > 1 + s.drafts)
         drafted = {s: s.drafts for s in schedule.tokens if s.drafts}
@@ -79,14 +88,16 @@ class Stepper:
         events: Events = {}
         chosen = self._choose(schedule, result, events)
         self._emit(schedule, chosen, result, trackers, events)
-        seconds = time.perf_counter() - started
+        seconds = time.monotonic() - started
         accepted = {s: len(chosen[s]) - 1 for s in drafted if s in chosen}
         if self._speculator is not None:
             for sequence, count in accepted.items():
                 self._speculator.learn(sequence, drafted[sequence], count)
+                sequence.timeline.drafted_tokens += drafted[sequence]
+                sequence.timeline.accepted_tokens += count
             if not prompt_tokens:
                 self._speculator.timed(sum(schedule.tokens.values()), seconds)
-        return events, StepReport(
+        report = StepReport(
             seconds,
             prompt_tokens,
             sum(len(events[sequence]) for sequence in chosen),
@@ -96,6 +107,7 @@ class Stepper:
             sum(drafted.values()),
             sum(accepted.values()),
         )
+        return Stepped(events, report, started, schedule.admitted)
 
     def _choose(
         self, schedule: Schedule, result: StepResult, events: Events

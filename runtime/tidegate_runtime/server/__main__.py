@@ -24,10 +24,11 @@ from tidegate.protocol.replica import (
     ReplicaConfig,
     ReplicaState,
 )
+from tidegate.telemetry.logs import log_to_stderr
+from tidegate.telemetry.traces import MISSING, can_trace
 from tidegate_runtime.artifact.open import read_manifest
 from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
-from tidegate_runtime.server.logs import log_to_stderr
 from tidegate_runtime.server.parent import die_with
 from tidegate_runtime.server.status import StatusFile
 
@@ -40,7 +41,7 @@ def main(arguments: list[str], shelf: Shelf | None = None) -> int:
     `shelf` is what the process it was forked from knows of models.
     """
     asked = parser().parse_args(arguments)
-    log_to_stderr()
+    log_to_stderr(asked.log_format)
     if asked.artifact is not None:
         return main_alone(asked)
     path: Path = asked.config
@@ -102,6 +103,12 @@ def parser() -> argparse.ArgumentParser:
     )
     only.add_argument("--threads", type=int, help="every core when absent")
     only.add_argument("--drain-s", type=float, default=120.0)
+    only.add_argument("--log-format", choices=("json", "text"), default="json")
+    only.add_argument(
+        "--otlp-endpoint",
+        default=os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or None,
+        help="where spans go, as http://host:4318",
+    )
     return made
 
 
@@ -116,6 +123,7 @@ def alone(asked: argparse.Namespace) -> ReplicaConfig:
         "cache_dir": str(asked.artifact.absolute().parent),
         "speculation": asked.speculation
         and {"method": asked.speculation, "draft_model": asked.draft_model},
+        "telemetry": {"log_format": asked.log_format, "otlp_endpoint": asked.otlp_endpoint},
         **{
             field: getattr(asked, field)
             for field in (
@@ -137,6 +145,8 @@ def is_loopback(host: str) -> bool:
 
 def start(config: ReplicaConfig, token: str | None, shelf: Shelf | None = None) -> int:
     """Write the first status, then import what takes its time and serve."""
+    about = {"replica": config.replica_id, "deployment": config.model_name}
+    log_to_stderr(config.telemetry.log_format, fields=about)
     prepare_libraries(config.device)
     path = None if config.status_path is None else Path(config.status_path)
     status = StatusFile(path, config.replica_id, config.status_bell)
@@ -189,13 +199,20 @@ def read_raw(path: Path) -> dict[str, Any]:
 def validate(path: Path, raw: dict[str, Any]) -> ReplicaConfig:
     """A valid configuration. Raises ModelRefused (BadConfig) that names every wrong field."""
     try:
-        return ReplicaConfig.model_validate(raw)
+        config = ReplicaConfig.model_validate(raw)
     except pydantic.ValidationError as error:
         wrong = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
             for item in error.errors(include_url=False)
         )
         raise ModelRefused("BadConfig", f"configuration {str(path)!r}: {wrong}") from error
+    if (endpoint := config.telemetry.otlp_endpoint) and not can_trace():
+        raise ModelRefused(
+            "BadConfig",
+            f"configuration {str(path)!r}: telemetry.otlp_endpoint: {endpoint!r} wants what is not "
+            f"installed; {MISSING}",
+        )
+    return config
 
 
 def read_token() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ from tidegate_runtime.errors import GenerationFailed, RequestRefused, RuntimeFau
 from tidegate_runtime.server.body import Shape, read_body, read_shape
 from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.envelope import error_body, error_headers, error_status
-from tidegate_runtime.server.gate import ARRIVED, Gate
+from tidegate_runtime.server.gate import ARRIVAL, Arrival, Gate
 from tidegate_runtime.server.replica import Replica
 from tidegate_runtime.server.stream import EventStream, unless_disconnected
 
@@ -100,7 +99,7 @@ async def embeddings(request: AnyRequest, state: State) -> ASGIApp:
     """Turn texts into vectors."""
     replica: Replica = state.replica
     asked = await _read(request, EmbeddingRequest)
-    return await _answer(request, replica.embedder(asked.model).embed(asked))
+    return await _answer(request, replica.embedder(asked.model).embed(asked, _caller(request)))
 
 
 def create_app(replica: Replica, token: str | None) -> ASGIApp:
@@ -125,7 +124,7 @@ def create_app(replica: Replica, token: str | None) -> ASGIApp:
             Exception: _on_crash,
         },
     )
-    return Gate(app, token, replica.lifecycle, replica.metrics)
+    return Gate(app, token, replica)
 
 
 async def _read(request: AnyRequest, shape: type[Shape]) -> Shape:
@@ -159,8 +158,8 @@ def _as_app(response: Response[bytes]) -> ASGIApp:
 
 
 def _caller(request: AnyRequest) -> Caller:
-    arrived_s = float(request.scope["state"].get(ARRIVED, time.monotonic()))
-    return Caller.of(request.headers, arrived_s)
+    arrival: Arrival = request.scope["state"][ARRIVAL]
+    return Caller.of(request.headers, arrival.at_s, arrival.trace)
 
 
 def _json(body: BaseModel, status: int = 200) -> Response[bytes]:

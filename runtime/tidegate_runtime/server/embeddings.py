@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -17,6 +18,7 @@ from tidegate.protocol.openai import (
 from tidegate_runtime.artifact.load import LoadedModel
 from tidegate_runtime.engine.embedder import Embedder, batches
 from tidegate_runtime.errors import RequestRefused
+from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.metrics import Metrics
 from tidegate_runtime.server.prompt import text_tokens
 from tidegate_runtime.server.replica import Pressure
@@ -38,7 +40,7 @@ class Embeddings:
         """Never full: it keeps no KV cache, and its inputs wait outside of any engine."""
         return Pressure()
 
-    async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingResponse:
         """Embed every input. Raises RequestRefused before any is embedded."""
         inputs = await asyncio.to_thread(self._tokens, request)
         loop = asyncio.get_running_loop()
@@ -49,7 +51,8 @@ class Embeddings:
             )
             vectors.update(zip(batch, made, strict=True))
         count = sum(len(tokens) for tokens in inputs)
-        self._metrics.prompt_tokens(count)
+        self._metrics.embedded(count, time.monotonic() - caller.arrived_s)
+        caller.trace.embedded(count)
         return EmbeddingResponse(
             data=[
                 Embedding(index=index, embedding=_encode(vectors[index], request))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -24,7 +23,6 @@ from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.chat import chat_answer, chat_chunks
 from tidegate_runtime.server.completions import completion_answer, completion_chunks
 from tidegate_runtime.server.job import Choice, Job
-from tidegate_runtime.server.metrics import Metrics
 from tidegate_runtime.server.prompt import chat_tokens, output_limit, text_tokens
 from tidegate_runtime.server.replica import Pressure
 from tidegate_runtime.server.sampling import sampling_params
@@ -39,10 +37,9 @@ class Generator:
     Every method raises RequestRefused before anything is queued, and GenerationFailed later.
     """
 
-    def __init__(self, loaded: LoadedModel, engine: Engine, metrics: Metrics) -> None:
+    def __init__(self, loaded: LoadedModel, engine: Engine) -> None:
         self._loaded = loaded
         self._engine = engine
-        self._metrics = metrics
         self._texts = TokenText(loaded.tokenizer)
         self.context_tokens = loaded.context_tokens
         self.kv_cache_tokens = engine.cache_tokens
@@ -156,23 +153,13 @@ class Generator:
         return choices
 
     @asynccontextmanager
-    async def _outputs(
-        self, job: Job, caller: Caller
-    ) -> AsyncIterator[AsyncGenerator[TokenOutput]]:
+    async def _outputs(self, job: Job, caller: Caller) -> AsyncIterator[AsyncIterator[TokenOutput]]:
         """Run a job; leaving the block ends what is still running."""
-        async with self._engine.generate(job.sequences) as events:
-            self._metrics.prompt_tokens(job.prompt_tokens)
-
-            async def counted() -> AsyncGenerator[TokenOutput]:
-                waiting = True
-                async for output in events:
-                    if waiting:
-                        self._metrics.first_token(time.monotonic() - caller.arrived_s)
-                        waiting = False
-                    yield output
-
-            async with aclosing(counted()) as outputs:
+        async with self._engine.generate(job.sequences, caller.arrived_s) as outputs:
+            try:
                 yield outputs
+            finally:
+                caller.trace.generated(job.prompt_tokens, outputs.timelines)
 
 
 def _with_usage(request: SamplingFields) -> bool:

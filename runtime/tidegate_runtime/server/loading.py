@@ -85,7 +85,7 @@ def load_generate(
     _register_gauges(engine, metrics)
     engine.start()
     log.info("loaded the model in %.2f s", time.perf_counter() - started)
-    return Generator(loaded, engine, metrics), engine
+    return Generator(loaded, engine), engine
 
 
 def free_bytes(kind: str | None) -> int:
@@ -175,19 +175,27 @@ def load_embed(config: ReplicaConfig, files: ModelFiles, metrics: Metrics) -> Em
 
 
 def _register_gauges(engine: Engine, metrics: Metrics) -> None:
-    metrics.gauge(
-        "tidegate_kv_blocks_used",
-        "Cache blocks held by sequences.",
-        lambda: engine.stats().used_blocks,
-    )
-    metrics.gauge(
-        "tidegate_kv_blocks_total", "Cache blocks in all.", lambda: engine.stats().total_blocks
-    )
-    metrics.gauge(
-        "tidegate_sequences_waiting",
-        "Sequences that have no place in the batch yet.",
-        lambda: engine.stats().waiting,
-    )
-    metrics.gauge(
-        "tidegate_sequences_running", "Sequences in the batch.", lambda: engine.stats().running
-    )
+    blocks = engine.stats().total_blocks
+    for name, description, read in (
+        (
+            "vllm:num_requests_running",
+            "Sequences in the batch.",
+            lambda: engine.stats().running,
+        ),
+        (
+            "vllm:num_requests_waiting",
+            "Sequences that have no place in the batch yet.",
+            lambda: engine.stats().waiting,
+        ),
+        (
+            "vllm:kv_cache_usage_perc",
+            "The share of the cache that sequences hold; 1 is all of it.",
+            lambda: engine.stats().used_blocks / blocks,
+        ),
+        (
+            "tidegate_kv_cache_tokens",
+            "Tokens that the cache holds in all.",
+            lambda: engine.cache_tokens,
+        ),
+    ):
+        metrics.gauge(name, description, read)

@@ -21,6 +21,7 @@ from tidegate.protocol.replica import (
     ReplicaConfig,
     ReplicaState,
 )
+from tidegate.telemetry.traces import open_tracer
 from tidegate_runtime.artifact.prepare import prepare
 from tidegate_runtime.artifact.resolve import check_digest, resolve
 from tidegate_runtime.artifact.warm import Shelf
@@ -68,13 +69,19 @@ async def run(
     HTTP answers from the start, so a prober sees `loading` while a thread loads the model.
     """
     lifecycle = Lifecycle(status, int(listener.getsockname()[1]))
-    metrics = Metrics()
+    metrics = Metrics(config.model_name)
+    tracer = open_tracer(
+        config.telemetry.otlp_endpoint,
+        "tidegate-replica",
+        replica=config.replica_id,
+        deployment=config.model_name,
+    )
     metrics.gauge(
         "tidegate_requests_in_flight",
         "Requests that are being answered.",
         lambda: lifecycle.in_flight,
     )
-    replica = Replica(config, lifecycle, metrics)
+    replica = Replica(config, lifecycle, metrics, tracer)
     server = _Server(
         uvicorn.Config(
             create_app(replica, token),
@@ -102,6 +109,7 @@ async def run(
     draining.cancel()
     server.should_exit = True
     await serving
+    await asyncio.to_thread(tracer.close)
     return lifecycle.exit_code
 
 

@@ -17,6 +17,7 @@ from tidegate.protocol.openai import (
     EmbeddingResponse,
 )
 from tidegate.protocol.replica import ReplicaConfig, ReplicaReady
+from tidegate.telemetry.traces import NO_TRACES, Tracer
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.lifecycle import Lifecycle
@@ -60,7 +61,7 @@ class EmbedService(Protocol):
 
     def pressure(self) -> Pressure: ...
 
-    async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse: ...
+    async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingResponse: ...
 
 
 @dataclass
@@ -70,6 +71,7 @@ class Replica:
     config: ReplicaConfig
     lifecycle: Lifecycle
     metrics: Metrics
+    tracer: Tracer = NO_TRACES
     generate: GenerateService | None = None
     embed: EmbedService | None = None
     created: int = field(default_factory=lambda: int(time.time()))

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 
 from tidegate.protocol.replica import ReplicaConfig
+from tidegate.telemetry.traces import import_libraries
 from tidegate_runtime.server.__main__ import prepare_libraries
 
 MODULES = (
@@ -24,11 +25,13 @@ MODULES = (
 )
 
 
-def preload() -> None:
-    """Import them. No thread is started and no device touched."""
+def preload(*, traces: bool) -> None:
+    """Import them, and what sending traces wants. No thread is started and no device touched."""
     prepare_libraries("cpu")
     for name in MODULES:
         importlib.import_module(name)
+    if traces:
+        import_libraries()
     _make_an_app()
     _find_the_kernels()
 
@@ -44,7 +47,7 @@ def _make_an_app() -> None:
     config = ReplicaConfig(
         replica_id="none", model_name="none", source="none", status_path=None, cache_dir="none"
     )
-    create_app(Replica(config, Lifecycle(StatusFile(None, "none"), 0), Metrics()), None)
+    create_app(Replica(config, Lifecycle(StatusFile(None, "none"), 0), Metrics("none")), None)
 
 
 def _find_the_kernels() -> None:

@@ -11,6 +11,7 @@ import typer
 from tidegate.cli.options import Json, Name, connected
 from tidegate.cli.output import console, say, say_json, table
 from tidegate.spec import Mode
+from tidegate.telemetry.logs import readable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,7 +90,7 @@ def logs(
             if as_json:
                 say_json(line, one_line=True)
             else:
-                say(f"{line.replica} | {line.text}")
+                say(f"{line.replica} | {readable(line.text)}")
 
 
 def events(name: Name, follow: Follow = False, as_json: Json = False) -> None:

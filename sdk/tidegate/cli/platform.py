@@ -22,6 +22,7 @@ from tidegate.local.process import ProcessId
 from tidegate.local.readiness import Before
 from tidegate.local.stop import stop
 from tidegate.profile import Profile, profile_path, write_profile
+from tidegate.telemetry.logs import LogFormat
 
 DEFAULT_PORT = 8686
 READY_TIMEOUT_S = 60.0
@@ -44,6 +45,12 @@ def up(
         str | None,
         typer.Option(help="s3://bucket/prefix for payloads and results, not the directory."),
     ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="How the platform logs; text is for people.")
+    ] = "json",
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(help="Send traces there by OTLP, as http://host:4318.")
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +62,8 @@ def up(
         return
     launch.require_installed()
     home.create()
-    start = Start(home, host, DEFAULT_PORT if port is None else port, objects)
+    listen_on = DEFAULT_PORT if port is None else port
+    start = Start(home, host, listen_on, objects, log_format, otlp_endpoint)
     if detach:
         _up_detached(start, as_json=as_json)
     else:

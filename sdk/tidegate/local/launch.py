@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tidegate.errors import LocalError
 from tidegate.local.home import Home
+from tidegate.telemetry.logs import LogFormat
 
 MODULE = "tidegate_controlplane"
 NEEDED = (MODULE, "litestar", "uvicorn")
@@ -21,20 +22,25 @@ GRACE_S = 10.0
 class Start:
     """What to start: on which directory, listening where. `port` 0 takes any free one.
 
-    `objects` is an `s3://bucket/prefix` for payloads and results, instead of the directory.
+    `objects` is an `s3://bucket/prefix` for payloads and results, instead of the directory;
+    `otlp_endpoint` is where traces go, if not where the environment says.
     """
 
     home: Home
     host: str
     port: int
     objects: str | None = None
+    log_format: LogFormat = "json"
+    otlp_endpoint: str | None = None
 
     @property
     def command(self) -> list[str]:
         """The control plane's command line."""
         where = ["--data", str(self.home.path), "--host", self.host, "--port", str(self.port)]
         objects = ["--objects", self.objects] if self.objects else []
-        return [sys.executable, "-m", MODULE, *where, *objects]
+        logs = ["--log-format", self.log_format] if self.log_format != "json" else []
+        traces = ["--otlp-endpoint", self.otlp_endpoint] if self.otlp_endpoint else []
+        return [sys.executable, "-m", MODULE, *where, *objects, *logs, *traces]
 
 
 def require_installed() -> None:

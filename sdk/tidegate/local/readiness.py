@@ -13,6 +13,7 @@ from tidegate.connection import Connection
 from tidegate.errors import LocalError
 from tidegate.local.home import Home
 from tidegate.local.launch import Start
+from tidegate.telemetry.logs import readable
 
 POLL_S = 0.1
 PROBE_TIMEOUT_S = 2.0
@@ -83,7 +84,11 @@ def last_words(home: Home, before: Before) -> str:
     except OSError:
         return ""
     named = [line for line in lines if line.startswith("error: ")]
-    return named[-1].removeprefix("error: ") if named else "\n".join(lines[-TAIL_LINES:])
+    return (
+        named[-1].removeprefix("error: ")
+        if named
+        else "\n".join(map(readable, lines[-TAIL_LINES:]))
+    )
 
 
 def _announced(start: Start, process: subprocess.Popen[bytes], before: Before) -> Connection | None:

@@ -31,6 +31,23 @@ EXIT_CRASHED = 1
 EXIT_REFUSED = 3
 
 
+REQUEST_HEADER = "X-Request-Id"
+"""The request's id, which every log line about it carries."""
+
+
+class Telemetry(BaseModel):
+    """How a process of the platform tells what it does."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    log_format: Literal["json", "text"] = Field(
+        default="json", description="one object a line for machines, or a line for people"
+    )
+    otlp_endpoint: str | None = Field(
+        default=None, description="where spans go by OTLP over HTTP; nowhere when null"
+    )
+
+
 class Priority(IntEnum):
     """Who waits for a request's answer; the smaller goes first in a replica."""
 
@@ -83,6 +100,7 @@ class ReplicaConfig(BaseModel):
     )
     threads: int | None = Field(default=None, ge=1, description="every core when null")
     drain_s: float = Field(default=120.0, ge=0)
+    telemetry: Telemetry = Telemetry()
     parent_pid: int | None = Field(
         default=None, description="exit at once when this process is no longer the parent"
     )

@@ -22,6 +22,7 @@ from tidegate.spec import Mode, Task
 from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
+from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.gateway import routes
@@ -29,9 +30,11 @@ from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
 from tidegate_controlplane.gateway.hop import replica_client
+from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.settings import LimitSettings, Settings
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
@@ -344,6 +347,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
     database = Database(settings.database_path)
     keys = KeyService(database, load_pepper(settings.pepper_path), clock)
     endpoints = Endpoints(clock, hold_queue=LIMITS.hold_queue)
+    watch = Watch(Metrics(), clock)
     async with AsyncExitStack() as stack:
         stack.callback(database.close)
         client = await stack.enter_async_context(replica_client())
@@ -358,14 +362,16 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
             keys=keys,
             quotas=Quotas(clock),
             usage=UsageBook(database, clock),
-            forwarder=Forwarder(endpoints, client, clock, trials),
+            watch=watch,
+            forwarder=Forwarder(endpoints, client, clock, trials, watch),
             deployments=missing,
             files=missing,
             batches=missing,
             invocations=missing,
             ready=asyncio.Event(),
         )
-        app = build_app(services, [*routes.HANDLERS, control_route, broken_route])
+        handlers = [*routes.HANDLERS, *metrics_routes.HANDLERS, control_route, broken_route]
+        app = build_app(services, handlers)
 
         async def listen(replica: Replica) -> Replica:
             return await stack.enter_async_context(replica.listening())

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -9,8 +11,22 @@ import pytest
 from litestar.routes import HTTPRoute
 
 from tidegate.protocol.resources import KeyRole
+from tidegate.telemetry.logs import LineFormatter
 
 CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def access_log() -> Iterator[io.StringIO]:
+    """What is written to the access log, as the process writes it."""
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    handler.setFormatter(LineFormatter("json", {}))
+    logger = logging.getLogger("tidegate.access")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield written
+    logger.removeHandler(handler)
 
 
 def is_public(path: str) -> bool:
@@ -88,18 +104,18 @@ async def test_what_fails_inside_is_a_500_that_tells_only_the_request_id(
 
 
 async def test_a_request_is_one_line_in_the_access_log(
-    platform: Any, caplog: pytest.LogCaptureFixture
+    platform: Any, access_log: io.StringIO
 ) -> None:
-    caplog.set_level(logging.INFO, logger="tidegate.access")
+    await platform.ready(platform.Script.json(platform.COMPLETION))
     async with platform.client() as client:
-        answer = await client.get("/v1/models")
-    line = json.loads(next(r.message for r in caplog.records if r.name == "tidegate.access"))
-    assert line["method"] == "GET"
-    assert line["path"] == "/v1/models"
-    assert line["status"] == 200
+        answer = await client.post(CHAT, json=platform.chat())
+    (line,) = map(json.loads, access_log.getvalue().splitlines())
+    assert line["logger"] == "tidegate.access"
+    assert (line["method"], line["path"], line["status"]) == ("POST", CHAT, 200)
     assert line["request"] == answer.headers["x-request-id"]
+    assert line["deployment"] == "smol"
     assert line["key"].startswith("key_")
-    assert platform.key not in caplog.text
+    assert platform.key not in access_log.getvalue()
 
 
 async def test_readiness_follows_the_platform_and_health_does_not(platform: Any) -> None:

@@ -26,6 +26,7 @@ from tidegate_controlplane.domain.plan import Capabilities
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
@@ -191,6 +192,7 @@ class World:
     provisioner: ScriptedProvisioner = field(init=False)
     deployments: Deployments = field(init=False)
     reconciler: Reconciler = field(init=False)
+    metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
         self.restart()
@@ -214,6 +216,7 @@ class World:
             self.provisioner,
             self.clock,
         )
+        self.metrics = Metrics()
         self.reconciler = Reconciler(
             self.database,
             self.provisioner,
@@ -223,6 +226,7 @@ class World:
             SETTINGS,
             trials=self.trials,
             memory_bytes=self.memory_bytes,
+            metrics=self.metrics,
         )
 
     async def declare(

@@ -35,9 +35,11 @@ from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
 from tidegate_controlplane.gateway.hop import replica_client
+from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.provision.base import FormerProcess, Launch
 from tidegate_controlplane.reconcile.loop import Reconciler
@@ -261,7 +263,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
         unlimited = ApiKeyRequest(
             name="x", role=KeyRole.ADMIN, requests_per_minute=None, tokens_per_minute=None
         )
-        machine = capabilities()
+        machine, watch = capabilities(), Watch(Metrics(), clock)
         deployments = Deployments(
             database, Planner(database, machine), catalog, endpoints, provisioner, clock
         )
@@ -274,6 +276,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             SETTINGS,
             trials=trials,
             memory_bytes=machine.memory_bytes,
+            metrics=watch.metrics,
         )
         looping = asyncio.create_task(reconciler.run())
         stack.callback(looping.cancel)
@@ -287,7 +290,8 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             keys=keys,
             quotas=Quotas(clock),
             usage=UsageBook(database, clock),
-            forwarder=Forwarder(endpoints, client, clock, trials),
+            watch=watch,
+            forwarder=Forwarder(endpoints, client, clock, trials, watch),
             deployments=deployments,
             files=missing,
             batches=missing,

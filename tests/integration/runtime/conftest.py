@@ -154,11 +154,11 @@ class Replica:
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60.0)
 
     def metric(self, name: str) -> float:
-        """One number without labels from /metrics."""
+        """One number from /metrics, of which there is one for each replica."""
         with self.client() as client:
             for line in client.get("/metrics").text.splitlines():
-                if line.startswith(f"{name} "):
-                    return float(line.split()[1])
+                if line.startswith((f"{name} ", f"{name}{{model_name=")):
+                    return float(line.split()[-1])
         raise AssertionError(f"no metric {name}")
 
 

@@ -405,8 +405,9 @@ def test_a_draft_model_makes_no_difference_to_the_tokens(
     plain, drafted = found
     assert drafted["choices"][0]["text"] == plain["choices"][0]["text"]
     assert drafted["usage"] == plain["usage"]
-    assert 'tidegate_draft_tokens_total{result="accepted"} 0.0' in metrics[0]
-    accepted = metrics[1].split('tidegate_draft_tokens_total{result="accepted"} ')[1].split()[0]
+    counter = 'vllm:spec_decode_num_accepted_tokens_total{model_name="tiny"} '
+    assert f"{counter}0.0" in metrics[0]
+    accepted = metrics[1].split(counter)[1].split()[0]
     assert float(accepted) >= 24
 
 

@@ -283,7 +283,7 @@ def test_the_openai_client_works_unmodified(real: Any) -> None:
 
 def wait_until_free(real: Any) -> None:
     started = time.monotonic()
-    while real.metric("tidegate_kv_blocks_used") or real.metric("tidegate_requests_in_flight"):
+    while real.metric("vllm:kv_cache_usage_perc") or real.metric("tidegate_requests_in_flight"):
         assert time.monotonic() - started < 1.0, "blocks are still held after 1 s"
         time.sleep(0.02)
 
@@ -293,7 +293,7 @@ def test_a_client_that_leaves_a_stream_frees_its_blocks_within_a_second(real: An
     with real.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as lines:
         received = lines.iter_lines()  # kept: a collected iterator would close the stream
         next(received)
-        assert real.metric("tidegate_kv_blocks_used") > 0
+        assert real.metric("vllm:kv_cache_usage_perc") > 0
     wait_until_free(real)
 
 
@@ -306,7 +306,7 @@ def test_a_client_that_leaves_a_whole_answer_frees_its_blocks_within_a_second(re
             b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
         )
         started = time.monotonic()
-        while not real.metric("tidegate_kv_blocks_used"):
+        while not real.metric("vllm:kv_cache_usage_perc"):
             assert time.monotonic() - started < 5.0
     wait_until_free(real)
 
@@ -324,6 +324,18 @@ def test_an_idle_replica_uses_no_core(real: Any) -> None:
 
 
 def test_every_log_line_is_whole(real: Any) -> None:
-    lines = real.log_path.read_text().splitlines()
+    lines = [json.loads(line) for line in real.log_path.read_text().splitlines()]
     assert lines
-    assert all(line[:4].isdigit() for line in lines)
+    assert all({"time", "level", "logger", "message"} < line.keys() for line in lines)
+    assert {(line["replica"], line["deployment"]) for line in lines} == {("r1", "test-model")}
+
+
+def test_a_replica_alone_takes_the_id_of_whoever_asks_and_needs_none(real: Any) -> None:
+    body = chat(max_tokens=1)
+    with real.client() as client:
+        client.post("/v1/chat/completions", json=body, headers={"x-request-id": "mine-7"})
+        client.post("/v1/chat/completions", json=body)
+    lines = [json.loads(line) for line in real.log_path.read_text().splitlines()]
+    named, nameless = [line for line in lines if line["logger"].endswith("access")][-2:]
+    assert (named["request"], named["status"]) == ("mine-7", 200)
+    assert "request" not in nameless

@@ -36,7 +36,7 @@ def make_engine(artifact: Path, metrics: Metrics | None = None, **options: Any) 
     engine = build_engine(
         *load(artifact),
         free_bytes=available_bytes(),
-        metrics=metrics or Metrics(),
+        metrics=metrics or Metrics("tiny"),
         on_death=lambda error: None,
         **options,
     )
@@ -94,13 +94,14 @@ async def test_preemption_in_a_small_cache_gives_the_same_tokens(tiny_artifact: 
     roomy = make_engine(tiny_artifact)
     alone = [await tokens_of(roomy, prompt, 60, ignore_eos=True) for prompt in PROMPTS]
     roomy.stop("done")
-    metrics = Metrics()
+    metrics = Metrics("tiny")
     block_bytes = 3 * 2 * (8 + 8) * 4 * 16
     tight = make_engine(tiny_artifact, metrics, kv_cache_bytes=14 * block_bytes)
     together = await asyncio.gather(
         *(tokens_of(tight, prompt, 60, ignore_eos=True) for prompt in PROMPTS)
     )
-    assert metrics.registry.get_sample_value("tidegate_preemptions_total") > 0
+    labels = {"model_name": "tiny"}
+    assert metrics.registry.get_sample_value("vllm:num_preemptions_total", labels) > 0
     assert together == alone
     assert tight.stats().used_blocks == 0
     tight.stop("done")

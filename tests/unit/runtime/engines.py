@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from tests.unit.runtime.fake_decoder import FakeDecoder
@@ -11,7 +12,7 @@ from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.model_runner import ModelRunner
 from tidegate_runtime.engine.output import TokenOutput
 from tidegate_runtime.engine.scheduler import STEP_TOKENS, Scheduler
-from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
+from tidegate_runtime.engine.sequence import SamplingParams, Sequence, SequenceRequest
 from tidegate_runtime.engine.step import StepReport
 from tidegate_runtime.speculation.depth import StepTimes
 
@@ -35,13 +36,23 @@ class FreeRows(StepTimes):
 
 
 class Steps:
-    """Adds up what an engine reports."""
+    """Adds up what an engine reports, and keeps whom it tells of."""
 
     def __init__(self) -> None:
         self.total = StepReport()
+        self.waits: list[dict[float, int]] = []
+        self.begun: list[Sequence] = []
+        self.gone: list[Sequence] = []
 
-    def step(self, report: StepReport) -> None:
+    def step(self, report: StepReport, waits: Mapping[float, int]) -> None:
         self.total = self.total.and_then(report)
+        self.waits.append(dict(waits))
+
+    def prefilled(self, sequence: Sequence) -> None:
+        self.begun.append(sequence)
+
+    def ended(self, sequence: Sequence) -> None:
+        self.gone.append(sequence)
 
 
 def make_engine(

@@ -27,12 +27,13 @@ class Tokenizer(Letters):
 
 
 def count(metrics: Metrics, name: str, **labels: str) -> float:
-    return metrics.registry.get_sample_value(f"tidegate_{name}_total", labels) or 0.0
+    labels = {"model_name": "m", **labels}
+    return metrics.registry.get_sample_value(f"vllm:{name}_total", labels) or 0.0
 
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics()
+    return Metrics("m")
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ async def generator(metrics: Metrics) -> AsyncIterator[Generator]:
         context_tokens=512,
         sampling_defaults={"repetition_penalty": 1.1},
     )
-    yield Generator(loaded, engine, metrics)
+    yield Generator(loaded, engine)
     engine.stop("the test is over")
 
 
@@ -57,10 +58,10 @@ async def test_choices_of_one_prompt_share_its_computation(
 ) -> None:
     made = await generator.complete(complete(n=3, max_tokens=4, seed=1), NOBODY)
     assert len({choice.text for choice in made.choices}) == 3
-    assert count(metrics, "prefix_cache_tokens", result="hit") == 2 * 48
-    assert count(metrics, "prefix_cache_tokens", result="miss") == 50 + 2 * 2
-    assert count(metrics, "tokens", kind="generated") == 12
-    assert count(metrics, "tokens", kind="prompt") == 50
+    assert count(metrics, "prefix_cache_hits") == 2 * 48
+    assert count(metrics, "prefix_cache_queries") == 3 * 50
+    assert count(metrics, "generation_tokens") == 12
+    assert count(metrics, "prompt_tokens") == 3 * 50
 
 
 async def test_a_prompt_is_scored_without_a_completion(generator: Generator) -> None:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 from tidegate.cli.app import app
 from tidegate.local import demo_model, launch
 from tidegate.local.home import Home
+from tidegate.local.launch import Start
 from tidegate.local.process import ProcessId, start_time_of
 from tidegate.profile import profile_path, read_profile
 
@@ -203,3 +204,10 @@ def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     result = run("up", "--data", str(tmp_path / "file" / "below"))
     assert result.exit_code == 1
     assert "cannot be made (Not a directory)" in result.stderr
+
+
+def test_up_passes_on_how_to_log_and_where_traces_go(data: Path) -> None:
+    start = Start(Home.at(data), "127.0.0.1", 0, None, "text", "http://127.0.0.1:4318")
+    command = start.command
+    assert command[command.index("--log-format") + 1] == "text"
+    assert command[command.index("--otlp-endpoint") + 1] == "http://127.0.0.1:4318"
