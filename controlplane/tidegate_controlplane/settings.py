@@ -58,7 +58,7 @@ class ReconcileSettings(BaseModel):
     busy_tick_s: Seconds = 0.1
     """Between passes while a replica starts or drains."""
     health_interval_s: Seconds = 1.0
-    health_timeout_s: Seconds = 5.0
+    health_timeout_s: Seconds = 2.0
     health_failures: int = 3
     """Failed health checks in a row after which a replica is replaced."""
     start_timeout_s: Seconds = 600.0
