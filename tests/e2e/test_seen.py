@@ -97,8 +97,10 @@ def test_a_request_is_one_trace_from_its_caller_to_the_engine_s_steps(
     assert served.parent_id == attempt.span_id
     assert {one[replica, name].parent_id for name in REPLICA_SPANS} == {served.span_id}
     assert one[gateway, "hold"].ended_ns <= attempt.began_ns
-    for outer, inner in ((asked, attempt), (attempt, served), (served, one[replica, "decode"])):
+    for outer, inner in ((asked, attempt), (served, one[replica, "decode"])):
         assert outer.began_ns <= inner.began_ns < inner.ended_ns <= outer.ended_ns
+    # The gateway may have read the answer before the replica has noted that it is sent.
+    assert attempt.began_ns <= served.began_ns < attempt.ended_ns
     assert one[replica, "queue"].ended_ns == one[replica, "prefill"].began_ns
     assert one[replica, "prefill"].ended_ns == one[replica, "decode"].began_ns
 
