@@ -214,6 +214,21 @@ async def test_waking_a_failed_deployment_tries_again(world: World) -> None:
         await request
 
 
+async def test_a_request_outlives_two_failed_starts_and_is_answered_by_the_third(
+    world: World,
+) -> None:
+    view = await world.declare(scaling={"idle_timeout_s": 0})
+    world.provisioner.on_start = Process.crash
+    async with world.held(view.id) as request:
+        while len(world.provisioner.ever) < 2:
+            await world.turn(seconds=1)
+        world.provisioner.on_start = becomes_ready
+        for _ in range(6):
+            await world.turn(seconds=1)
+        assert (await request).replica_id == list(world.provisioner.ever)[-1]
+    assert await world.phases() == ["failed", "failed", "ready"]
+
+
 async def test_requests_are_told_after_three_failures_and_a_later_one_is_tried_again(
     world: World,
 ) -> None:
