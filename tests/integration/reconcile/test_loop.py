@@ -220,8 +220,9 @@ async def test_a_request_outlives_two_failed_starts_and_is_answered_by_the_third
     view = await world.declare(scaling={"idle_timeout_s": 0})
     world.provisioner.on_start = Process.crash
     async with world.held(view.id) as request:
-        while len(world.provisioner.ever) < 2:
+        for _ in range(4):
             await world.turn(seconds=1)
+        assert len(world.provisioner.ever) == 2
         world.provisioner.on_start = becomes_ready
         for _ in range(6):
             await world.turn(seconds=1)
