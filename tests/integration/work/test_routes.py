@@ -13,6 +13,8 @@ from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.app import Services, build_app
+from tidegate_controlplane.gateway.metrics import Metrics
+from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 from tidegate_controlplane.work.routes import HANDLERS
 
@@ -33,6 +35,7 @@ async def http(house):
             keys=keys,
             quotas=Quotas(house.clock),
             usage=missing,
+            watch=Watch(Metrics(), house.clock),
             forwarder=missing,
             deployments=missing,
             files=work.files,
