@@ -16,6 +16,7 @@ from tests.integration.provision.conftest import Nursery, a_provisioner, launch
 from tidegate_controlplane.domain.replicas import Running
 from tidegate_controlplane.provision import zygote_starter
 from tidegate_controlplane.provision.process import is_alive, start_ticks
+from tidegate_controlplane.provision.subreaper import Strays
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("zygote.py")))
@@ -290,3 +291,15 @@ async def test_orphans_that_nobody_waits_for_are_collected(forked: Nursery) -> N
         while Path(f"/proc/{orphan}").exists():
             await forked.provisioner.observe([])
             await asyncio.sleep(0.01)
+
+
+async def test_an_end_that_somebody_may_wait_for_is_left_to_them_at_the_first_look() -> None:
+    pid, strays = os.posix_spawn("/bin/true", ["true"], {}), Strays()
+    async with asyncio.timeout(10):
+        while "State:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+            await asyncio.sleep(0.01)
+    assert strays.collect({pid}) is None
+    assert strays.collect({pid}) is None, "it is awaited"
+    assert Strays().collect(()) is None, "its first look"
+    assert strays.collect(()) == pid
+    assert not Path(f"/proc/{pid}").exists()

@@ -75,12 +75,15 @@ def test_the_model_unused_for_longest_makes_room(tmp_path: Path) -> None:
     assert [shelf.find(root) is not None for root in roots] == [True, False, True]
 
 
-def test_a_model_that_is_larger_than_the_shelf_is_not_kept(tmp_path: Path) -> None:
-    root = an_artifact(tmp_path / "a")
+def test_a_model_that_is_larger_than_the_shelf_is_not_kept_and_displaces_nobody(
+    tmp_path: Path,
+) -> None:
+    small, large = (an_artifact(tmp_path / name) for name in "ab")
     shelf = Shelf(25)
-    shelf.put(warm(root))
-    shelf.put(warm(root, memory_bytes=26))
-    assert shelf.find(root) is None
+    shelf.put(warm(small))
+    shelf.put(warm(large, memory_bytes=26))
+    assert shelf.find(large) is None
+    assert shelf.find(small) is not None
 
 
 def test_a_warm_artifact_is_held_without_reading_it_again(
