@@ -33,7 +33,11 @@ def read_trace(path: Path) -> list[Arrival]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadTrace(f"--trace: cannot read {str(path)!r}: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise BadTrace(
+            f"--trace: cannot read {str(path)!r} ({why}); give a JSONL file, or a shape: bursty, "
+            "diurnal or poisson, with :name=value,…"
+        ) from None
     found = [_arrival(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not found:
         raise BadTrace(f"--trace: {str(path)!r} holds no request; one JSON object a line is wanted")

@@ -52,7 +52,7 @@ def test_a_bad_line_is_refused_by_its_number_and_field(
 
 
 def test_a_file_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadTrace, match="cannot read"):
+    with pytest.raises(BadTrace, match=r"cannot read .*; give a JSONL file, or a shape: bursty"):
         read_trace(tmp_path / "none")
     with pytest.raises(BadTrace, match="holds no request"):
         read_trace(trace_file(tmp_path, ""))
