@@ -45,7 +45,6 @@ async def main(data_dir: Path, replica_url: str) -> None:
 
 if __name__ == "__main__":
     run_first()
-    Path(sys.argv[1]).mkdir()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)  # the access log costs time too
     logging.getLogger("httpx").setLevel(logging.WARNING)
     asyncio.run(main(Path(sys.argv[1]), sys.argv[2]))

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -24,6 +21,7 @@ from pathlib import Path
 from benchmarks.rows import Row
 from benchmarks.serverless.client import Connection, Target
 from benchmarks.serverless.percentiles import percentile
+from benchmarks.serverless.platform import ended, started
 from benchmarks.serverless.realtime import run_first
 
 SYSTEM = "tidegate gateway"
@@ -40,7 +38,8 @@ REQUESTS = 200
 SECONDS = 3.0
 """Of many streams at once, a turn."""
 BOUND_S = 0.05
-START_S = 30.0
+SETTLED_S = 0.5
+"""From its announcement until the gateway does nothing but answer."""
 
 
 @dataclass(frozen=True)
@@ -136,44 +135,18 @@ def added(workload: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]
 def _replica() -> Iterator[Target]:
     arguments = [sys.executable, "-m", "benchmarks.serverless.instant_replica"]
     arguments += [str(INTERVAL_S)]
-    with _ended(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)) as process:
+    with ended(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout is not None
         yield Target(f"http://127.0.0.1:{int(process.stdout.readline())}", "token")
 
 
 @contextlib.contextmanager
 def _gateway(replica_url: str) -> Iterator[Target]:
-    with tempfile.TemporaryDirectory() as home, Path(home, "log").open("w") as log:
-        data = Path(home, "data")
-        arguments = [sys.executable, "-m", "benchmarks.serverless.gateway_process"]
-        arguments += [str(data), replica_url]
-        with _ended(subprocess.Popen(arguments, stderr=log, text=True)):
-            connection = _announced(data / "connection.json", Path(home, "log"))
+    with tempfile.TemporaryDirectory() as home:
+        arguments = ["benchmarks.serverless.gateway_process", home, replica_url]
+        with started(arguments, Path(home)) as connection:
+            time.sleep(SETTLED_S)
             yield Target(connection["url"], connection["api_key"])
-
-
-def _announced(path: Path, log: Path) -> dict[str, str]:
-    until = time.monotonic() + START_S
-    while not path.exists():
-        if time.monotonic() > until:
-            raise RuntimeError(f"the control plane did not start: {log.read_text()[-2000:]}")
-        time.sleep(0.05)
-    time.sleep(0.5)
-    found: dict[str, str] = json.loads(path.read_text())
-    return found
-
-
-@contextlib.contextmanager
-def _ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 if __name__ == "__main__":

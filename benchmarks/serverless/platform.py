@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import httpx
 
 START_S = 60.0
-FIRST_START_S = 300.0
+END_S = 60.0
 REST_S = 60.0
 MODEL = "smollm2"
 
@@ -53,31 +52,49 @@ class Platform:
 def running(gguf: Path, **scaling: Any) -> Iterator[Platform]:
     """A platform whose model has been built, at rest; ended with all that it started."""
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as data:
-        log = (Path(data) / "log").open("w")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tidegate_controlplane", "--data", data, "--port", "0"],
-            stdout=log,
-            stderr=log,
-            env=os.environ,
-        )
-        try:
-            connection = _connection(Path(data), process)
+        arguments = ["tidegate_controlplane", "--data", data, "--port", "0"]
+        with started(arguments, Path(data)) as connection:
             headers = {"authorization": f"Bearer {connection['api_key']}"}
             with httpx.Client(base_url=connection["url"], headers=headers, timeout=300) as client:
                 platform = Platform(connection["url"], connection["api_key"], client)
                 _deploy(platform, gguf, scaling)
                 yield platform
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-            log.close()
 
 
-def _connection(data: Path, process: subprocess.Popen[bytes]) -> dict[str, str]:
+@contextlib.contextmanager
+def started(module: Sequence[str], data: Path) -> Iterator[dict[str, str]]:
+    """Run a module that is a control plane with its data there: what it announces to clients.
+
+    Raises RuntimeError when it does not start.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    with (data / "log").open("w") as log:
+        command = [sys.executable, "-m", *module]
+        process = subprocess.Popen(command, stdout=log, stderr=log, text=True)
+        with ended(process):
+            yield _announced(data, process)
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """End a process when the block is left, kindly first."""
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _announced(data: Path, process: subprocess.Popen[str]) -> dict[str, str]:
     path, give_up = data / "connection.json", time.monotonic() + START_S
     while not path.exists():
         if process.poll() is not None or time.monotonic() > give_up:
-            raise RuntimeError(f"the platform did not start: {(data / 'log').read_text()}")
+            said = (data / "log").read_text()[-2000:]
+            raise RuntimeError(f"the control plane did not start: {said}")
         time.sleep(0.05)
     found: dict[str, str] = json.loads(path.read_text())
     return found

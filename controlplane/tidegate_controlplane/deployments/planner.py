@@ -34,11 +34,22 @@ class Planner:
         found = await inspect(spec.model, self._known)
         digest = found.facts.digest
         cold_start_s = await self._database.read(lambda s: median_cold_start_s(s, digest))
-        plan = resolve(spec, found.facts, self.capabilities, cold_start_s)
-        if isinstance(plan, Refusal):
-            sentences = "; ".join(f"{issue.field}: {issue.message}" for issue in plan.issues)
-            raise Invalid(sentences, issues=plan.issues, param=plan.issues[0].field)
+        plan = resolved(spec, found.facts, self.capabilities, cold_start_s)
         return Planned(spec, found.facts, found.revision, plan, fingerprint(spec, digest))
 
     async def _known(self, digest: str) -> ModelFacts | None:
         return await self._database.read(lambda session: facts_of_digest(session, digest))
+
+
+def resolved(
+    spec: DeploymentSpec,
+    facts: ModelFacts,
+    capabilities: Capabilities,
+    cold_start_s: float | None,
+) -> ResolvedPlan:
+    """The plan of `spec` for a model. Raises Invalid with every issue when there is none."""
+    plan = resolve(spec, facts, capabilities, cold_start_s)
+    if isinstance(plan, Refusal):
+        sentences = "; ".join(f"{issue.field}: {issue.message}" for issue in plan.issues)
+        raise Invalid(sentences, issues=plan.issues, param=plan.issues[0].field)
+    return plan

@@ -18,10 +18,11 @@ from tidegate.spec import DeploymentSpec, RolloutSpec, SpecIssue, Strategy
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import Bell
 from tidegate_controlplane.deployments.cursors import page
+from tidegate_controlplane.deployments.planner import resolved
 from tidegate_controlplane.deployments.rules import Precondition, must_live, must_stay
 from tidegate_controlplane.deployments.takeover import check_room, take_over, was_rolled_back
 from tidegate_controlplane.deployments.views import rollout_view
-from tidegate_controlplane.domain.plan import Capabilities, Refusal, resolve
+from tidegate_controlplane.domain.plan import Capabilities
 from tidegate_controlplane.errors import Conflict, Invalid, NotFound
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.store import deployments as rows
@@ -155,11 +156,7 @@ class Rollouts:
         version = session.get_one(ModelVersion, revision.model_version_id)
         facts = ModelFacts.model_validate(version.facts)
         cold_start_s = rows.median_cold_start_s(session, version.digest)
-        plan = resolve(spec, facts, self._capabilities, cold_start_s)
-        if isinstance(plan, Refusal):
-            sentences = "; ".join(f"{issue.field}: {issue.message}" for issue in plan.issues)
-            raise Invalid(sentences, issues=plan.issues, param=plan.issues[0].field)
-        return plan
+        return resolved(spec, facts, self._capabilities, cold_start_s)
 
 
 def _view(session: Session, row: Rollout, deployment: Deployment) -> RolloutView:

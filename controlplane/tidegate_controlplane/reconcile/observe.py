@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from sqlmodel import Session
 
@@ -54,7 +55,7 @@ class Declared:
     replica_bytes: Mapping[str, int]
     """Predicted memory of one replica of each revision that a step may speak of."""
 
-    @property
+    @cached_property
     def plan(self) -> ResolvedPlan:
         return ResolvedPlan.model_validate(self.row.plan)
 

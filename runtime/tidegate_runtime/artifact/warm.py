@@ -62,6 +62,11 @@ class Shelf:
         self._models.move_to_end(root)
         return model
 
+    def tokenizer(self, artifact: Artifact) -> Any:
+        """The tokenizer of an artifact that was found here; None for any other."""
+        model = self._models.get(artifact.root)
+        return model.tokenizer if model and model.artifact is artifact else None
+
     def put(self, model: WarmModel) -> None:
         """Keep a model, unless it alone is over the bound; others make room."""
         root = model.artifact.root

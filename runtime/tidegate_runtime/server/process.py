@@ -151,13 +151,12 @@ def _load(
             held = prepare(replica.config, say, shelf)
             from tidegate_runtime.server import loading
 
-            warm = None if shelf is None else shelf.find(held.artifact.root)
             replica.generate, engine = loading.load_generate(
                 replica.config,
                 held.artifact,
                 replica.metrics,
                 on_death,
-                tokenizer=warm and warm.tokenizer,
+                tokenizer=None if shelf is None else shelf.tokenizer(held.artifact),
             )
     except ModelRefused as error:
         fail(error.reason, error.message, EXIT_REFUSED)

@@ -39,7 +39,7 @@ def _warm(shelf: Shelf, config: ReplicaConfig) -> None:
         return
     try:
         root = held.artifact.root
-        if shelf.find(root):
+        if shelf.tokenizer(held.artifact) is not None:
             return
         # Taken before the tokenizer is read: what is written meanwhile makes it stale.
         seen = fingerprint(root), manifest_sha256(root)

@@ -37,7 +37,6 @@ from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.settings import LimitSettings, Settings
 from tidegate_controlplane.store.database import Database
-from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 
 LIMITS = LimitSettings(
@@ -327,16 +326,6 @@ class Platform:
     def chat(self, **fields: Any) -> dict[str, Any]:
         """A chat request for `smol`."""
         return {"model": "smol", "messages": [{"role": "user", "content": "hi"}], **fields}
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file with this version's tables and no rows."""
-    path = tmp_path_factory.mktemp("migrated") / "tidegate.db"
-    database = Database(path)
-    migrate(database.writer)
-    database.close()
-    return path
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -13,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from sqlmodel import Session, col, select
+from tests.tiny_model import write_tiny_model
 
 from tidegate.protocol.resources import DeploymentPhase, DeploymentView, LogLine, ReplicaPhase
 from tidegate.spec import DeploymentSpec, Precision
@@ -289,19 +287,7 @@ class World:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    path = tmp_path / "model"
-    path.mkdir()
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 128,
-        "vocab_size": 10,
-    }
-    (path / "config.json").write_text(json.dumps(config))
-    save_file({"embed": np.zeros((10, 64), dtype=np.float32)}, path / "model.safetensors")
-    return path
+    return write_tiny_model(tmp_path / "model")
 
 
 @pytest.fixture(scope="session")

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from tests.integration.gateway.conftest import DONE, USAGE, Replica, Script, chunk, serve
+from tests.tiny_model import write_tiny_model
 
 from tidegate.protocol.resources import ApiKeyRequest, KeyRole, LogLine, ReplicaPhase, RolloutView
 from tidegate.spec import DeploymentSpec
@@ -45,7 +44,6 @@ from tidegate_controlplane.provision.base import FormerProcess, Launch
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings, Settings
 from tidegate_controlplane.store.database import Database
-from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 
 CHUNKS = 4
@@ -218,31 +216,9 @@ def _words(stream: str) -> list[str]:
     return "".join(choice["delta"]["content"] for choice in deltas).split()
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file with this version's tables and no rows."""
-    path = tmp_path_factory.mktemp("migrated") / "tidegate.db"
-    database = Database(path)
-    migrate(database.writer)
-    database.close()
-    return path
-
-
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    path = tmp_path / "model"
-    path.mkdir()
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 128,
-        "vocab_size": 10,
-    }
-    (path / "config.json").write_text(json.dumps(config))
-    save_file({"embed": np.zeros((10, 64), dtype=np.float32)}, path / "model.safetensors")
-    return path
+    return write_tiny_model(tmp_path / "model")
 
 
 @pytest.fixture

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 from sqlmodel import Session
+from tests.tiny_model import write_tiny_model
 
 from tidegate.protocol.resources import DeploymentView, LogLine
 from tidegate.spec import DeploymentSpec, Precision
@@ -108,19 +106,7 @@ class Room:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    path = tmp_path / "model"
-    path.mkdir()
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 128,
-        "vocab_size": 10,
-    }
-    (path / "config.json").write_text(json.dumps(config))
-    save_file({"embed": np.zeros((10, 64), dtype=np.float32)}, path / "model.safetensors")
-    return path
+    return write_tiny_model(tmp_path / "model")
 
 
 @pytest.fixture

@@ -98,6 +98,17 @@ def test_a_warm_artifact_is_held_without_reading_it_again(
     held.close()
 
 
+def test_only_an_artifact_that_was_found_here_has_its_tokenizer_here(tmp_path: Path) -> None:
+    root = an_artifact(tmp_path / "a")
+    shelf = Shelf(100)
+    shelf.put(warm(root))
+    found, read_again = hold(root, shelf), hold(root)
+    assert shelf.tokenizer(found.artifact) == "tokenizer of a"
+    assert shelf.tokenizer(read_again.artifact) is None
+    found.close()
+    read_again.close()
+
+
 def test_a_damaged_one_is_read_and_refused(tmp_path: Path) -> None:
     root = an_artifact(tmp_path / "a")
     shelf = Shelf(100)
