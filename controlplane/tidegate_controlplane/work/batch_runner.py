@@ -37,7 +37,9 @@ from tidegate_controlplane.work.batch_output import error_line, file_name, outpu
 from tidegate_controlplane.work.batch_steps import Step, next_step
 from tidegate_controlplane.work.lines import GROUP_LINES, Line, groups, split
 from tidegate_controlplane.work.loop import PAUSE_AFTER_ERROR_S
+from tidegate_controlplane.work.object_keys import batch_file_key, line_key
 from tidegate_controlplane.work.outcome import Interrupted
+from tidegate_controlplane.work.payloads import Payload
 from tidegate_controlplane.work.worker import Plane, Worker
 
 log = logging.getLogger(__name__)
@@ -194,11 +196,9 @@ class BatchRunner:
         row.max_attempts = settings.work.max_attempts
         row.timeout_s = settings.limits.invocation_run_s
         row.request_sha256 = hashlib.sha256(line.body).hexdigest()
-        if len(line.body) <= settings.limits.inline_body_bytes:
-            row.request = line.body
-        else:
-            row.request_key = f"batches/{batch.id}/requests/{line.line_no}"
-            await self._plane.objects.put(row.request_key, [line.body])
+        key = line_key(batch.project_id, batch.id, line.line_no)
+        kept = await self._plane.payloads.keep(key, line.body)
+        row.request, row.request_key = kept.inline, kept.key
         return row
 
     async def _groups(self, batch: Batch, rules: Rules) -> AsyncGenerator[list[Line]]:
@@ -257,7 +257,7 @@ class BatchRunner:
     ) -> File | None:
         """The file of the lines that succeeded, or of the others; None when it has no line."""
         kind = "output" if succeeded else "error"
-        key = f"batches/{batch.id}/{kind}.jsonl"
+        key = batch_file_key(batch.project_id, batch.id, kind)
         lines = self._succeeded(batch) if succeeded else self._others(batch, ending)
         async with aclosing(lines):
             stored = await self._plane.objects.put(key, lines)
@@ -268,9 +268,7 @@ class BatchRunner:
 
     async def _succeeded(self, batch: Batch) -> AsyncGenerator[bytes]:
         async for row in self._lines(batch, succeeded=True):
-            result = row.result
-            if result is None:
-                result = await self._plane.objects.read(row.result_key or "")
+            result = await self._plane.payloads.read(Payload(row.result, row.result_key))
             yield output_line(row, result)
 
     async def _others(self, batch: Batch, ending: BatchStatus) -> AsyncGenerator[bytes]:

@@ -17,6 +17,7 @@ from tidegate_controlplane.store import files
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import File
+from tidegate_controlplane.work.object_keys import file_key
 from tidegate_controlplane.work.pages import check_cursor
 from tidegate_controlplane.work.storage import answering_for_storage
 from tidegate_controlplane.work.views import file_object
@@ -50,7 +51,7 @@ class Files:
         missing or wrong, TooLarge, Unavailable; nothing is kept then.
         """
         file_id = new_id("file")
-        key = f"files/{file_id}"
+        key = file_key(principal.project_id, file_id)
         try:
             upload = await self._receive(form, key)
             file = _row(principal, file_id, key, upload)

@@ -27,15 +27,16 @@ from tidegate_controlplane.errors import (
     UpstreamFailed,
 )
 from tidegate_controlplane.gateway.catalog import Catalog
-from tidegate_controlplane.objects.base import ObjectStore
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.notices import Notices
+from tidegate_controlplane.work.object_keys import request_key
 from tidegate_controlplane.work.outcome import Failure, Interrupted
 from tidegate_controlplane.work.pages import check_cursor
+from tidegate_controlplane.work.payloads import Payload, Payloads
 from tidegate_controlplane.work.request import INVOCATION_MODES, check, find, infer_endpoint, parse
 from tidegate_controlplane.work.storage import answering_for_storage
 from tidegate_controlplane.work.views import invocation_object
@@ -73,7 +74,7 @@ class Invocations:
     def __init__(
         self,
         db: Database,
-        objects: ObjectStore,
+        payloads: Payloads,
         catalog: Catalog,
         clock: Clock,
         settings: Settings,
@@ -81,7 +82,7 @@ class Invocations:
         notices: Notices,
     ) -> None:
         self._db = db
-        self._objects = objects
+        self._payloads = payloads
         self._catalog = catalog
         self._clock = clock
         self._settings = settings
@@ -159,10 +160,8 @@ class Invocations:
             raise Gone(f"the result was kept for {kept.days} days and is gone", code="result_gone")
         if row.status != InvocationState.SUCCEEDED:
             raise refusal(row)
-        if row.result is not None:
-            return row.result
         with answering_for_storage():
-            return await self._objects.read(row.result_key or "")
+            return await self._payloads.read(Payload(row.result, row.result_key))
 
     async def cancel(self, principal: Principal, invocation_id: str) -> InvocationObject:
         """Cancel what is not finished; what is finished stays as it is."""
@@ -218,10 +217,8 @@ class Invocations:
         wanted = check(document, infer_endpoint(document))
         served = find(self._catalog, principal.project_id, wanted, INVOCATION_MODES)
         now = self._clock.now()
-        invocation_id = new_id("inv")
-        small = len(body) <= limits.inline_body_bytes
         return Invocation(
-            id=invocation_id,
+            id=new_id("inv"),
             project_id=principal.project_id,
             deployment_id=served.deployment_id,
             key_id=principal.key_id,
@@ -230,8 +227,6 @@ class Invocations:
             status=InvocationState.QUEUED.value,
             max_attempts=self._settings.work.max_attempts,
             timeout_s=timeout_s,
-            request=body if small else None,
-            request_key=None if small else f"requests/{invocation_id}",
             request_sha256=_digest(body),
             idempotency_key=terms.idempotency_key,
             created_at=now,
@@ -264,18 +259,18 @@ class Invocations:
     @asynccontextmanager
     async def _stored(self, row: Invocation, body: bytes) -> AsyncIterator[None]:
         """Inside, the body is stored; outside, only if the row was inserted."""
-        if row.request_key is None:
+        with answering_for_storage():
+            kept = await self._payloads.keep(request_key(row.project_id, row.id), body)
+        row.request, row.request_key = kept.inline, kept.key
+        if kept.key is None:
             yield
             return
-        with answering_for_storage():
-            await self._objects.put(row.request_key, [body])
         try:
             yield
         finally:
             # Asked of the writer, so after an insertion that a cancellation left on its way.
-            kept = await self._db.write(lambda session: session.get(Invocation, row.id))
-            if kept is None:
-                await self._objects.delete(row.request_key)
+            if await self._db.write(lambda session: session.get(Invocation, row.id)) is None:
+                await self._payloads.discard(kept)
 
 
 def refusal(row: Invocation) -> Refused:

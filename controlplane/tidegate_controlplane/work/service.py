@@ -37,7 +37,7 @@ class Work:
         self.files = Files(plane.db, plane.objects, plane.clock)
         self.batches = Batches(plane.db, plane.clock)
         self.invocations = Invocations(
-            plane.db, plane.objects, catalog, plane.clock, settings, worker, notices
+            plane.db, plane.payloads, catalog, plane.clock, settings, worker, notices
         )
         self.invocations.on_queued = self._queued
         self.batches.on_changed = self._batching.wake

@@ -27,6 +27,7 @@ from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.notices import Notices
+from tidegate_controlplane.work.object_keys import result_key
 from tidegate_controlplane.work.outcome import (
     REQUEST_LOST,
     Again,
@@ -40,6 +41,7 @@ from tidegate_controlplane.work.outcome import (
     Try,
     decide,
 )
+from tidegate_controlplane.work.payloads import Payload, Payloads
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +89,10 @@ class Plane:
     jitter: Callable[[], float] = random.random
     """A number in [0, 1)."""
 
+    @property
+    def payloads(self) -> Payloads:
+        return Payloads(self.objects, self.settings.limits.inline_body_bytes)
+
 
 @dataclass(eq=False)
 class Run:
@@ -116,6 +122,7 @@ class Worker:
     def __init__(self, plane: Plane, notices: Notices) -> None:
         self._plane = plane
         self._notices = notices
+        self._payloads = plane.payloads
         self._runs: dict[asyncio.Task[None], Run] = {}
         self.on_room: Callable[[], None] = lambda: None
         """Called when a run ends, and a replica has room for another."""
@@ -164,9 +171,7 @@ class Worker:
 
     async def _ask(self, run: Run) -> Reply:
         try:
-            body = run.row.request
-            if body is None:
-                body = await self._plane.objects.read(run.row.request_key or "")
+            body = await self._payloads.read(Payload(run.row.request, run.row.request_key))
         except ObjectNotFound:
             return REQUEST_LOST
         except ObjectStoreError as error:
@@ -233,13 +238,9 @@ class Worker:
 
     async def _succeed(self, run: Run, success: Success) -> None:
         plane, lease = self._plane, run.lease
-        small = len(success.body) <= plane.settings.limits.inline_body_bytes
-        key = None if small else f"results/{lease.invocation_id}/{lease.epoch}"
-        if key is not None:
-            await plane.objects.put(key, [success.body])
-        result = Result(
-            success.body if small else None, key, success.prompt_tokens, success.completion_tokens
-        )
+        key = result_key(run.row.project_id, lease.invocation_id, lease.epoch)
+        kept = await self._payloads.keep(key, success.body)
+        result = Result(kept.inline, kept.key, success.prompt_tokens, success.completion_tokens)
         publish = partial(invocations.succeed, lease=lease, now=plane.clock.now(), result=result)
         if await plane.db.write(publish):
             plane.usage.record(
@@ -249,8 +250,8 @@ class Worker:
                 success.prompt_tokens,
                 success.completion_tokens,
             )
-        elif key is not None:
-            await plane.objects.delete(key)
+        else:
+            await self._payloads.discard(kept)
 
 
 class _NoReplica(Exception):

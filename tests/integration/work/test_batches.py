@@ -129,7 +129,7 @@ async def test_a_file_whose_bytes_are_gone_fails_the_batch(house, kit):
     await house.deploy()
     async with house.working() as work:
         file_id = await house.upload(work, b"{}\n")
-        await house.objects.delete(f"files/{file_id}")
+        await house.objects.delete(f"prj_1/files/{file_id}")
         wanted = BatchRequest(input_file_id=file_id, endpoint=CHAT, completion_window="24h")
         batch = await work.batches.create(kit.principal, wanted)
         done = await house.ended(work, batch.id)

@@ -73,8 +73,8 @@ async def test_large_bodies_and_results_are_kept_in_the_object_store(house, kit)
         await house.finished(work, invocation_id)
         result = await work.invocations.result(kit.principal, invocation_id)
     assert json.loads(result)["text"] == f"echo {prompt}"
-    assert await house.objects.exists(f"requests/{invocation_id}")
-    assert await house.objects.exists(f"results/{invocation_id}/1")
+    assert await house.objects.exists(f"prj_1/requests/{invocation_id}")
+    assert await house.objects.exists(f"prj_1/results/{invocation_id}/1")
 
 
 async def test_a_submission_that_cannot_be_inserted_leaves_no_object_behind(house, kit):

@@ -69,7 +69,7 @@ async def test_a_late_large_result_leaves_no_object_behind(house, kit):
     worker.start(row, served)
     await worker.drain(5)
     assert (await work.invocations.get(kit.principal, invocation_id)).status == "queued"
-    assert not await house.objects.exists(f"results/{invocation_id}/1")
+    assert not await house.objects.exists(f"prj_1/results/{invocation_id}/1")
     assert house.book.records == []
 
 

@@ -1,0 +1,26 @@
+"""The names of stored objects. Each begins with the project that owns it."""
+
+from __future__ import annotations
+
+
+def request_key(project_id: str, invocation_id: str) -> str:
+    return f"{project_id}/requests/{invocation_id}"
+
+
+def result_key(project_id: str, invocation_id: str, epoch: int) -> str:
+    """Of one run: a run whose lease was lost writes over nobody else's answer."""
+    return f"{project_id}/results/{invocation_id}/{epoch}"
+
+
+def file_key(project_id: str, file_id: str) -> str:
+    return f"{project_id}/files/{file_id}"
+
+
+def line_key(project_id: str, batch_id: str, line_no: int) -> str:
+    """The request of one line, when it is too large for its row."""
+    return f"{project_id}/batches/{batch_id}/requests/{line_no}"
+
+
+def batch_file_key(project_id: str, batch_id: str, kind: str) -> str:
+    """`kind` is `output` or `error`."""
+    return f"{project_id}/batches/{batch_id}/{kind}.jsonl"
