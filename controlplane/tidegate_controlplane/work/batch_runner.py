@@ -39,7 +39,7 @@ from tidegate_controlplane.work.lines import GROUP_LINES, Line, groups, split
 from tidegate_controlplane.work.loop import PAUSE_AFTER_ERROR_S
 from tidegate_controlplane.work.object_keys import batch_file_key, line_key
 from tidegate_controlplane.work.outcome import Interrupted
-from tidegate_controlplane.work.payloads import Payload
+from tidegate_controlplane.work.payloads import result_of
 from tidegate_controlplane.work.worker import Plane, Worker
 
 log = logging.getLogger(__name__)
@@ -268,7 +268,7 @@ class BatchRunner:
 
     async def _succeeded(self, batch: Batch) -> AsyncGenerator[bytes]:
         async for row in self._lines(batch, succeeded=True):
-            result = await self._plane.payloads.read(Payload(row.result, row.result_key))
+            result = await self._plane.payloads.read(result_of(row))
             yield output_line(row, result)
 
     async def _others(self, batch: Batch, ending: BatchStatus) -> AsyncGenerator[bytes]:

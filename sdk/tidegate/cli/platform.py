@@ -55,6 +55,17 @@ def up(
     otlp_endpoint: Annotated[
         str | None, typer.Option(help="Send traces there by OTLP, as http://host:4318.")
     ] = None,
+    encryption_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Seal bodies and results: a key file, or kms:<key id>; again for older keys, the "
+            "last one seals.",
+            metavar="PLACE",
+        ),
+    ] = None,
+    encryption_required: Annotated[
+        bool, typer.Option("--encryption-required", help="Refuse to read what is not sealed.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +78,17 @@ def up(
     launch.require_installed()
     home.create()
     listen_on = DEFAULT_PORT if port is None else port
-    start = Start(home, host, listen_on, objects, database, log_format, otlp_endpoint)
+    start = Start(
+        home,
+        host,
+        listen_on,
+        objects,
+        database,
+        log_format,
+        otlp_endpoint,
+        encryption_key or (),
+        encryption_required,
+    )
     if detach:
         _up_detached(start, as_json=as_json)
     else:
