@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from tidegate_controlplane.errors import StartError
 
@@ -20,7 +22,7 @@ def migrate(engine: Engine) -> None:
     """
     config = _config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with engine.begin() as connection:
+    with _transaction(engine) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise StartError(
@@ -34,7 +36,7 @@ def migrate(engine: Engine) -> None:
 def downgrade(engine: Engine, revision: str) -> None:
     """Go back to an earlier `revision` (`base`: no tables), in one transaction."""
     config = _config()
-    with engine.begin() as connection:
+    with _transaction(engine) as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
 
@@ -45,3 +47,28 @@ def _config() -> Config:
         "script_location", str(files("tidegate_controlplane.store") / "migrations")
     )
     return config
+
+
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Connection]:
+    """One transaction, in which SQLite lets a table be made anew while others refer to it.
+
+    Source: "Making Other Kinds Of Table Schema Changes" (SQLite, ALTER TABLE): references are not
+    watched meanwhile, and all of them are checked before the commit.
+    """
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            yield connection
+        return
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("PRAGMA foreign_keys=OFF")  # says nothing inside a transaction
+        try:
+            with connection.begin():
+                yield connection
+                broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                if broken:
+                    raise StartError(f"the migration would leave {len(broken)} rows without owner")
+        finally:
+            driver.execute("PRAGMA foreign_keys=ON")
