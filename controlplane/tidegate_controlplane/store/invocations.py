@@ -72,6 +72,8 @@ class Result:
     key: str | None
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    replica_s: float = 0.0
 
 
 # --- one row --------------------------------------------------------------------------------------
@@ -199,6 +201,8 @@ def succeed(session: Session, lease: Lease, now: datetime, result: Result) -> bo
         error=None,
         prompt_tokens=result.prompt_tokens,
         completion_tokens=result.completion_tokens,
+        cached_tokens=result.cached_tokens,
+        replica_s=result.replica_s,
     )
 
 
@@ -286,6 +290,7 @@ def end_lines(
     """
     _end_queued(session, after, now, col(Invocation.batch_id) == batch_id)
     running = [
+        col(Invocation.finished_at).is_(None),
         col(Invocation.batch_id) == batch_id,
         col(Invocation.status) == RUNNING.value,
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 from alembic import command
@@ -23,8 +25,7 @@ def migrate(engine: Engine) -> None:
     """
     config = _config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with engine.begin() as connection:
-        _alone(connection)
+    with _transaction(engine) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         if current is not None and current not in known:
             raise StartError(
@@ -38,18 +39,16 @@ def migrate(engine: Engine) -> None:
 def downgrade(engine: Engine, revision: str) -> None:
     """Go back to an earlier `revision` (`base`: no tables), in one transaction."""
     config = _config()
-    with engine.begin() as connection:
-        _alone(connection)
+    with _transaction(engine) as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
 
 
 def _alone(connection: Connection) -> None:
-    """Until the transaction ends no other control plane migrates; SQLite has one writer anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+    """Until the transaction ends no other control plane migrates: for PostgreSQL."""
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SET LOCAL lock_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
 
 
 def _config() -> Config:
@@ -58,3 +57,29 @@ def _config() -> Config:
         "script_location", str(files("tidegate_controlplane.store") / "migrations")
     )
     return config
+
+
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[Connection]:
+    """One transaction, in which SQLite lets a table be made anew while others refer to it.
+
+    Source: "Making Other Kinds Of Table Schema Changes" (SQLite, ALTER TABLE): references are not
+    watched meanwhile, and all of them are checked before the commit.
+    """
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            _alone(connection)
+            yield connection
+        return
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("PRAGMA foreign_keys=OFF")  # says nothing inside a transaction
+        try:
+            with connection.begin():
+                yield connection
+                broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                if broken:
+                    raise StartError(f"the migration would leave {len(broken)} rows without owner")
+        finally:
+            driver.execute("PRAGMA foreign_keys=ON")

@@ -252,6 +252,8 @@ class Decision(SQLModel, table=True):
 
 
 class File(SQLModel, table=True):
+    __table_args__ = (_index_where("ix_file_expiry", "deleted_at IS NULL", "expires_at"),)
+
     id: str = Field(primary_key=True)
     project_id: str = _owner("project")
     filename: str
@@ -270,7 +272,9 @@ class Batch(SQLModel, table=True):
     status: str = Field(index=True)
     endpoint: str
     model: str | None = None
-    input_file_id: str = _owner("file")
+    input_file_id: str | None = Field(
+        default=None, sa_column=Column(ForeignKey("file.id"), nullable=True, index=True)
+    )
     completion_window: str
     output_file_id: str | None = None
     error_file_id: str | None = None
@@ -280,6 +284,18 @@ class Batch(SQLModel, table=True):
     )
     total: int = 0
     key_id: str | None = None
+    output_expires_after_s: int | None = None
+    retry_of: str | None = Field(
+        default=None, index=True, description="whose unanswered lines it runs again"
+    )
+    source: dict[str, Any] | None = _json(nullable=True)
+    """The tables it reads, when it reads no file: a `TableInput`."""
+    target: dict[str, Any] | None = _json(nullable=True)
+    """Where it writes them: a `TableOutput`."""
+    parts: list[dict[str, Any]] | None = _json(nullable=True)
+    """The objects under `source` as they were when it began: key, etag, rows."""
+    tally: dict[str, Any] | None = _json(nullable=True)
+    """How its lines ended, once it has; counted from them before."""
     version: int = 1
     created_at: datetime = _moment()
     in_progress_at: datetime | None = _moment(nullable=True)
@@ -319,7 +335,19 @@ class Invocation(SQLModel, table=True):
         _index_open("ix_invocation_expiry", "expires_at"),
         _index_where("ix_invocation_lease", "lease_owner IS NOT NULL", "lease_owner"),
         _index_where("ix_invocation_list", "batch_id IS NULL", "project_id", "id"),
-        Index("ix_invocation_batch_status", "batch_id", "status"),
+        _index_open("ix_invocation_batch_open", "batch_id", "status"),
+        # Whatever a batch says of its lines is read from here, never from the rows.
+        _index_where(
+            "ix_invocation_batch_done",
+            "finished_at IS NOT NULL AND batch_id IS NOT NULL",
+            "batch_id",
+            "status",
+            "finished_at",
+            "prompt_tokens",
+            "completion_tokens",
+            "cached_tokens",
+            "replica_s",
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -345,6 +373,8 @@ class Invocation(SQLModel, table=True):
     """`{"status_code", "message", "type", "param", "code"}` of the last failure."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    replica_s: float = Field(default=0.0, description="its share of the replicas' time")
     batch_id: str | None = Field(
         default=None, sa_column=Column(ForeignKey("batch.id"), nullable=True)
     )

@@ -62,6 +62,7 @@ def read_line(line: Line, rules: Rules) -> Valid | Faulty:
             raise BadRequest(
                 f"Invalid value for 'url': this batch is for {rules.endpoint} "
                 f"(got {request.url[:80]!r}).",
+                code="url_mismatch",
                 param="url",
             )
         wanted = check(request.body, rules.endpoint)
@@ -143,7 +144,7 @@ def _duplicate(custom_id: str, first: int, number: int) -> BatchError:
 
 def _too_many(max_lines: int) -> BatchError:
     return BatchError(
-        code="too_many_lines",
+        code="too_many_tasks",
         message=f"the input file has more than {max_lines} lines; split it",
     )
 
@@ -153,8 +154,11 @@ def _document(line: Line, rules: Rules) -> dict[str, Any]:
         raise BadRequest(
             f"the line is longer than {rules.max_line_bytes} bytes", code="line_too_long"
         )
-    # The line wraps the request in one more object.
-    return parse(line.text, rules.depth + 1)
+    try:
+        # The line wraps the request in one more object.
+        return parse(line.text, rules.depth + 1)
+    except BadRequest as refused:
+        raise BadRequest(refused.message, code="invalid_json_line") from None
 
 
 def _faulty(line: Line, document: dict[str, Any], refused: Refused) -> Faulty:

@@ -33,22 +33,23 @@ class Work:
         self._dispatching = Loop("work dispatcher", dispatcher.tick, poll_s)
         self._batching = Loop("batch runner", self._runner.tick, poll_s)
         self._keeping = Loop("lease keeper", self._leases.tick, settings.work.heartbeat_s)
-
         self.files = Files(plane.db, plane.objects, plane.clock)
+        self._sweeping = Loop("file sweeper", self.files.sweep, settings.work.sweep_s)
+
         self.batches = Batches(plane.db, plane.clock)
         self.invocations = Invocations(
             plane.db, plane.payloads, catalog, plane.clock, settings, worker, notices
         )
         self.invocations.on_queued = self._queued
         self.batches.on_changed = self._batching.wake
-        self._runner.on_queued = self._queued
+        self._runner.intake.on_queued = self._queued
         self._runner.on_progress = self._batching.wake
         worker.on_room = self._dispatching.wake
 
     async def start(self) -> None:
         """Take over what a former process left, and begin to work."""
         await self._leases.recover()
-        for loop in (self._dispatching, self._batching, self._keeping):
+        for loop in (self._dispatching, self._batching, self._keeping, self._sweeping):
             loop.start()
 
     async def stop(self) -> None:
@@ -57,6 +58,7 @@ class Work:
         The database must stay open until this returns.
         """
         self._notices.close()
+        await self._sweeping.stop()
         await self._batching.stop()
         await self._runner.stop()
         await self._dispatching.stop()

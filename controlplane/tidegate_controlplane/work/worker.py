@@ -17,6 +17,7 @@ from typing import Protocol
 
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.domain.batch_progress import replica_share_s
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.errors import DeadlinePassed, Refused
 from tidegate_controlplane.gateway.catalog import Served
@@ -107,6 +108,8 @@ class Run:
     """A replica has it, and counts it as in flight."""
     interrupted: Interrupted | None = None
     call: asyncio.Task[Answered] | None = field(default=None, repr=False)
+    replica_s: float = 0.0
+    """Its share of the replicas' time."""
 
     @property
     def lease(self) -> Lease:
@@ -201,9 +204,10 @@ class Worker:
         if not self._plane.endpoints.has_room(served.deployment_id, priority):
             raise _NoReplica
         run.asked = True  # nothing is awaited until the replica that has room has it
+        began, before = self._plane.clock.monotonic(), self._in_flight(served)
         try:
             async with asyncio.timeout(row.timeout_s):
-                return await self._plane.forwarder.call(
+                answer = await self._plane.forwarder.call(
                     served,
                     row.endpoint,
                     body,
@@ -214,6 +218,15 @@ class Worker:
                 )
         except DeadlinePassed:
             raise _NoReplica from None
+        run.replica_s = replica_share_s(
+            self._plane.clock.monotonic() - began,
+            len(self._plane.endpoints.ready(served.deployment_id)),
+            1 + max(before, self._in_flight(served)),
+        )
+        return answer
+
+    def _in_flight(self, served: Served) -> int:
+        return self._plane.endpoints.demand(served.deployment_id).in_flight
 
     async def _publish(self, run: Run, outcome: Outcome) -> None:
         lease, now = run.lease, self._plane.clock.now()
@@ -243,7 +256,14 @@ class Worker:
         plane, lease = self._plane, run.lease
         key = result_key(run.row.project_id, lease.invocation_id, lease.epoch)
         kept = await self._payloads.keep(key, success.body)
-        result = Result(kept.inline, kept.key, success.prompt_tokens, success.completion_tokens)
+        result = Result(
+            kept.inline,
+            kept.key,
+            success.prompt_tokens,
+            success.completion_tokens,
+            success.cached_tokens,
+            run.replica_s,
+        )
         publish = partial(invocations.succeed, lease=lease, now=plane.clock.now(), result=result)
         if await plane.db.write(publish):
             plane.usage.record(
