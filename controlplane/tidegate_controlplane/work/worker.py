@@ -23,7 +23,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStore, ObjectStoreError
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
-from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.notices import Notices
@@ -220,7 +220,7 @@ class Worker:
             case End(state=state, failure=failure):
                 error = failure.model_dump() if failure else None
                 await self._plane.db.write(
-                    lambda session: invocations.end(session, lease, state, now, error)
+                    Guarded(lambda session: invocations.end(session, lease, state, now, error))
                 )
             case Again(after_s=after_s, counted=counted, failure=failure):
                 error = failure.model_dump() if failure else None
@@ -242,7 +242,7 @@ class Worker:
         kept = await self._payloads.keep(key, success.body)
         result = Result(kept.inline, kept.key, success.prompt_tokens, success.completion_tokens)
         publish = partial(invocations.succeed, lease=lease, now=plane.clock.now(), result=result)
-        if await plane.db.write(publish):
+        if await plane.db.write(Guarded(publish)):
             plane.usage.record(
                 run.row.project_id,
                 run.served,
