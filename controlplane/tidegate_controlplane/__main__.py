@@ -17,7 +17,7 @@ from tidegate.telemetry.logs import log_to_stderr
 from tidegate.telemetry.traces import MISSING, can_trace
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.process import serve
-from tidegate_controlplane.settings import Settings
+from tidegate_controlplane.settings import EncryptionSettings, Settings
 
 
 def main() -> int:
@@ -28,6 +28,10 @@ def main() -> int:
         host=arguments.host,
         port=arguments.port,
         objects=arguments.objects,
+        database=arguments.database,
+        encryption=EncryptionSettings(
+            keys=tuple(arguments.encryption_key), required=arguments.encryption_required
+        ),
         telemetry=Telemetry(
             log_format=arguments.log_format, otlp_endpoint=arguments.otlp_endpoint or None
         ),
@@ -57,6 +61,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8686, help="0 takes any free one")
     parser.add_argument("--objects", help="s3://bucket/prefix; a directory under --data if absent")
+    parser.add_argument("--database", help="postgresql://…; a SQLite file under --data if absent")
+    parser.add_argument(
+        "--encryption-key",
+        action="append",
+        default=[],
+        metavar="PLACE",
+        help="seal bodies and results at rest: a key file, or kms:<key id>; given again for older "
+        "keys, and the last one seals",
+    )
+    parser.add_argument(
+        "--encryption-required",
+        action="store_true",
+        help="refuse to read what is not sealed",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     parser.add_argument(
         "--log-format", default="json", choices=["json", "text"], help="text is for people"

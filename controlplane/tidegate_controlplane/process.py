@@ -35,6 +35,8 @@ from tidegate_controlplane.data_dir import (
 )
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
+from tidegate_controlplane.encryption.envelopes import Envelopes
+from tidegate_controlplane.encryption.open import open_keyring
 from tidegate_controlplane.errors import Unauthenticated
 from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
@@ -52,8 +54,8 @@ from tidegate_controlplane.provision.local import LocalProvisioner
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
-from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 from tidegate_controlplane.work import routes as work_routes
 from tidegate_controlplane.work.service import Work
@@ -91,10 +93,11 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
     """
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
-        database = Database(settings.database_path)
+        database = await asyncio.to_thread(open_database, settings.database, settings.database_path)
         stack.callback(database.close)
         await asyncio.to_thread(migrate, database.writer)
-        objects = await asyncio.to_thread(open_objects, settings)
+        keyring = await asyncio.to_thread(open_keyring, settings.encryption, clock)
+        objects = await asyncio.to_thread(open_objects, settings, keyring)
         client = await stack.enter_async_context(replica_client())
         endpoints = Endpoints(
             clock,
@@ -153,6 +156,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             usage=usage,
             clock=clock,
             settings=settings,
+            envelopes=Envelopes(keyring, required=settings.encryption.required),
         )
         work = await stack.enter_async_context(Work(plane, catalog))
         ready = asyncio.Event()

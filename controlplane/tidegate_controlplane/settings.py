@@ -57,6 +57,32 @@ class WorkSettings(BaseModel):
     retry_max_s: Seconds = 60.0
 
 
+class EncryptionSettings(BaseModel):
+    """How bodies and results are sealed at rest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys: tuple[str, ...] = ()
+    """Key files, or `kms:<key id>`; the last one wraps. Without any, nothing is sealed."""
+    required: bool = False
+    """What is not sealed is not believed, also when it is from before encryption."""
+
+
+class RetentionSettings(BaseModel):
+    """How what is no longer needed is found and deleted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every_s: Seconds = 60.0
+    row_s: Seconds = 30 * 86_400.0
+    """A finished request or batch is listed for so long, with or without its result."""
+    orphans_every_s: Seconds = 3600.0
+    orphan_age_s: Seconds = 86_400.0
+    """An object without a row is deleted when it is older than this on the store's clock, ..."""
+    orphan_grace_s: Seconds = 600.0
+    """... and was found without one for so long on this process's own."""
+
+
 class ReconcileSettings(BaseModel):
     """How the level-triggered loop paces itself."""
 
@@ -85,10 +111,14 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 8686
     objects: str | None = None
     """`s3://bucket/prefix` for payloads and results; a directory under `data_dir` when absent."""
+    database: str | None = None
+    """`postgresql://user@host/name`; a SQLite file under `data_dir` when absent."""
     warm_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """What the zygote may keep in memory of the models used last: tokenizers, no weights."""
     limits: LimitSettings = LimitSettings()
     work: WorkSettings = WorkSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
+    retention: RetentionSettings = RetentionSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     telemetry: Telemetry = Telemetry()
     shutdown_s: Seconds = 30.0

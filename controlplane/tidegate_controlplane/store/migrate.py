@@ -10,9 +10,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from tidegate_controlplane.errors import StartError
+
+LOCK_KEY = 0x7469646567617465
+"""Of the advisory lock that migrations hold: the name of this project in ASCII."""
 
 
 def migrate(engine: Engine) -> None:
@@ -41,6 +44,13 @@ def downgrade(engine: Engine, revision: str) -> None:
         command.downgrade(config, revision)
 
 
+def _alone(connection: Connection) -> None:
+    """Until the transaction ends no other control plane migrates: for PostgreSQL."""
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SET LOCAL lock_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+
+
 def _config() -> Config:
     config = Config()
     config.set_main_option(
@@ -58,6 +68,7 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
     """
     if engine.dialect.name != "sqlite":
         with engine.begin() as connection:
+            _alone(connection)
             yield connection
         return
     with engine.connect() as connection:

@@ -18,7 +18,7 @@ from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Batch, File, Invocation
 from tidegate_controlplane.work.batch_output import error_line, file_name, output_line
 from tidegate_controlplane.work.object_keys import batch_file_key
-from tidegate_controlplane.work.payloads import Payload
+from tidegate_controlplane.work.payloads import result_of
 from tidegate_controlplane.work.worker import Plane
 
 OUTPUT_LINES = 100
@@ -57,7 +57,7 @@ class BatchFiles:
 
     async def _succeeded(self, batch: Batch) -> AsyncGenerator[bytes]:
         async for row in self._lines(batch, succeeded=True):
-            result = await self._plane.payloads.read(Payload(row.result, row.result_key))
+            result = await self._plane.payloads.read(result_of(row))
             yield output_line(row, result)
 
     async def _others(self, batch: Batch, ending: BatchStatus) -> AsyncGenerator[bytes]:

@@ -36,7 +36,7 @@ from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.object_keys import request_key
 from tidegate_controlplane.work.outcome import Failure, Interrupted
 from tidegate_controlplane.work.pages import check_cursor
-from tidegate_controlplane.work.payloads import Payload, Payloads
+from tidegate_controlplane.work.payloads import Payloads, result_of
 from tidegate_controlplane.work.request import INVOCATION_MODES, check, find, infer_endpoint, parse
 from tidegate_controlplane.work.storage import answering_for_storage
 from tidegate_controlplane.work.views import invocation_object
@@ -161,7 +161,7 @@ class Invocations:
         if row.status != InvocationState.SUCCEEDED:
             raise refusal(row)
         with answering_for_storage():
-            return await self._payloads.read(Payload(row.result, row.result_key))
+            return await self._payloads.read(result_of(row))
 
     async def cancel(self, principal: Principal, invocation_id: str) -> InvocationObject:
         """Cancel what is not finished; what is finished stays as it is."""

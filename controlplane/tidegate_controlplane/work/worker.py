@@ -18,6 +18,7 @@ from typing import Protocol
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.batch_progress import replica_share_s
+from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.errors import DeadlinePassed, Refused
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
@@ -42,7 +43,7 @@ from tidegate_controlplane.work.outcome import (
     Try,
     decide,
 )
-from tidegate_controlplane.work.payloads import Payload, Payloads
+from tidegate_controlplane.work.payloads import Payloads, request_of
 
 log = logging.getLogger(__name__)
 
@@ -89,10 +90,12 @@ class Plane:
     settings: Settings
     jitter: Callable[[], float] = random.random
     """A number in [0, 1)."""
+    envelopes: Envelopes = field(default_factory=Envelopes)
+    """What seals bodies in rows; `objects` seals its own."""
 
     @property
     def payloads(self) -> Payloads:
-        return Payloads(self.objects, self.settings.limits.inline_body_bytes)
+        return Payloads(self.objects, self.envelopes, self.settings.limits.inline_body_bytes)
 
 
 @dataclass(eq=False)
@@ -174,7 +177,7 @@ class Worker:
 
     async def _ask(self, run: Run) -> Reply:
         try:
-            body = await self._payloads.read(Payload(run.row.request, run.row.request_key))
+            body = await self._payloads.read(request_of(run.row))
         except ObjectNotFound:
             return REQUEST_LOST
         except ObjectStoreError as error:

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from tidegate.cli import (
     artifacts,
     declare,
+    encryption,
     info,
     keys,
     manage,
@@ -50,3 +51,4 @@ app = typer.Typer(
 for commands in (platform, declare, observe, talk, manage, rollout, artifacts, simulate, info):
     commands.register(app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(encryption.app, name="encryption")

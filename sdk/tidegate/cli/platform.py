@@ -45,12 +45,27 @@ def up(
         str | None,
         typer.Option(help="s3://bucket/prefix for payloads and results, not the directory."),
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="postgresql://user@host/name for all rows, not the SQLite file."),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="How the platform logs; text is for people.")
     ] = "json",
     otlp_endpoint: Annotated[
         str | None, typer.Option(help="Send traces there by OTLP, as http://host:4318.")
     ] = None,
+    encryption_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Seal bodies and results: a key file, or kms:<key id>; again for older keys, the "
+            "last one seals.",
+            metavar="PLACE",
+        ),
+    ] = None,
+    encryption_required: Annotated[
+        bool, typer.Option("--encryption-required", help="Refuse to read what is not sealed.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +78,17 @@ def up(
     launch.require_installed()
     home.create()
     listen_on = DEFAULT_PORT if port is None else port
-    start = Start(home, host, listen_on, objects, log_format, otlp_endpoint)
+    start = Start(
+        home,
+        host,
+        listen_on,
+        objects,
+        database,
+        log_format,
+        otlp_endpoint,
+        encryption_key or (),
+        encryption_required,
+    )
     if detach:
         _up_detached(start, as_json=as_json)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.errors import LocalError
@@ -23,24 +24,33 @@ class Start:
     """What to start: on which directory, listening where. `port` 0 takes any free one.
 
     `objects` is an `s3://bucket/prefix` for payloads and results, instead of the directory;
-    `otlp_endpoint` is where traces go, if not where the environment says.
+    `database` is a `postgresql://…` URL for all rows, instead of the SQLite file;
+    `otlp_endpoint` is where traces go, if not where the environment says; `encryption_keys` are key
+    files, or `kms:<key id>`, the last of which seals what is stored.
     """
 
     home: Home
     host: str
     port: int
     objects: str | None = None
+    database: str | None = None
     log_format: LogFormat = "json"
     otlp_endpoint: str | None = None
+    encryption_keys: Sequence[str] = ()
+    encryption_required: bool = False
 
     @property
     def command(self) -> list[str]:
         """The control plane's command line."""
         where = ["--data", str(self.home.path), "--host", self.host, "--port", str(self.port)]
         objects = ["--objects", self.objects] if self.objects else []
+        database = ["--database", self.database] if self.database else []
         logs = ["--log-format", self.log_format] if self.log_format != "json" else []
         traces = ["--otlp-endpoint", self.otlp_endpoint] if self.otlp_endpoint else []
-        return [sys.executable, "-m", MODULE, *where, *objects, *logs, *traces]
+        keys = [word for place in self.encryption_keys for word in ("--encryption-key", place)]
+        required = ["--encryption-required"] if self.encryption_required else []
+        options = [*objects, *database, *logs, *traces, *keys, *required]
+        return [sys.executable, "-m", MODULE, *where, *options]
 
 
 def require_installed() -> None:

@@ -206,8 +206,33 @@ def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "cannot be made (Not a directory)" in result.stderr
 
 
-def test_up_passes_on_how_to_log_and_where_traces_go(data: Path) -> None:
-    start = Start(Home.at(data), "127.0.0.1", 0, None, "text", "http://127.0.0.1:4318")
-    command = start.command
+def test_up_passes_on_where_rows_are_how_to_log_and_where_traces_go(data: Path) -> None:
+    place, traces = "postgresql://host/name", "http://127.0.0.1:4318"
+    command = Start(Home.at(data), "127.0.0.1", 0, None, place, "text", traces).command
+    assert command[command.index("--database") + 1] == place
     assert command[command.index("--log-format") + 1] == "text"
     assert command[command.index("--otlp-endpoint") + 1] == "http://127.0.0.1:4318"
+
+
+def test_up_passes_on_the_keys_in_their_order(data: Path) -> None:
+    keys = ("old", "kms:alias/new")
+    start = Start(Home.at(data), "::1", 0, encryption_keys=keys, encryption_required=True)
+    at = start.command.index("--encryption-key")
+    assert start.command[at:] == [
+        "--encryption-key",
+        "old",
+        "--encryption-key",
+        "kms:alias/new",
+        "--encryption-required",
+    ]
+
+
+def test_each_new_key_is_the_last_line_of_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    assert json.loads(run("encryption", "add-key", str(path), "--json").stdout)["keys"] == 1
+    first = path.read_text()
+    assert run("encryption", "add-key", str(path)).exit_code == 0
+    assert path.read_text().startswith(first) and len(path.read_text().splitlines()) == 2
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+    assert run("encryption", "add-key", str(tmp_path / "no" / "keys")).exit_code == 1
