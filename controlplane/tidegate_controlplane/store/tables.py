@@ -335,7 +335,7 @@ class Invocation(SQLModel, table=True):
         _index_open("ix_invocation_expiry", "expires_at"),
         _index_where("ix_invocation_lease", "lease_owner IS NOT NULL", "lease_owner"),
         _index_where("ix_invocation_list", "batch_id IS NULL", "project_id", "id"),
-        _index_open("ix_invocation_batch_open", "batch_id", "status"),
+        _index_where("ix_invocation_batch_open", "finished_at IS NULL", "batch_id", "status"),
         # Whatever a batch says of its lines is read from here, never from the rows.
         _index_where(
             "ix_invocation_batch_done",

@@ -80,7 +80,7 @@ def request(place, output=None, window="24h", **source):
 
 
 async def ended(house, kit, wanted):
-    async with house.working() as work:
+    async with house.working(group_lines=100) as work:
         batch = await work.batches.create(kit.principal, wanted)
         return await house.ended(work, batch.id)
 
@@ -127,18 +127,18 @@ async def test_each_row_comes_out_once_in_order_with_its_columns_and_its_answer(
 async def test_parquet_is_answered_with_parquet_of_the_same_types(
     house, kit, put, s3, place, tmp_path, content
 ):
-    await house.deploy()
+    await house.deploy(capacity=32)
     chat_answers(house)
-    table = pa.table({"n": pa.array(range(450), pa.int16()), "q": [f"q{n}" for n in range(450)]})
+    table = pa.table({"n": pa.array(range(210), pa.int16()), "q": [f"q{n}" for n in range(210)]})
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=100)
     put("part-0.parquet", (tmp_path / "in.parquet").read_bytes())
     done = await ended(house, kit, request(place, format="parquet"))
-    assert done.request_counts.completed == 450
+    assert done.request_counts.completed == 210
     (tmp_path / "out.parquet").write_bytes(content("part-0.out.parquet"))
     found = pq.read_table(tmp_path / "out.parquet")
     assert found.schema.field("n").type == pa.int16()
-    assert found.column("n").to_pylist() == list(range(450))
-    assert found.column("answer").to_pylist() == [f"echo q{n}" for n in range(450)]
+    assert found.column("n").to_pylist() == list(range(210))
+    assert found.column("answer").to_pylist() == [f"echo q{n}" for n in range(210)]
 
 
 async def test_a_row_that_cannot_be_asked_or_is_refused_has_its_error_in_its_place(
