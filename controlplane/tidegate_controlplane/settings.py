@@ -35,6 +35,13 @@ class LimitSettings(_Section):
     invocation_run_s: Seconds = 900.0
     invocation_run_max_s: Seconds = 3600.0
     result_retention_s: Seconds = 7 * 86_400.0
+    s3_buckets: tuple[str, ...] = ()
+    """Buckets that a request may name; whoever may ask for work reads and writes them with this
+    process's rights."""
+    batch_rows: int = 200_000
+    """Of the tables of one batch; a file has at most 50,000 lines, as at OpenAI."""
+    batch_part_bytes: int = 4 * 1024**3
+    """One object of them at a time is kept on this process's disk."""
 
 
 class WorkSettings(_Section):
@@ -116,6 +123,11 @@ class Settings(_Section):
     @property
     def objects_dir(self) -> Path:
         return self.data_dir / "objects"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Of objects on their way; emptied at each start."""
+        return self.data_dir / "spool"
 
     @property
     def replicas_dir(self) -> Path:

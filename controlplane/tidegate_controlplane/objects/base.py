@@ -7,6 +7,7 @@ Putting a key again replaces the object, so a deterministic key makes writing id
     ├── ObjectNotFound
     ├── ObjectTooLarge
     ├── StoreFull            the disk is full
+    ├── ObjectRefused        asking again cannot help: no right to it, or it has changed
     └── StoreUnavailable     the store does not answer, or refuses
 """
 
@@ -45,6 +46,10 @@ class ObjectTooLarge(ObjectStoreError):
 
 class StoreFull(ObjectStoreError):
     """No space is left; nothing was stored, and what was there is untouched."""
+
+
+class ObjectRefused(ObjectStoreError):
+    """No such bucket or object, no right to it, or it is not what it was; asking again is vain."""
 
 
 class StoreUnavailable(ObjectStoreError):

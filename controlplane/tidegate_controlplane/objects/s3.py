@@ -55,7 +55,7 @@ class S3Store:
 
     def check(self) -> None:
         """Raise StoreUnavailable unless the bucket answers. Blocks: for the start of a process."""
-        with _said_plainly(f"bucket {self._bucket}"):
+        with said_plainly(f"bucket {self._bucket}"):
             self._client.head_bucket(Bucket=self._bucket)
 
     async def put(self, key: str, chunks: Chunks, max_bytes: int | None = None) -> Stored:
@@ -221,12 +221,12 @@ def _code(error: ClientError) -> str:
 
 
 async def _run(key: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    with _said_plainly(key):
+    with said_plainly(key):
         return await in_thread(call, *args, **kwargs)
 
 
 @contextmanager
-def _said_plainly(key: str) -> Iterator[None]:
+def said_plainly(key: str) -> Iterator[None]:
     """Turn boto3's errors into the store's."""
     try:
         yield

@@ -109,6 +109,43 @@ def tally(session: Session, batch_id: str, since: datetime | None = None) -> Tal
     return Tally(answered, ended - answered, prompt, completion, cached, replica_s)
 
 
+def keep_parts(session: Session, seen: Batch, parts: list[dict[str, Any]]) -> None:
+    """Remember the objects that it reads, unless somebody else did meanwhile."""
+    session.execute(
+        update(Batch)
+        .where(col(Batch.id) == seen.id, col(Batch.parts).is_(None))
+        .values(parts=parts)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def chain(session: Session, batch: Batch) -> list[str]:
+    """Its id, and those of the batches whose lines it runs again, the newest first."""
+    found = [batch.id]
+    former = batch.retry_of
+    while former is not None:
+        found.append(former)
+        row = session.get(Batch, former)
+        former = row.retry_of if row else None
+    return found
+
+
+def lines_between(
+    session: Session, batch_ids: Collection[str], first: int, last: int
+) -> list[Invocation]:
+    """The lines of several batches with these numbers, both ends included."""
+    query = (
+        select(Invocation)
+        .where(
+            col(Invocation.batch_id).in_(batch_ids),
+            col(Invocation.line_no) >= first,
+            col(Invocation.line_no) <= last,
+        )
+        .options(defer(Invocation.request))  # type: ignore[arg-type]
+    )
+    return list(session.exec(query))
+
+
 def count(session: Session, batch_id: str) -> int:
     """Lines that have a row."""
     return session.exec(select(func.count()).where(Invocation.batch_id == batch_id)).one()

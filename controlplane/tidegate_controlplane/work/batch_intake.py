@@ -13,9 +13,10 @@ from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 
+from tidegate.errors import TableError
 from tidegate.protocol.work import MAX_BATCH_LINES, BatchError, InvocationState
 from tidegate_controlplane.gateway.catalog import Catalog
-from tidegate_controlplane.objects.base import ObjectNotFound
+from tidegate_controlplane.objects.base import ObjectNotFound, ObjectRefused
 from tidegate_controlplane.store import batches, files
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.invocations import LINE_PRIORITY
@@ -30,14 +31,18 @@ from tidegate_controlplane.work.batch_line import (
 )
 from tidegate_controlplane.work.lines import Line, groups, split
 from tidegate_controlplane.work.object_keys import line_key
+from tidegate_controlplane.work.table_batches import TableBatches
 from tidegate_controlplane.work.worker import Plane
 
 
 class BatchIntake:
     """Reads inputs; `group_lines` of one become rows in one transaction."""
 
-    def __init__(self, plane: Plane, catalog: Catalog, group_lines: int) -> None:
+    def __init__(
+        self, plane: Plane, catalog: Catalog, tables: TableBatches, group_lines: int
+    ) -> None:
         self._plane = plane
+        self._tables = tables
         self._catalog = catalog
         self._group_lines = group_lines
         self.on_queued: Callable[[], None] = lambda: None
@@ -51,15 +56,20 @@ class BatchIntake:
         """
         rules = self._rules(batch)
         try:
+            if batch.source is not None:
+                await self._tables.begin(batch)
             if errors := await self._survey(batch, rules):
                 return errors
             return [] if await self._insert_lines(batch, rules) else None
+        except (TableError, ObjectRefused) as error:
+            return [BatchError(code="invalid_input", message=str(error), param="input")]
         except ObjectNotFound:
             return [_file_gone(batch.input_file_id)]
 
     async def _survey(self, batch: Batch, rules: Rules) -> list[BatchError]:
         """Why the file as a whole cannot be run, empty when it can; no row is made."""
-        survey = Survey(MAX_BATCH_LINES)
+        most = self._plane.settings.limits.batch_rows if batch.source else MAX_BATCH_LINES
+        survey = Survey(most)
         async with aclosing(self._groups(batch, rules)) as found:
             async for group in found:
                 survey.add(len(group), await asyncio.to_thread(claimed_ids, group, rules))
@@ -120,15 +130,20 @@ class BatchIntake:
         return row
 
     async def _groups(self, batch: Batch, rules: Rules) -> AsyncGenerator[list[Line]]:
+        lines = self._tables.lines(batch) if batch.source else self._file_lines(batch, rules)
+        async with aclosing(lines):
+            async for group in groups(lines, self._group_lines):
+                yield group
+
+    async def _file_lines(self, batch: Batch, rules: Rules) -> AsyncGenerator[Line]:
         file = await self._plane.db.read(
             lambda session: files.kept(session, batch.project_id, batch.input_file_id or "")
         )
         if file is None:
             raise ObjectNotFound(batch.input_file_id or "")
         async with aclosing(self._plane.objects.get(file.object_key)) as pieces:
-            lines = split(pieces, rules.max_line_bytes)
-            async for group in groups(lines, self._group_lines):
-                yield group
+            async for line in split(pieces, rules.max_line_bytes):
+                yield line
 
     def _rules(self, batch: Batch) -> Rules:
         limits = self._plane.settings.limits

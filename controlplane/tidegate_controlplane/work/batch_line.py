@@ -155,6 +155,8 @@ def _too_many(max_lines: int) -> BatchError:
 
 
 def _document(line: Line, rules: Rules) -> dict[str, Any]:
+    if line.fault is not None:
+        raise BadRequest(line.fault, code="invalid_row")
     if line.text is None:
         raise BadRequest(
             f"the line is longer than {rules.max_line_bytes} bytes", code="line_too_long"

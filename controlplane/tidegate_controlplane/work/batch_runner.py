@@ -14,11 +14,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 from sqlmodel import Session
 
-from tidegate.protocol.work import BatchStatus, InvocationState
+from tidegate.errors import TableError
+from tidegate.protocol.work import BatchError, BatchStatus, InvocationState
 from tidegate_controlplane.gateway.catalog import Catalog
+from tidegate_controlplane.objects.base import ObjectRefused
 from tidegate_controlplane.store import batches, files, invocations
 from tidegate_controlplane.store.tables import Batch
 from tidegate_controlplane.work.batch_files import BatchFiles
@@ -27,6 +30,7 @@ from tidegate_controlplane.work.batch_steps import Step, next_step
 from tidegate_controlplane.work.lines import GROUP_LINES
 from tidegate_controlplane.work.loop import PAUSE_AFTER_ERROR_S
 from tidegate_controlplane.work.outcome import Interrupted
+from tidegate_controlplane.work.table_batches import TableBatches
 from tidegate_controlplane.work.worker import Plane, Worker
 
 log = logging.getLogger(__name__)
@@ -42,7 +46,8 @@ class BatchRunner:
         self._worker = worker
         self._files = BatchFiles(plane)
         self._stepping: dict[str, asyncio.Task[bool]] = {}
-        self.intake = BatchIntake(plane, catalog, group_lines)
+        self._tables = TableBatches(plane)
+        self.intake = BatchIntake(plane, catalog, self._tables, group_lines)
         self.on_progress: Callable[[], None] = lambda: None
         """Called when another step may follow at once."""
 
@@ -135,18 +140,34 @@ class BatchRunner:
 
     async def _close(self, batch: Batch, after: BatchStatus, **moments: datetime) -> None:
         """Write the files, then end the batch and name them in one transaction."""
+        if batch.source is not None:
+            await self._close_tables(batch, after, **moments)
+            return
         output, errors = await self._files.write(batch, after)
+        ids = {
+            "output_file_id": output.id if output else None,
+            "error_file_id": errors.id if errors else None,
+        }
 
         def unit(session: Session) -> None:
-            tally = batches.tally(session, batch.id)
-            values = {
-                "output_file_id": output.id if output else None,
-                "error_file_id": errors.id if errors else None,
-                "total": tally.ended,
-                "tally": asdict(tally),
-            }
-            if batches.change(session, batch, after, **values, **moments):
+            if _end(session, batch, after, **ids, **moments):
                 for file in filter(None, (output, errors)):
                     files.insert(session, file)
 
         await self._plane.db.write(unit)
+
+    async def _close_tables(self, batch: Batch, after: BatchStatus, **values: Any) -> None:
+        """Write the tables, then end the batch; it fails when they cannot be written."""
+        try:
+            await self._tables.write(batch, after)
+        except (TableError, ObjectRefused) as error:
+            said = BatchError(code="output_not_written", message=str(error), param="output")
+            after = BatchStatus.FAILED
+            values = {"failed_at": self._plane.clock.now(), "errors": [said.model_dump()]}
+        await self._plane.db.write(partial(_end, batch=batch, after=after, **values))
+
+
+def _end(session: Session, batch: Batch, after: BatchStatus, **values: Any) -> bool:
+    """End it, with what is known of its lines; False when somebody else did meanwhile."""
+    tally = batches.tally(session, batch.id)
+    return batches.change(session, batch, after, total=tally.ended, tally=asdict(tally), **values)

@@ -13,26 +13,31 @@ from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.batch_progress import Span, Tally, progress
 from tidegate_controlplane.errors import BadRequest, Conflict, NotFound
+from tidegate_controlplane.settings import LimitSettings
 from tidegate_controlplane.store import batches, files
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Batch
 from tidegate_controlplane.work.pages import check_cursor
+from tidegate_controlplane.work.table_terms import check_tables
 from tidegate_controlplane.work.views import batch_object
 
 
 class Batches:
     """The service behind `/v1/batches`."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    def __init__(self, db: Database, clock: Clock, limits: LimitSettings) -> None:
         self._db = db
         self._clock = clock
+        self._limits = limits
         self.on_changed: Callable[[], None] = lambda: None
         """Called after each commit that gives the runner something to do."""
 
     async def create(self, principal: Principal, wanted: BatchRequest) -> BatchObject:
-        """Accept a batch; its file is read afterwards. BadRequest when the file cannot be used."""
+        """Accept a batch; its input is read afterwards. BadRequest when that cannot be used."""
         now = self._clock.now()
+        if wanted.input is not None and wanted.output is not None:
+            check_tables(wanted.input, wanted.output, wanted.endpoint, self._limits.s3_buckets)
         batch = _new(principal, wanted, now)
 
         def unit(session: Session) -> BatchObject:
@@ -126,6 +131,8 @@ def _new(principal: Principal, wanted: BatchRequest, now: datetime) -> Batch:
         labels=wanted.metadata,
         key_id=principal.key_id,
         output_expires_after_s=expiry.seconds if expiry else None,
+        source=wanted.input.model_dump(mode="json") if wanted.input else None,
+        target=wanted.output.model_dump(mode="json") if wanted.output else None,
         created_at=now,
         expires_at=now + timedelta(hours=window_hours(wanted.completion_window)),
     )
@@ -142,6 +149,9 @@ def _again(principal: Principal, former: Batch, now: datetime) -> Batch:
         labels=former.labels,
         key_id=principal.key_id,
         output_expires_after_s=former.output_expires_after_s,
+        source=former.source,
+        target=former.target,
+        parts=former.parts,
         retry_of=former.id,
         created_at=now,
         expires_at=now + timedelta(hours=window_hours(former.completion_window)),
@@ -161,7 +171,9 @@ def _check_retry(session: Session, former: Batch) -> None:
             "retry that one",
             code="already_retried",
         )
-    if former.in_progress_at is None or not batches.unanswered(session, former.id, limit=1):
+    unwritten = former.source is not None and former.status == BatchStatus.FAILED
+    something = unwritten or bool(batches.unanswered(session, former.id, limit=1))
+    if former.in_progress_at is None or not something:
         raise Conflict(
             f"{former.id} ended as {former.status} and has no line to run again",
             code="nothing_to_retry",
@@ -169,6 +181,8 @@ def _check_retry(session: Session, former: Batch) -> None:
 
 
 def _check_input(session: Session, batch: Batch, now: datetime) -> None:
+    if batch.source is not None:
+        return
     file_id = batch.input_file_id or ""
     file = files.get(session, batch.project_id, file_id, now)
     if file is None:
@@ -193,7 +207,7 @@ def _tally(session: Session, batch: Batch) -> Tally:
 
 
 def _ended_at(batch: Batch) -> datetime | None:
-    return batch.completed_at or batch.expired_at or batch.cancelled_at
+    return batch.completed_at or batch.expired_at or batch.cancelled_at or batch.failed_at
 
 
 def _unusable(why: str) -> BadRequest:

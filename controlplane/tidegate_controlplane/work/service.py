@@ -13,6 +13,7 @@ from tidegate_controlplane.work.leases import LeaseKeeper
 from tidegate_controlplane.work.lines import GROUP_LINES
 from tidegate_controlplane.work.loop import Loop
 from tidegate_controlplane.work.notices import Notices
+from tidegate_controlplane.work.spool import Spool
 from tidegate_controlplane.work.worker import Plane, Worker
 
 
@@ -36,7 +37,7 @@ class Work:
         self.files = Files(plane.db, plane.objects, plane.clock)
         self._sweeping = Loop("file sweeper", self.files.sweep, settings.work.sweep_s)
 
-        self.batches = Batches(plane.db, plane.clock)
+        self.batches = Batches(plane.db, plane.clock, settings.limits)
         self.invocations = Invocations(
             plane.db, plane.payloads, catalog, plane.clock, settings, worker, notices
         )
@@ -48,6 +49,7 @@ class Work:
 
     async def start(self) -> None:
         """Take over what a former process left, and begin to work."""
+        Spool(self._plane.settings.spool_dir).clear()
         await self._leases.recover()
         for loop in (self._dispatching, self._batching, self._keeping, self._sweeping):
             loop.start()

@@ -102,7 +102,7 @@ class TableInput(WireModel):
     """Rows of the tables under a prefix, each made into one request."""
 
     uri: Uri = Field(description="s3://bucket/prefix/, or one object")
-    format: TableFormat
+    format: TableFormat = Field(strict=False)
     model: str | None = Field(
         default=None, min_length=1, max_length=256, description="unless the template names it"
     )
@@ -121,4 +121,6 @@ class TableOutput(WireModel):
     """Where the same rows go, with the answers beside them."""
 
     uri: Uri = Field(description="s3://bucket/prefix/")
-    format: TableFormat | None = Field(default=None, description="the input's, when absent")
+    format: TableFormat | None = Field(
+        default=None, strict=False, description="the input's, when absent"
+    )

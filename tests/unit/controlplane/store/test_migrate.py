@@ -85,7 +85,8 @@ def test_batches_and_their_lines_survive_the_change_of_the_batch_table(database:
     with database.writer.connect() as connection:
         assert connection.execute(text("SELECT id, input_file_id FROM batch")).all() == [("b", "f")]
         assert connection.execute(text("SELECT batch_id FROM invocation")).all() == [("b",)]
-        assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
+        if connection.dialect.name == "sqlite":
+            assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
 
 
 ROWS_OF_A_BATCH = (
@@ -98,5 +99,5 @@ ROWS_OF_A_BATCH = (
     "max_attempts, timeout_s, request_sha256, prompt_tokens, completion_tokens, cached_tokens, "
     "replica_s, batch_id, line_no, lease_epoch, lease_beat, cancel_requested, created_at, "
     "available_at) VALUES ('i', 'p', 'm', '/v1', 'succeeded', 10, 1, 3, 1, 'x', 1, 1, 0, 0, 'b', "
-    "1, 0, 0, 0, '2026-01-01', '2026-01-01')",
+    "1, 0, 0, false, '2026-01-01', '2026-01-01')",
 )
