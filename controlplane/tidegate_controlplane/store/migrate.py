@@ -8,7 +8,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from tidegate_controlplane.errors import StartError
 
@@ -18,17 +18,32 @@ def migrate(engine: Engine) -> None:
 
     Raises StartError when the database was written by a newer Tidegate than this one.
     """
-    config = _config()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with engine.begin() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-        if current is not None and current not in known:
+        current = schema_revision(connection)
+        if current is not None and not is_known(current):
             raise StartError(
                 f"the database is at schema {current!r}, which this version does not know; "
                 "upgrade tidegate, or start with another --data directory"
             )
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        upgrade(connection)
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Upgrade to `revision` in the connection's transaction."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def schema_revision(connection: Connection) -> str | None:
+    """Which tables the database has; None when it has none."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_known(revision: str) -> bool:
+    """Whether this version can bring tables of `revision` to its own."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return revision in {script.revision for script in scripts}
 
 
 def downgrade(engine: Engine, revision: str) -> None:

@@ -8,6 +8,7 @@ import gc
 import hashlib
 import os
 import stat
+import time
 from contextlib import aclosing
 
 import boto3
@@ -20,7 +21,7 @@ from tidegate_controlplane.objects.base import (
     StoreFull,
     StoreUnavailable,
 )
-from tidegate_controlplane.objects.directory import DirectoryStore
+from tidegate_controlplane.objects.directory import LEFT_S, DirectoryStore
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.objects.s3 import PART_BYTES, S3Store
 from tidegate_controlplane.settings import Settings
@@ -169,9 +170,12 @@ async def test_a_key_that_could_leave_the_store_is_refused(store, key):
 async def test_what_a_killed_writer_left_is_removed_at_start_and_objects_stay(tmp_path):
     store = DirectoryStore(tmp_path)
     await store.put("kept/k", [b"x"])
-    (tmp_path / ".unfinished" / "half").write_bytes(b"half")
+    left, written_now = (tmp_path / ".unfinished" / name for name in ("left", "now"))
+    for path in (left, written_now):
+        path.write_bytes(b"half")
+    os.utime(left, (time.time() - 2 * LEFT_S,) * 2)
     again = DirectoryStore(tmp_path)
-    assert list((tmp_path / ".unfinished").iterdir()) == []
+    assert list((tmp_path / ".unfinished").iterdir()) == [written_now]
     assert await again.read("kept/k") == b"x"
 
 
