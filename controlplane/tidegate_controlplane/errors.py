@@ -18,6 +18,7 @@
         ├── RateLimited          429     `retry_after_s`
         ├── UpstreamFailed       502     a replica failed before its first byte, twice
         ├── Unavailable          503     `retry_after_s`
+        │   └── OutcomeUnknown   503     a change was made, or not: nobody can say
         └── DeadlinePassed       504
 
 The same error is an RFC 9457 problem under `/api/v1` and OpenAI's envelope under `/v1`; the edges
@@ -141,6 +142,13 @@ class UpstreamFailed(Refused):
 class Unavailable(Refused):
     status, title = 503, "Unavailable"
     default_code = "unavailable"
+
+
+class OutcomeUnknown(Unavailable):
+    """A commit got no answer, and the database did not come back to tell."""
+
+    title = "Outcome unknown"
+    default_code = "outcome_unknown"
 
 
 class DeadlinePassed(Refused):

@@ -53,8 +53,8 @@ from tidegate_controlplane.provision.local import LocalProvisioner
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
-from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 from tidegate_controlplane.work import routes as work_routes
 from tidegate_controlplane.work.service import Work
@@ -93,7 +93,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
     """
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
-        database = Database(settings.database_path)
+        database = await asyncio.to_thread(open_database, settings.database, settings.database_path)
         stack.callback(database.close)
         await asyncio.to_thread(migrate, database.writer)
         objects = await asyncio.to_thread(open_objects, settings)

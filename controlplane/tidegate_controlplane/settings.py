@@ -76,6 +76,8 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 8686
     objects: str | None = None
     """`s3://bucket/prefix` for payloads and results; a directory under `data_dir` when absent."""
+    database: str | None = None
+    """`postgresql://user@host/name`; a SQLite file under `data_dir` when absent."""
     warm_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """What the zygote may keep in memory of the models used last: tokenizers, no weights."""
     limits: LimitSettings = LimitSettings()

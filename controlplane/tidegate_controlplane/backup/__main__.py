@@ -32,7 +32,11 @@ def main() -> int:
 
 
 async def _run(arguments: argparse.Namespace) -> Summary:
-    settings = Settings(data_dir=arguments.data.absolute(), objects=arguments.objects)
+    settings = Settings(
+        data_dir=arguments.data.absolute(),
+        database=arguments.database,
+        objects=arguments.objects,
+    )
     file, clock = arguments.file.absolute(), SystemClock()
     if arguments.command == "save":
         return await save(settings, file, clock, with_s3=arguments.with_s3)
@@ -50,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         command.add_argument("file", type=Path)
         command.add_argument("--data", type=Path, required=True, help="the platform's directory")
+        command.add_argument("--database", help="postgresql://…, as the platform is told")
         command.add_argument("--objects", help="s3://bucket/prefix, as the platform is told")
     commands.choices["save"].add_argument(
         "--with-s3", action="store_true", help="also the objects in S3, not only their list"

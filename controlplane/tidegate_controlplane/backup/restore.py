@@ -31,8 +31,8 @@ from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.reconcile.write import close_former
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
-from tidegate_controlplane.store.database import Database
-from tidegate_controlplane.store.migrate import is_known, schema_revision, upgrade
+from tidegate_controlplane.store.migrate import alone, is_known, schema_revision, upgrade
+from tidegate_controlplane.store.open import open_database
 
 LOOKED_UP_AT_ONCE = 32
 
@@ -52,7 +52,7 @@ async def restore(settings: Settings, source: Path, clock: Clock) -> Summary:
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with owned(settings.lock_path):
         _check_paths(settings, summary)
-        database = Database(settings.database_path)
+        database = open_database(settings.database, settings.database_path)
         try:
             _begin(settings, summary, database.writer)
             await _restore_objects(open_objects(settings), source, summary)
@@ -127,6 +127,7 @@ def _restore_pepper(path: Path, source: Path) -> None:
 def _restore_rows(engine: Engine, source: Path, summary: Summary, now: datetime) -> None:
     """In one transaction: as the archive has them, then as this version and a new start want."""
     with engine.begin() as connection:
+        alone(connection)
         if schema_revision(connection) is not None:
             _check_restored(connection, summary)
             return

@@ -31,8 +31,8 @@ from tidegate_controlplane.errors import BackupError
 from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStore
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.settings import Settings
-from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import schema_revision
+from tidegate_controlplane.store.open import open_database
 
 
 async def save(settings: Settings, target: Path, clock: Clock, *, with_s3: bool) -> Summary:
@@ -44,11 +44,10 @@ async def save(settings: Settings, target: Path, clock: Clock, *, with_s3: bool)
     included = settings.objects is None or with_s3
     with closing(ArchiveWriter(target)) as archive, archive.spool() as keys:
         taken_at = clock.now()
-        database = Database(settings.database_path)
+        database = open_database(settings.database, settings.database_path)
         try:
-            revision, rows = await database.read(
-                lambda session: _save_rows(session.connection(), archive, keys)
-            )
+            with database.snapshot() as connection:
+                revision, rows = _save_rows(connection, archive, keys)
         finally:
             database.close()
         archive.add_bytes(PEPPER, settings.pepper_path.read_bytes())
@@ -69,7 +68,8 @@ def check_is_there(settings: Settings) -> None:
     """Raise BackupError when there is no platform, or only a half restored one."""
     if settings.restoring_path.exists():
         raise BackupError(f"a restore into {settings.data_dir} has not ended; finish it first")
-    for path in (settings.database_path, settings.pepper_path):
+    file = [settings.database_path] if settings.database is None else []
+    for path in (*file, settings.pepper_path):
         if not path.exists():
             raise BackupError(
                 f"there is no {path.name} in {settings.data_dir}: no platform has run there; "

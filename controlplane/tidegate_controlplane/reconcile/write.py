@@ -74,6 +74,7 @@ class Outcome:
 
     def write(self, session: Session) -> None:
         """The unit of work. Raises StaleRow when someone else wrote meanwhile."""
+        self.created.clear()  # of a run that was rolled back
         for replica in self.declared.replicas:
             if change := self.changes.get(replica.id):
                 self._change_replica(session, replica, change)

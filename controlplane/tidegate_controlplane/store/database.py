@@ -1,117 +1,84 @@
-"""The unit of work: one writer, several readers, each in a short transaction off the event loop.
+"""The unit of work: whole or not at all, in a short transaction off the event loop.
 
-SQLite, as DESIGN §5 wants it: write-ahead log, `synchronous=FULL`, `BEGIN IMMEDIATE` for writers
-(so two can never deadlock on an upgrade), and a library new enough not to corrupt a log under
-concurrent checkpoints (fixed in 3.51.3).
+A unit is a plain function of a Session. It never waits for anything but the database, it changes
+nothing but rows (so that it can be run again after a conflict), and what it returns must be usable
+after the session is closed: rows are detached, not expired.
 
-A unit of work is a plain function of a Session. It never waits for anything but the database, and
-what it returns must be usable after the session is closed: rows are detached, not expired.
+Units that write behave as if they took turns, on each engine: what a unit read still holds when it
+commits. `store.sqlite` lets them take turns, `store.postgres` runs them again after a conflict.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+import contextlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
-from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Connection, Engine
 from sqlmodel import Session
 
-from tidegate_controlplane.errors import StartError
-
 T = TypeVar("T")
-OLDEST_SQLITE = (3, 51, 3)
-READERS = 4
 
 
-class Database:
+class Database(Protocol):
     """Where rows live. `write` and `read` run a unit of work and return what it returns."""
 
-    def __init__(self, path: Path) -> None:
-        driver = sqlite_driver()
-        self.url = f"sqlite:///{path}"
-        self._writer = _engine(self.url, driver, begin="BEGIN IMMEDIATE", single=True)
-        self._reader = _engine(self.url, driver, begin="BEGIN", single=False)
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-        self._read_threads = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+    @property
+    def shared(self) -> bool:
+        """Whether other control planes may use it at the same time."""
+        ...
 
     @property
     def writer(self) -> Engine:
-        """The engine of the one writer, for migrations before anything else runs."""
-        return self._writer
+        """An engine that may change tables, for migrations before anything else runs."""
+        ...
 
     async def write(self, unit: Callable[[Session], T]) -> T:
         """Run `unit` and commit what it did, or nothing of it when it raises.
 
-        A caller that is cancelled does not stop a unit that has begun: it commits or not, whole.
+        A caller that is cancelled does not stop a unit that has begun, and hears of it when the
+        unit has ended: whoever looks after that sees whether it committed.
         """
-        return await self._run(self._write_thread, self._writer, unit)
+        ...
 
     async def read(self, unit: Callable[[Session], T]) -> T:
         """Run `unit` on one consistent view; it cannot write."""
-        return await self._run(self._read_threads, self._reader, unit)
+        ...
+
+    def snapshot(self) -> Connection:
+        """One consistent view that cannot write, until it is closed: for reading everything."""
+        ...
 
     def close(self) -> None:
-        """Wait for what runs, then fold the log into the file."""
-        self._write_thread.shutdown()
-        self._read_threads.shutdown()
-        self._reader.dispose()
-        self._writer.dispose()
-
-    async def _run(
-        self, threads: ThreadPoolExecutor, engine: Engine, unit: Callable[[Session], T]
-    ) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, _transaction, engine, unit)
+        """Wait for what runs, then let go of the database."""
+        ...
 
 
-def sqlite_driver() -> ModuleType:
-    """The DB-API module with a new enough SQLite; raise StartError when there is none."""
-    drivers: list[ModuleType] = [sqlite3]
+@dataclass(frozen=True)
+class Guarded(Generic[T]):
+    """A unit each of whose changes names what it saw, and which needs no turn among the others.
+
+    It changes rows by `WHERE id AND lease_epoch AND status` alone, or locks what it takes, so it
+    stays right when others commit between its statements. Queue work is of this kind; it is what
+    many control planes do at once, and what conflicts over index pages would slow down most.
+    """
+
+    unit: Callable[[Session], T]
+
+    def __call__(self, session: Session) -> T:
+        return self.unit(session)
+
+
+async def settled(work: asyncio.Future[T]) -> T:
+    """The result of `work`; a caller that is cancelled hears of it when the work has ended."""
     try:
-        import pysqlite3.dbapi2 as wheel
-    except ImportError:
-        pass
-    else:
-        drivers.insert(0, wheel)
-    for driver in drivers:
-        if driver.sqlite_version_info >= OLDEST_SQLITE:
-            return driver
-    newest = max(driver.sqlite_version for driver in drivers)
-    raise StartError(
-        f"SQLite {newest} can corrupt a database under concurrent checkpoints; "
-        "install a newer one with: pip install pysqlite3"
-    )
-
-
-def _transaction(engine: Engine, unit: Callable[[Session], T]) -> T:
-    with Session(engine, expire_on_commit=False) as session, session.begin():
-        return unit(session)
-
-
-def _engine(url: str, driver: ModuleType, *, begin: str, single: bool) -> Engine:
-    pool: dict[str, Any] = {"poolclass": StaticPool} if single else {"pool_size": READERS}
-    engine = create_engine(
-        url, module=driver, connect_args={"check_same_thread": False, "timeout": 30}, **pool
-    )
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: Any, _record: object) -> None:
-        connection.isolation_level = None
-        for pragma in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}")
-        if not single:
-            connection.execute("PRAGMA query_only=ON")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-_PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000")
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # nobody is left to be told
+        raise

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, update
+from sqlalchemy import CursorResult, event, update
 from sqlmodel import Session, col, func, select
 
 from tidegate.protocol.resources import DeploymentPhase, ModelFacts, ReplicaPhase, Severity
@@ -242,7 +242,10 @@ def events_page(session: Session, deployment_id: str, after: int, limit: int) ->
 
 
 def swap(session: Session, table: type[Any], row: Any, values: dict[str, Any]) -> None:
-    """Compare-and-swap on the version; raises StaleRow. `row` itself takes the new values."""
+    """Compare-and-swap on the version; raises StaleRow. `row` itself takes the new values.
+
+    It takes the old ones back when the unit of work is rolled back, and perhaps run again.
+    """
     result = session.execute(
         update(table)
         .where(table.id == row.id, table.version == row.version)
@@ -253,5 +256,16 @@ def swap(session: Session, table: type[Any], row: Any, values: dict[str, Any]) -
         raise StaleRow(f"{table.__name__} {row.id} is no longer at version {row.version}")
     if row in session:
         session.expunge(row)
-    for name, value in {**values, "version": row.version + 1}.items():
+    after = {**values, "version": row.version + 1}
+    before = {name: getattr(row, name) for name in after}
+
+    def back(*_: object) -> None:
+        _set(row, before)
+
+    event.listen(session, "after_soft_rollback", back)
+    _set(row, after)
+
+
+def _set(row: Any, values: dict[str, Any]) -> None:
+    for name, value in values.items():
         setattr(row, name, value)

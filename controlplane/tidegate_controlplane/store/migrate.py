@@ -8,9 +8,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 
 from tidegate_controlplane.errors import StartError
+
+LOCK_KEY = 0x7469646567617465
+"""Of the advisory lock that migrations hold: the name of this project in ASCII."""
 
 
 def migrate(engine: Engine) -> None:
@@ -19,6 +22,7 @@ def migrate(engine: Engine) -> None:
     Raises StartError when the database was written by a newer Tidegate than this one.
     """
     with engine.begin() as connection:
+        alone(connection)
         current = schema_revision(connection)
         if current is not None and not is_known(current):
             raise StartError(
@@ -35,6 +39,15 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     command.upgrade(config, revision)
 
 
+def downgrade(engine: Engine, revision: str) -> None:
+    """Go back to an earlier `revision` (`base`: no tables), in one transaction."""
+    config = _config()
+    with engine.begin() as connection:
+        alone(connection)
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
 def schema_revision(connection: Connection) -> str | None:
     """Which tables the database has; None when it has none."""
     return MigrationContext.configure(connection).get_current_revision()
@@ -46,12 +59,12 @@ def is_known(revision: str) -> bool:
     return revision in {script.revision for script in scripts}
 
 
-def downgrade(engine: Engine, revision: str) -> None:
-    """Go back to an earlier `revision` (`base`: no tables), in one transaction."""
-    config = _config()
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
+def alone(connection: Connection) -> None:
+    """Until the transaction ends no other control plane migrates; SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
 
 
 def _config() -> Config:

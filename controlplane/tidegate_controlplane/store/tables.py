@@ -25,7 +25,10 @@ DEFAULT_PROJECT = "prj_default"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC; SQLite forgets the zone, so it is put back when read."""
+    """A moment in UTC; SQLite forgets the zone, so it is put back when read.
+
+    PostgreSQL is told to answer in UTC.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True

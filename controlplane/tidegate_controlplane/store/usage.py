@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Executable, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col
 
 from tidegate_controlplane.store.tables import UsageRecord
@@ -43,28 +44,41 @@ class Used:
 
 def add_usage(session: Session, entries: Iterable[tuple[UsageKey, Used]]) -> None:
     """Add to the rows of these keys, making them where there are none."""
+    upsert = _UPSERT[session.get_bind().dialect.name]
     for key, used in entries:
-        statement = insert(UsageRecord).values(
-            project_id=key.project_id,
-            deployment=key.deployment,
-            mode=key.mode,
-            key_id=key.key_id,
-            hour=key.hour,
-            requests=used.requests,
-            prompt_tokens=used.prompt_tokens,
-            completion_tokens=used.completion_tokens,
-        )
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=["project_id", "deployment", "mode", "key_id", "hour"],
-                set_={
-                    "requests": col(UsageRecord.requests) + used.requests,
-                    "prompt_tokens": col(UsageRecord.prompt_tokens) + used.prompt_tokens,
-                    "completion_tokens": col(UsageRecord.completion_tokens)
-                    + used.completion_tokens,
-                },
-            )
-        )
+        row = {
+            "project_id": key.project_id,
+            "deployment": key.deployment,
+            "mode": key.mode,
+            "key_id": key.key_id,
+            "hour": key.hour,
+            "requests": used.requests,
+            "prompt_tokens": used.prompt_tokens,
+            "completion_tokens": used.completion_tokens,
+        }
+        more = {
+            "requests": col(UsageRecord.requests) + used.requests,
+            "prompt_tokens": col(UsageRecord.prompt_tokens) + used.prompt_tokens,
+            "completion_tokens": col(UsageRecord.completion_tokens) + used.completion_tokens,
+        }
+        session.execute(upsert(row, more))
+
+
+_KEY = ("project_id", "deployment", "mode", "key_id", "hour")
+
+
+def _sqlite(row: dict[str, Any], more: dict[str, Any]) -> Executable:
+    statement = sqlite.insert(UsageRecord).values(row)
+    return statement.on_conflict_do_update(index_elements=_KEY, set_=more)
+
+
+def _postgresql(row: dict[str, Any], more: dict[str, Any]) -> Executable:
+    statement = postgresql.insert(UsageRecord).values(row)
+    return statement.on_conflict_do_update(index_elements=_KEY, set_=more)
+
+
+_UPSERT = {"sqlite": _sqlite, "postgresql": _postgresql}
+"""`ON CONFLICT` is no standard: each dialect has its own."""
 
 
 def usage_by_deployment(session: Session, project_id: str) -> dict[tuple[str, str], Used]:

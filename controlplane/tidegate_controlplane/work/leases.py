@@ -60,9 +60,12 @@ class LeaseKeeper:
     async def recover(self) -> None:
         """Requeue at once what other owners hold; for the start of a process.
 
-        One process owns the database file at a time, by a lock, so the former owner is dead. Its
-        death was not the request's fault and counts as no attempt.
+        One process owns a database file at a time, by a lock, so the former owner is dead. Its
+        death was not the request's fault and counts as no attempt. Other control planes may live
+        on a shared database: there a lease is taken back when its beat stops, as by `tick`.
         """
+        if self._plane.db.shared:
+            return
         now = self._plane.clock.now()
 
         def unit(session: Session) -> int:

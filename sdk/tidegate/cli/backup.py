@@ -13,6 +13,9 @@ from tidegate.cli.output import note, say, say_json
 from tidegate.local.backup import run_backup_command
 from tidegate.local.home import Home, default_data
 
+Database = Annotated[
+    str | None, typer.Option(help="postgresql://user@host/name, as the platform was started with.")
+]
 Objects = Annotated[
     str | None, typer.Option(help="s3://bucket/prefix, as the platform was started with.")
 ]
@@ -26,6 +29,7 @@ def register(app: typer.Typer) -> None:
 def backup(
     file: Annotated[Path, typer.Argument(help="The archive to write; it must not exist.")],
     data: Data = None,
+    database: Database = None,
     objects: Objects = None,
     with_s3: Annotated[
         bool, typer.Option("--with-s3", help="Copy objects out of S3 too; else they are listed.")
@@ -37,7 +41,7 @@ def backup(
         "backup",
         "save",
         str(file),
-        *_place(data, objects),
+        *_place(data, database, objects),
         *(("--with-s3",) if with_s3 else ()),
     )
     if as_json:
@@ -52,11 +56,12 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="An archive that `tidegate backup` wrote.")],
     data: Data = None,
+    database: Database = None,
     objects: Objects = None,
     as_json: Json = False,
 ) -> None:
     """Fill an empty data directory from an archive; then start the platform with `up`."""
-    place = _place(data, objects)
+    place = _place(data, database, objects)
     answer = run_backup_command("restore", "restore", str(file), *place)
     if as_json:
         say_json(answer)
@@ -64,9 +69,13 @@ def restore(
         say(f"restored {_told(answer)}, as they were at {answer['taken_at']}")
 
 
-def _place(data: Path | None, objects: str | None) -> list[str]:
+def _place(data: Path | None, database: str | None, objects: str | None) -> list[str]:
     home = Home.at(data or default_data(os.environ))
-    return ["--data", str(home.path), *(("--objects", objects) if objects else ())]
+    return [
+        *("--data", str(home.path)),
+        *(("--database", database) if database else ()),
+        *(("--objects", objects) if objects else ()),
+    ]
 
 
 def _told(answer: dict[str, Any]) -> str:

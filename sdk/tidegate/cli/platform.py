@@ -45,6 +45,10 @@ def up(
         str | None,
         typer.Option(help="s3://bucket/prefix for payloads and results, not the directory."),
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(help="postgresql://user@host/name for all rows, not the SQLite file."),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="How the platform logs; text is for people.")
     ] = "json",
@@ -63,7 +67,7 @@ def up(
     launch.require_installed()
     home.create()
     listen_on = DEFAULT_PORT if port is None else port
-    start = Start(home, host, listen_on, objects, log_format, otlp_endpoint)
+    start = Start(home, host, listen_on, objects, database, log_format, otlp_endpoint)
     if detach:
         _up_detached(start, as_json=as_json)
     else:

@@ -23,6 +23,7 @@ class Start:
     """What to start: on which directory, listening where. `port` 0 takes any free one.
 
     `objects` is an `s3://bucket/prefix` for payloads and results, instead of the directory;
+    `database` is a `postgresql://…` URL for all rows, instead of the SQLite file;
     `otlp_endpoint` is where traces go, if not where the environment says.
     """
 
@@ -30,6 +31,7 @@ class Start:
     host: str
     port: int
     objects: str | None = None
+    database: str | None = None
     log_format: LogFormat = "json"
     otlp_endpoint: str | None = None
 
@@ -38,9 +40,10 @@ class Start:
         """The control plane's command line."""
         where = ["--data", str(self.home.path), "--host", self.host, "--port", str(self.port)]
         objects = ["--objects", self.objects] if self.objects else []
+        database = ["--database", self.database] if self.database else []
         logs = ["--log-format", self.log_format] if self.log_format != "json" else []
         traces = ["--otlp-endpoint", self.otlp_endpoint] if self.otlp_endpoint else []
-        return [sys.executable, "-m", MODULE, *where, *objects, *logs, *traces]
+        return [sys.executable, "-m", MODULE, *where, *objects, *database, *logs, *traces]
 
 
 def require_installed() -> None:

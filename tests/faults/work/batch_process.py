@@ -24,6 +24,7 @@ from tidegate_controlplane.objects.directory import DirectoryStore
 from tidegate_controlplane.settings import Settings, WorkSettings
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 from tidegate_controlplane.store.tables import Project
 from tidegate_controlplane.work.files import Part
 from tidegate_controlplane.work.service import Work
@@ -56,7 +57,7 @@ class NoBook:
 async def main(data_dir: Path) -> None:
     clock = SystemClock()
     settings = Settings(data_dir=data_dir, work=WorkSettings(poll_s=0.02))
-    db = Database(settings.database_path)
+    db = SqliteDatabase(settings.database_path)
     migrate(db.writer)
     endpoints = Endpoints(clock, hold_queue=10)
     endpoints.publish("dep_m", [Endpoint("rep_1", "http://nowhere", "t", 4)])

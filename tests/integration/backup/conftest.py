@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from tidegate_controlplane.objects.directory import DirectoryStore
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import (
     ApiKey,
     Deployment,
@@ -155,7 +157,7 @@ class Place:
     settings: Settings
 
     def open(self) -> Database:
-        return Database(self.settings.database_path)
+        return open_database(self.settings.database, self.settings.database_path)
 
     async def rows_of(self, table: Any) -> list[dict[str, Any]]:
         """Every row as a dictionary, sorted."""
@@ -174,13 +176,31 @@ def clock() -> SystemClock:
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Place:
-    return Place(Settings(data_dir=tmp_path / "empty"))
+def engines() -> tuple[str, str]:
+    """Of the platform that is backed up, and of the one that is restored."""
+    return "sqlite", "sqlite"
 
 
 @pytest.fixture
-async def full(tmp_path: Path) -> Place:
-    place = Place(Settings(data_dir=tmp_path / "full"))
+def database_of(request: pytest.FixtureRequest) -> Callable[[str], str | None]:
+    """An empty database of an engine, as settings name it."""
+
+    def make(engine: str) -> str | None:
+        if engine == "sqlite":
+            return None
+        return request.getfixturevalue("postgres").database("template1")
+
+    return make
+
+
+@pytest.fixture
+def empty(tmp_path: Path, engines: tuple[str, str], database_of: Any) -> Place:
+    return Place(Settings(data_dir=tmp_path / "empty", database=database_of(engines[1])))
+
+
+@pytest.fixture
+async def full(tmp_path: Path, engines: tuple[str, str], database_of: Any) -> Place:
+    place = Place(Settings(data_dir=tmp_path / "full", database=database_of(engines[0])))
     await fill(place)
     return place
 

@@ -13,7 +13,7 @@ import time
 
 import pytest
 from sqlalchemy import inspect, text
-from sqlmodel import SQLModel
+from sqlmodel import Session, SQLModel
 from tests.integration.backup.conftest import OBJECTS, invocation
 from typer.testing import CliRunner
 
@@ -43,6 +43,11 @@ async def archive(full, clock, tmp_path):
 # --- there and back -------------------------------------------------------------------------------
 
 
+ROUTES = [(a, b) for a in ("sqlite", "postgres") for b in ("sqlite", "postgres")]
+on_every_route = pytest.mark.parametrize("engines", ROUTES, ids="-to-".join)
+
+
+@on_every_route
 async def test_every_row_object_and_secret_comes_back(full, empty, archive, clock):
     await restore(empty.settings, archive, clock)
     for table in models():
@@ -53,6 +58,7 @@ async def test_every_row_object_and_secret_comes_back(full, empty, archive, cloc
     assert empty.settings.pepper_path.read_bytes() == full.settings.pepper_path.read_bytes()
 
 
+@on_every_route
 async def test_work_that_ran_is_queued_again_and_its_run_is_no_attempt(empty, archive, clock):
     await restore(empty.settings, archive, clock)
     found = {row["id"]: row for row in await empty.rows_of(Invocation)}
@@ -71,12 +77,14 @@ async def test_replicas_of_the_former_platform_have_ended_so_that_no_process_is_
     assert (replica["phase"], replica["reason"]) == ("terminated", "ControlPlaneRestarted")
 
 
+@on_every_route
 async def test_numbers_that_the_engine_gives_go_on_after_those_restored(empty, archive, clock):
     await restore(empty.settings, archive, clock)
     numbers = [row["seq"] for row in await empty.rows_of(Event)]
     assert sorted(numbers) == [1, 2, 3, 4], "three restored, one of the replica that ended"
 
 
+@on_every_route
 async def test_an_archive_of_an_older_schema_is_restored_and_upgraded(full, empty, clock, tmp_path):
     database = full.open()
     downgrade(database.writer, "0003")
@@ -87,6 +95,7 @@ async def test_an_archive_of_an_older_schema_is_restored_and_upgraded(full, empt
     assert len(await empty.rows_of(Invocation)) == 3
 
 
+@on_every_route
 async def test_a_backup_is_one_moment_although_the_platform_goes_on(
     full, empty, clock, tmp_path, monkeypatch
 ):
@@ -94,10 +103,8 @@ async def test_a_backup_is_one_moment_although_the_platform_goes_on(
     database, real = full.open(), backup_rows.dump
 
     def dump(connection, table, names_object):
-        def write(session):
+        with Session(database.writer) as session, session.begin():
             session.add(invocation(f"inv_{table.name}", status="queued"))
-
-        asyncio.run(database.write(write))
         return real(connection, table, names_object)
 
     monkeypatch.setattr("tidegate_controlplane.backup.save.dump", dump)
@@ -105,7 +112,6 @@ async def test_a_backup_is_one_moment_although_the_platform_goes_on(
     database.close()
     await restore(empty.settings, tmp_path / "b.tar", clock)
     assert len(await full.rows_of(Invocation)) > 3
-    # The first table is reflected, and with it the snapshot taken, before the first write.
     assert len(await empty.rows_of(Invocation)) == 3
 
 
@@ -207,6 +213,13 @@ async def test_a_member_that_the_manifest_does_not_name_is_refused(empty, archiv
         await restore(empty.settings, other, clock)
 
 
+async def test_a_database_that_has_tables_is_refused(postgres, empty, archive, clock):
+    taken = empty.settings.model_copy(update={"database": postgres.database()})
+    with pytest.raises(BackupError, match="has tables already"):
+        await restore(taken, archive, clock)
+    check_whole(taken.restoring_path)
+
+
 async def test_a_newer_schema_is_refused(full, empty, clock, tmp_path):
     database = full.open()
     with database.writer.begin() as connection:
@@ -240,6 +253,7 @@ class StruckDown(BaseException):
     """Stands for the end of the process at this instruction."""
 
 
+@pytest.mark.parametrize("engines", [ROUTES[0], ROUTES[1]], ids="-to-".join)
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_restore_that_ends_at_any_step_keeps_the_platform_down_and_is_begun_again(

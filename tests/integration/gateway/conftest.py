@@ -36,7 +36,7 @@ from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.settings import LimitSettings, Settings
-from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 
 LIMITS = LimitSettings(
@@ -333,7 +333,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
     settings = Settings(data_dir=tmp_path, limits=LIMITS)
     clock = SystemClock()
     shutil.copy(migrated, settings.database_path)
-    database = Database(settings.database_path)
+    database = SqliteDatabase(settings.database_path)
     keys = KeyService(database, load_pepper(settings.pepper_path), clock)
     endpoints = Endpoints(clock, hold_queue=LIMITS.hold_queue)
     watch = Watch(Metrics(), clock)

@@ -32,6 +32,7 @@ from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 from tidegate_controlplane.store.tables import (
     DEFAULT_PROJECT,
     Deployment,
@@ -294,7 +295,7 @@ def model(tmp_path: Path) -> Path:
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file with this version's tables and one project."""
     path = tmp_path_factory.mktemp("migrated") / "tidegate.db"
-    database = Database(path)
+    database = SqliteDatabase(path)
     migrate(database.writer)
     with Session(database.writer) as session, session.begin():
         session.add(Project(id=PROJECT, name="default", created_at=HandClock().now()))
@@ -305,6 +306,6 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def world(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[World]:
     shutil.copy(migrated, tmp_path / "tidegate.db")
-    database = Database(tmp_path / "tidegate.db")
+    database = SqliteDatabase(tmp_path / "tidegate.db")
     yield World(database, HandClock(), model)
     database.close()

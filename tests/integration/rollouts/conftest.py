@@ -43,7 +43,7 @@ from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.provision.base import FormerProcess, Launch
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings, Settings
-from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 
 CHUNKS = 4
@@ -226,7 +226,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
     settings, clock = Settings(data_dir=tmp_path), SystemClock()
     shutil.copy(migrated, settings.database_path)
     async with AsyncExitStack() as stack:
-        database = Database(settings.database_path)
+        database = SqliteDatabase(settings.database_path)
         stack.callback(database.close)
         client = await stack.enter_async_context(replica_client())
         copier = Copier(client)

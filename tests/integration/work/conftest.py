@@ -28,7 +28,7 @@ from tidegate_controlplane.objects.base import ObjectStore
 from tidegate_controlplane.objects.directory import DirectoryStore
 from tidegate_controlplane.settings import LimitSettings, Settings, WorkSettings
 from tidegate_controlplane.store.database import Database
-from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import Deployment, Project
 from tidegate_controlplane.work.files import Part
 from tidegate_controlplane.work.invocations import Terms
@@ -268,7 +268,8 @@ async def until(look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool])
     return found
 
 
-def open_house(data_dir: Path, **work: Any) -> House:
+def open_house(data_dir: Path, database: str | None = None, **work: Any) -> House:
+    """`database` is a PostgreSQL URL; without one there is a file."""
     pace = {
         "lease_s": 0.6,
         "heartbeat_s": 0.1,
@@ -278,12 +279,13 @@ def open_house(data_dir: Path, **work: Any) -> House:
     }
     settings = Settings(
         data_dir=data_dir,
+        database=database,
         limits=LimitSettings(inline_body_bytes=1024),
         work=WorkSettings(**(pace | work)),
         shutdown_s=0.2,
     )
     clock = WallClock()
-    db = Database(settings.database_path)
+    db = open_database(database, settings.database_path)
     endpoints = Endpoints(clock, hold_queue=100)
     return House(
         settings=settings,
@@ -297,24 +299,33 @@ def open_house(data_dir: Path, **work: Any) -> House:
     )
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """A file with the tables and two projects, for each test to begin with a copy of."""
-    path = tmp_path_factory.mktemp("empty") / "tidegate.db"
-    db = Database(path)
-    migrate(db.writer)
-    with Session(db.writer) as session:
-        for project in ("prj_1", "prj_2"):
-            session.add(Project(id=project, name=project, created_at=datetime.now(UTC)))
-        session.commit()
-    db.close()
-    return path
+@pytest.fixture
+def engine(request):
+    """SQLite; PostgreSQL too where a test says `@pytest.mark.both_engines`."""
+    return getattr(request, "param", "sqlite")
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.definition.get_closest_marker("both_engines"):
+        metafunc.parametrize("engine", ["sqlite", "postgres"], indirect=True)
 
 
 @pytest.fixture
-async def house(tmp_path, empty_database):
-    shutil.copy(empty_database, tmp_path)
-    house = open_house(tmp_path)
+def database_url(engine, tmp_path, migrated, request):
+    """A database with the tables and two projects; None for the file in the data directory."""
+    if engine == "postgres":
+        return request.getfixturevalue("postgres").database()
+    shutil.copy(migrated, tmp_path)
+    return None
+
+
+@pytest.fixture
+async def house(tmp_path, database_url):
+    house = open_house(tmp_path, database_url)
+    with Session(house.db.writer) as session:
+        for project in ("prj_1", "prj_2"):
+            session.add(Project(id=project, name=project, created_at=datetime.now(UTC)))
+        session.commit()
     yield house
     house.db.close()
 

@@ -40,6 +40,8 @@ class Fate:
 
 
 class MortalDatabase:
+    shared = False
+
     def __init__(self, database, fate):
         self.database, self.fate = database, fate
 

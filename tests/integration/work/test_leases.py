@@ -35,6 +35,7 @@ async def test_what_a_dead_process_had_begun_runs_again_at_once_and_no_attempt_i
     assert (done.status, done.attempt) == ("succeeded", 1)
 
 
+@pytest.mark.both_engines
 async def test_a_result_that_comes_after_the_lease_was_lost_changes_nothing(house, kit):
     served = await house.deploy()
     invocation_id = await house.submit(house.work())
@@ -73,6 +74,7 @@ async def test_a_late_large_result_leaves_no_object_behind(house, kit):
     assert house.book.records == []
 
 
+@pytest.mark.both_engines
 async def test_a_lease_that_nobody_beats_for_is_taken_back(house, kit):
     served = await house.deploy()
     async with house.working() as work:
@@ -122,6 +124,7 @@ async def test_a_wall_clock_that_jumps_loses_no_lease(house, kit, jump):
     assert house.replicas.asked == ["hi"]
 
 
+@pytest.mark.both_engines
 async def test_a_worker_that_lost_its_lease_hangs_up(house, kit):
     served = await house.deploy(capacity=1)
     work = house.work()
@@ -157,6 +160,7 @@ async def test_a_cancellation_that_missed_the_worker_reaches_it_with_the_next_be
     assert house.replicas.hung_up == ["hi"]
 
 
+@pytest.mark.both_engines
 async def test_stopping_lets_short_runs_end_and_hands_long_ones_back(house, kit):
     await house.deploy()
 

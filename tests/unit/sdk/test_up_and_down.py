@@ -206,8 +206,9 @@ def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "cannot be made (Not a directory)" in result.stderr
 
 
-def test_up_passes_on_how_to_log_and_where_traces_go(data: Path) -> None:
-    start = Start(Home.at(data), "127.0.0.1", 0, None, "text", "http://127.0.0.1:4318")
-    command = start.command
+def test_up_passes_on_where_rows_are_how_to_log_and_where_traces_go(data: Path) -> None:
+    place, traces = "postgresql://host/name", "http://127.0.0.1:4318"
+    command = Start(Home.at(data), "127.0.0.1", 0, None, place, "text", traces).command
+    assert command[command.index("--database") + 1] == place
     assert command[command.index("--log-format") + 1] == "text"
     assert command[command.index("--otlp-endpoint") + 1] == "http://127.0.0.1:4318"

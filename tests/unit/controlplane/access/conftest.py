@@ -11,6 +11,7 @@ from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 
 
 @dataclass
@@ -33,7 +34,7 @@ def clock() -> HandClock:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(tmp_path / "tidegate.db")
+    found = SqliteDatabase(tmp_path / "tidegate.db")
     migrate(found.writer)
     yield found
     found.close()

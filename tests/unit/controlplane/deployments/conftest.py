@@ -23,6 +23,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.provision.base import FormerProcess, Launch
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT, Deployment, Project, Replica
 
 PROJECT = DEFAULT_PROJECT
@@ -125,7 +126,7 @@ def spec(model: Path) -> MakeSpec:
 def room(tmp_path: Path) -> Iterator[Room]:
     clock, catalog, logs = HandClock(), Catalog(), LogsOnly()
     endpoints = Endpoints(clock, hold_queue=10)
-    database = Database(tmp_path / "tidegate.db")
+    database = SqliteDatabase(tmp_path / "tidegate.db")
     migrate(database.writer)
     with Session(database.writer) as session, session.begin():
         for project in (PROJECT, "prj_other"):

@@ -15,6 +15,7 @@ from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 from tidegate_controlplane.store.tables import UsageRecord
 
 NOON = datetime(2026, 1, 1, 12, 34, 56, tzinfo=UTC)
@@ -36,7 +37,7 @@ def served(name: str, mode: Mode = Mode.SERVERLESS) -> Served:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    found = Database(tmp_path / "tidegate.db")
+    found = SqliteDatabase(tmp_path / "tidegate.db")
     migrate(found.writer)
     yield found
     found.close()

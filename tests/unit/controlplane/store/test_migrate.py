@@ -12,6 +12,11 @@ from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import downgrade, migrate
 from tidegate_controlplane.store.tables import Project
 
+DEFINITION = {
+    "sqlite": "SELECT sql FROM sqlite_master WHERE name = :name",
+    "postgresql": "SELECT indexdef FROM pg_indexes WHERE indexname = :name",
+}
+
 
 def table_names(database: Database) -> set[str]:
     return set(inspect(database.writer).get_table_names()) - {"alembic_version"}
@@ -34,9 +39,10 @@ def test_indexes_over_a_part_of_a_table_say_the_same_condition(database: Databas
     assert len(partial) >= 4
     with database.writer.connect() as connection:
         for name, where in partial:
-            query = text("SELECT sql FROM sqlite_master WHERE name = :name")
+            query = text(DEFINITION[connection.dialect.name])
             statement = connection.execute(query, {"name": name}).scalar_one()
-            assert statement.endswith(f"WHERE {where}")
+            said = statement.partition(" WHERE ")[2].replace("::text", "")
+            assert said.replace("(", "").replace(")", "") == where
 
 
 def test_migrating_again_changes_nothing(database: Database) -> None:
@@ -64,6 +70,6 @@ def test_a_database_of_a_newer_version_is_refused_and_left_as_it_is(database: Da
 def test_a_migration_that_fails_leaves_nothing_half_made(empty: Database) -> None:
     with empty.writer.begin() as connection:
         connection.execute(text("CREATE TABLE usage_record (x INTEGER)"))
-    with pytest.raises(Exception, match="usage_record already exists"):
+    with pytest.raises(Exception, match=r'usage_record"? already exists'):
         migrate(empty.writer)
     assert table_names(empty) == {"usage_record"}
