@@ -27,6 +27,7 @@ from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.data_dir import (
     announced_pid,
+    check_whole,
     former_key,
     listen,
     owned,
@@ -80,6 +81,7 @@ async def serve(settings: Settings) -> None:
         contextlib.closing(listen(settings.host, settings.port)) as listener,
         announced_pid(settings.pid_path),
     ):
+        check_whole(settings.restoring_path)
         set_aside(settings.connection_path)
         async with running(settings) as (services, work):
             await serve_http(services, work, listener)

@@ -154,5 +154,10 @@ class Settings(_Section):
         return self.data_dir / "lock"
 
     @property
+    def restoring_path(self) -> Path:
+        """There while a restore into the directory has not ended."""
+        return self.data_dir / "restoring"
+
+    @property
     def pepper_path(self) -> Path:
         return self.data_dir / "pepper"

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from tidegate.cli import (
     artifacts,
+    backup,
     declare,
     encryption,
     info,
@@ -48,7 +49,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (platform, declare, observe, talk, manage, rollout, artifacts, simulate, info):
+for commands in (
+    platform,
+    declare,
+    observe,
+    talk,
+    manage,
+    rollout,
+    artifacts,
+    backup,
+    simulate,
+    info,
+):
     commands.register(app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
