@@ -22,6 +22,7 @@
     ├── DeploymentFailed            the deployment will not become ready, with `reason`
     ├── InvocationFailed            the invocation ended without a result
     ├── BatchFailed                 the batch ended before it was completed
+    ├── InvalidSignature            what was received is no webhook of this secret, or an old one
     └── LocalError                  what runs on this machine (platform, build) did not succeed
 
 `str(error)` is one sentence that names what was wrong, with which value, and what to do.
@@ -48,6 +49,7 @@ __all__ = [
     "ConnectionFailed",
     "DeploymentFailed",
     "InvalidDeclaration",
+    "InvalidSignature",
     "InvocationFailed",
     "LocalError",
     "NotFound",
@@ -211,6 +213,10 @@ class BatchFailed(TidegateError):
         first = f": {_located(found[0].line)}{found[0].message}" if found else ""
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         super().__init__(f"batch {batch.id} {batch.status.value}{first}{more}")
+
+
+class InvalidSignature(TidegateError):
+    """A request that claims to be a webhook is not, was changed, or was captured and sent again."""
 
 
 class LocalError(TidegateError):
