@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import sys
+from ipaddress import ip_network
 from pathlib import Path
 
 from tidegate.protocol.replica import Telemetry
@@ -17,7 +18,7 @@ from tidegate.telemetry.logs import log_to_stderr
 from tidegate.telemetry.traces import MISSING, can_trace
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.process import serve
-from tidegate_controlplane.settings import Settings
+from tidegate_controlplane.settings import LimitSettings, Settings, WebhookSettings
 
 
 def main() -> int:
@@ -28,6 +29,12 @@ def main() -> int:
         host=arguments.host,
         port=arguments.port,
         objects=arguments.objects,
+        limits=LimitSettings(s3_buckets=tuple(arguments.s3_bucket)),
+        webhooks=WebhookSettings(
+            allow_http=arguments.webhook_allow_http,
+            allow_networks=tuple(arguments.webhook_allow_network),
+            ports=tuple(arguments.webhook_port or WebhookSettings().ports),
+        ),
         telemetry=Telemetry(
             log_format=arguments.log_format, otlp_endpoint=arguments.otlp_endpoint or None
         ),
@@ -57,6 +64,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8686, help="0 takes any free one")
     parser.add_argument("--objects", help="s3://bucket/prefix; a directory under --data if absent")
+    parser.add_argument(
+        "--s3-bucket", action="append", default=[], help="one that callers' s3:// URLs may name"
+    )
+    parser.add_argument(
+        "--webhook-allow-network",
+        action="append",
+        default=[],
+        type=ip_network,
+        help="a network, as 10.1.0.0/16, that webhooks may lead to though it is not public",
+    )
+    parser.add_argument(
+        "--webhook-allow-http", action="store_true", help="also webhooks without TLS"
+    )
+    parser.add_argument(
+        "--webhook-port", action="append", type=int, help="443 and 8443 if none is given"
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     parser.add_argument(
         "--log-format", default="json", choices=["json", "text"], help="text is for people"
