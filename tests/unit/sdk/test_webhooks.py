@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook as Reference
+from typer.testing import CliRunner
 
-from tidegate import InvalidSignature, webhooks
+from tidegate import AsyncClient, Client, InvalidSignature, webhooks
+from tidegate.cli.app import app
+from tidegate.protocol.webhooks import WebhookEvent
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(32)).decode()
@@ -103,3 +106,112 @@ def test_a_signed_body_that_is_no_payload_is_refused():
 def test_the_clock_is_asked_when_no_time_is_given():
     with pytest.raises(InvalidSignature, match="s from now"):
         webhooks.verify(headers(timestamp=1_000_000_000), BODY, SECRET)
+
+
+# --- declaring them: both clients and the command line --------------------------------------------
+
+ROOT = "/api/v1/webhooks"
+MOMENT = "2026-01-01T00:00:00Z"
+
+
+def hook(**more):
+    return {
+        "id": "wh_1",
+        "url": "https://example.com/",
+        "events": ["batch.failed"],
+        "enabled": True,
+        "created_at": MOMENT,
+        "updated_at": MOMENT,
+        **more,
+    }
+
+
+def delivery(**more):
+    return {
+        "id": "whd_1",
+        "webhook": "wh_1",
+        "event": "evt_1",
+        "type": "batch.failed",
+        "status": "dead",
+        "data": {"id": "b"},
+        "created_at": MOMENT,
+        "tries": [{"at": MOMENT, "status_code": 500, "latency_ms": 12.3}],
+        **more,
+    }
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, ["webhooks", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_create_prints_the_secret_alone_so_that_it_can_be_piped(served):
+    served.on("POST", ROOT, hook(secret="whsec_x"))
+    result = run("create", "https://example.com/", "-e", "batch.failed", "--description", "d")
+    assert (result.stdout, result.exit_code) == ("whsec_x\n", 0)
+    assert "wh_1" in result.stderr
+    assert served.asked[-1].json == {
+        "url": "https://example.com/",
+        "events": ["batch.failed"],
+        "description": "d",
+    }
+    run("create", "https://example.com/")
+    assert served.asked[-1].json["events"] == [str(kind) for kind in WebhookEvent]
+
+
+def test_ls_tells_why_one_was_given_up(served):
+    served.on("GET", ROOT, {"data": [hook(enabled=False, disabled_reason="410 Gone")]})
+    assert "410 Gone" in run("ls").stdout
+
+
+def test_deliveries_tell_how_the_last_try_went(served):
+    found = [delivery(), delivery(id="whd_2", tries=[])]
+    served.on("GET", f"{ROOT}/wh_1/deliveries", {"data": found})
+    said = run("deliveries", "wh_1", "--status", "dead", "--limit", "1").stdout
+    assert "500 in 12 ms" in said
+    assert "whd_2" not in said
+    assert served.asked[-1].query["status"] == "dead"
+
+
+def test_replay_takes_one_delivery_or_a_range(served):
+    served.on("POST", f"{ROOT}/wh_1/deliveries/whd_1/replay", delivery(status="pending"))
+    served.on("POST", f"{ROOT}/wh_1/replay", {"replayed": 3})
+    assert "whd_1 is on its way" in run("replay", "wh_1", "whd_1").stdout
+    result = run("replay", "wh_1", "--since", "2026-01-01T00:00+00:00", "--delivered")
+    assert result.stdout == "3 sent again\n"
+    assert served.asked[-1].json == {"since": "2026-01-01T00:00:00+00:00", "delivered": True}
+    for wrong in (["wh_1"], ["wh_1", "whd_1", "--since", MOMENT], ["wh_1", "--since", "soon"]):
+        assert run("replay", *wrong).exit_code == 1
+
+
+def test_the_other_commands_ask_what_they_say(served):
+    served.on("POST", f"{ROOT}/wh_1/rotate-secret", hook(secret="whsec_y"))
+    served.on("POST", f"{ROOT}/wh_1/test", delivery(status="pending"))
+    served.on("PATCH", f"{ROOT}/wh_1", hook(), hook(enabled=False))
+    served.on("DELETE", f"{ROOT}/wh_1", hook())
+    assert run("rotate", "wh_1", "--overlap", "60").stdout == "whsec_y\n"
+    assert served.asked[-1].json == {"overlap_s": 60.0}
+    assert "on its way" in run("test", "wh_1").stdout
+    assert run("enable", "wh_1").stdout == "webhook wh_1 is enabled\n"
+    assert served.asked[-1].json == {"enabled": True}
+    assert run("disable", "wh_1").stdout == "webhook wh_1 is disabled\n"
+    assert run("delete", "wh_1").stdout == "webhook wh_1 is deleted\n"
+
+
+async def test_both_clients_declare_look_and_send_again(canned):
+    canned.on("POST", ROOT, hook(secret="whsec_x"))
+    canned.on("GET", f"{ROOT}/wh_1/deliveries", {"data": [delivery()]})
+    canned.on("PATCH", f"{ROOT}/wh_1", hook())
+    canned.on("POST", f"{ROOT}/wh_1/replay", {"replayed": 2})
+    since = datetime(2026, 1, 1, tzinfo=UTC)
+    with Client(url="http://x", api_key="k", transport=canned.transport()) as client:
+        assert client.webhooks.create("https://e.com/", ["batch.failed"]).secret == "whsec_x"
+        assert [one.status for one in client.webhooks.deliveries("wh_1")] == ["dead"]
+        assert client.webhooks.change("wh_1", events=[]).id == "wh_1"
+        assert client.webhooks.replay_range("wh_1", since) == 2
+    assert [asked.json for asked in canned.asked if asked.method == "PATCH"] == [{"events": []}]
+    async with AsyncClient(url="http://x", api_key="k", transport=canned.transport()) as awaited:
+        assert (await awaited.webhooks.create("https://e.com/", [])).secret == "whsec_x"
+        assert [one.id async for one in awaited.webhooks.deliveries("wh_1")] == ["whd_1"]
+        assert await awaited.webhooks.replay_range("wh_1", since, since) == 2
