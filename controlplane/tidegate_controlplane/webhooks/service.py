@@ -24,7 +24,7 @@ from tidegate.spec import SpecIssue
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.cursors import page
 from tidegate_controlplane.domain.destinations import ForbiddenDestination, destination
-from tidegate_controlplane.errors import Conflict, Invalid, NotFound
+from tidegate_controlplane.errors import BadRequest, Conflict, Invalid, NotFound
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import deliveries, outbox
 from tidegate_controlplane.store import webhooks as rows
@@ -232,6 +232,16 @@ class Webhooks:
                 param="url",
                 issues=[SpecIssue("url", url, str(error).removeprefix("url: "))],
             ) from None
+
+
+def check_named(session: Session, project_id: str, webhook_id: str | None) -> None:
+    """Raise BadRequest when a request names a webhook that its project does not have."""
+    if webhook_id is not None and rows.get(session, project_id, webhook_id) is None:
+        raise BadRequest(
+            f"webhook: there is no webhook {webhook_id[:64]!r} in this project; declare it first, "
+            "or leave the field out",
+            param="webhook",
+        )
 
 
 def _find(session: Session, project_id: str, webhook_id: str) -> Webhook:

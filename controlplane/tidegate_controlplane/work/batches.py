@@ -15,6 +15,7 @@ from tidegate_controlplane.store import batches, files
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Batch
+from tidegate_controlplane.webhooks.service import check_named
 from tidegate_controlplane.work.pages import check_cursor
 from tidegate_controlplane.work.views import batch_object
 
@@ -43,6 +44,7 @@ class Batches:
             completion_window=wanted.completion_window,
             labels=wanted.metadata,
             key_id=principal.key_id,
+            webhook_id=wanted.webhook,
             created_at=now,
             expires_at=now + WINDOW[wanted.completion_window],
         )
@@ -53,6 +55,7 @@ class Batches:
                 raise _unusable(f"there is no file {wanted.input_file_id!r} in this project")
             if file.purpose != "batch":
                 raise _unusable(f"{file.id} has the purpose '{file.purpose}', not 'batch'")
+            check_named(session, principal.project_id, wanted.webhook)
             batches.insert(session, batch)
             session.flush()
             return _seen(session, batch)

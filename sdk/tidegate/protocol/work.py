@@ -108,6 +108,11 @@ class BatchRequest(WireModel):
     endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
     completion_window: Literal["24h"]
     metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA_PAIRS)
+    webhook: str | None = Field(
+        default=None,
+        max_length=64,
+        description="a webhook's id (ours): it is told how this ends, whatever its events",
+    )
 
 
 class BatchError(Answer):

@@ -215,3 +215,19 @@ async def test_both_clients_declare_look_and_send_again(canned):
         assert (await awaited.webhooks.create("https://e.com/", [])).secret == "whsec_x"
         assert [one.id async for one in awaited.webhooks.deliveries("wh_1")] == ["whd_1"]
         assert await awaited.webhooks.replay_range("wh_1", since, since) == 2
+
+
+def test_a_request_and_a_batch_can_name_the_webhook_that_is_told_of_them(canned, shapes):
+    canned.on("POST", "/v1/invocations", shapes.invocation("queued"))
+    canned.on("POST", "/v1/files", shapes.file())
+    canned.on("POST", "/v1/batches", shapes.batch("validating"))
+    with Client(url="http://x", api_key="k", transport=canned.transport()) as client:
+        client.model("smol").submit("hi", webhook="wh_1")
+        client.model("smol").batch(["hi"], webhook="wh_1")
+        client.batches.create("file_in", "/v1/completions", webhook="wh_2")
+        client.model("smol").submit("hi")
+        client.batches.create("file_in", "/v1/completions")
+    named = [asked.query.get("webhook") for asked in canned.asked if "invocations" in asked.path]
+    assert named == ["wh_1", None]
+    batches = [asked.json.get("webhook") for asked in canned.asked if "batches" in asked.path]
+    assert batches == ["wh_1", "wh_2", None]
