@@ -196,7 +196,10 @@ def _literal(host: str) -> Address | None:
 
 
 def _bucket(url: str, rules: Rules) -> BucketDestination:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ForbiddenDestination(f"url: it cannot be read: {error}") from None
     if parts.query or parts.fragment or "@" in parts.netloc or not parts.netloc:
         raise ForbiddenDestination("url: expected s3://bucket/prefix/, and nothing after it")
     if parts.netloc not in rules.buckets:

@@ -67,7 +67,8 @@ _ENDED_AND_LISTENERS = (
     )
     .order_by(_I.c.id)
 )
-"""Asked at each ending, so it is made once, of tables: of entities it would cost twice as much."""
+"""Asked at each ending, so it is made once, and of tables: of entities it would cost several times
+as much."""
 
 
 # --- what happened --------------------------------------------------------------------------------

@@ -74,6 +74,8 @@ class CheckedResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         found = [ip_address(text) for text in await self._look_up(host, port)]
+        if not found:
+            raise OSError(f"{host} has no address")
         for address in found:
             check_address(address, self._networks)
         kinds = {4: socket.AF_INET, 6: socket.AF_INET6}

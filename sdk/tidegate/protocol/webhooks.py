@@ -6,7 +6,7 @@ Source of the payload and its headers: the Standard Webhooks specification
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -145,11 +145,20 @@ class ReplayRequest(Request):
     def _is_a_range(self) -> ReplayRequest:
         for name in ("since", "until"):
             moment: datetime | None = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise ValueError(f"{name}: {moment.isoformat()} has no time zone; add one, as Z")
+            if moment is not None:
+                _check_moment(name, moment)
         if self.until is not None and self.until <= self.since:
             raise ValueError("until: must be later than since")
         return self
+
+
+def _check_moment(name: str, moment: datetime) -> None:
+    if moment.tzinfo is None:
+        raise ValueError(f"{name}: {moment.isoformat()} has no time zone; add one, as Z")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{name}: {moment.isoformat()} is out of range") from None
 
 
 class ReplayView(Resource):

@@ -121,9 +121,9 @@ async def test_a_url_is_judged_again_at_each_try(once, receiver):
 
 
 async def test_a_name_that_is_not_found_is_an_error_in_words(once, receiver):
-    names = Names(OSError("no such name"))
-    delivery = await sent(once, f"http://nowhere.example:{receiver.port}/", names)
-    assert delivery.tries[0].error == "no answer: its name cannot be resolved"
+    for names in (Names(OSError("no such name")), Names([])):
+        delivery = await sent(once, f"http://nowhere.example:{receiver.port}/", names)
+        assert delivery.tries[0].error == "no answer: its name cannot be resolved"
 
 
 async def test_a_name_server_that_hangs_takes_no_longer_than_a_try(once, receiver):

@@ -102,6 +102,7 @@ async def test_what_may_not_be_is_refused_by_name(http, receiver):
     for body, said in (
         ({"since": "2026-01-01T00:00:00"}, "no time zone"),
         ({"since": "2026-01-02T00:00Z", "until": "2026-01-01T00:00Z"}, "later than since"),
+        ({"since": "0001-01-01T00:00+14:00"}, "out of range"),
     ):
         answer = await http.post(f"{ROOT}/{made['id']}/replay", json=body)
         assert (answer.status_code, said in answer.text) == (422, True)

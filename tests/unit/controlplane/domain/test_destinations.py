@@ -148,6 +148,8 @@ def test_only_the_networks_that_the_settings_list_are_excepted():
         ("s3://events/a/../b/", "not a prefix of plain names"),
         ("s3://events/?x=1", "nothing after it"),
         ("s3:///x", "expected s3://bucket/prefix/"),
+        ("s3://[x", "cannot be read"),
+        ("https://[x", "cannot be read"),
     ],
 )
 def test_a_url_that_may_not_be_used_is_refused_with_its_reason(url, said):
