@@ -28,6 +28,7 @@ def main() -> int:
         host=arguments.host,
         port=arguments.port,
         objects=arguments.objects,
+        input_buckets=tuple(arguments.input_bucket),
         telemetry=Telemetry(
             log_format=arguments.log_format, otlp_endpoint=arguments.otlp_endpoint or None
         ),
@@ -57,6 +58,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8686, help="0 takes any free one")
     parser.add_argument("--objects", help="s3://bucket/prefix; a directory under --data if absent")
+    parser.add_argument(
+        "--input-bucket",
+        action="append",
+        default=[],
+        metavar="BUCKET",
+        help="an S3 bucket that requests may name in input_uri; may be given again",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     parser.add_argument(
         "--log-format", default="json", choices=["json", "text"], help="text is for people"

@@ -18,7 +18,9 @@ class LimitSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sync_body_bytes: int = 8 * 1024 * 1024
-    invocation_body_bytes: int = 64 * 1024 * 1024
+    invocation_body_bytes: int = 1024**3
+    invocation_result_bytes: int = 16 * 1024**3
+    """Embeddings of a body can be many times as long as the body."""
     inline_body_bytes: int = 128 * 1024
     json_depth: int = 64
     hold_queue: int = 1000
@@ -76,6 +78,8 @@ class Settings(BaseModel):
     port: Annotated[int, Field(ge=0, le=65535)] = 8686
     objects: str | None = None
     """`s3://bucket/prefix` for payloads and results; a directory under `data_dir` when absent."""
+    input_buckets: tuple[str, ...] = ()
+    """S3 buckets that `input_uri` may name; whoever may submit can read all of what lies there."""
     warm_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """What the zygote may keep in memory of the models used last: tokenizers, no weights."""
     limits: LimitSettings = LimitSettings()

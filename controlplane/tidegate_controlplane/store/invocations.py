@@ -62,6 +62,9 @@ class Held:
     attempt: int
     max_attempts: int
     cancel_requested: bool
+    claimed_at: datetime | None = None
+    attempts: list[dict[str, Any]] | None = None
+    """Those that ended; None of a line."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,12 @@ class Result:
     key: str | None
     prompt_tokens: int
     completion_tokens: int
+    object_bytes: int | None = None
+
+    @property
+    def bytes(self) -> int | None:
+        """Its length, wherever it is."""
+        return self.object_bytes if self.inline is None else len(self.inline)
 
 
 # --- one row --------------------------------------------------------------------------------------
@@ -148,6 +157,7 @@ def claim(
             lease_epoch=row.lease_epoch + 1,
             attempt=row.attempt + 1,
             started_at=row.started_at or now,
+            claimed_at=now,
         )
         assert changed, "one writer: nobody else can have taken it"
         session.refresh(row)
@@ -180,13 +190,24 @@ def leased(session: Session, owner: str | None = None) -> list[Held]:
             row.attempt,
             row.max_attempts,
             row.cancel_requested,
+            row.claimed_at,
+            None if row.batch_id else row.attempts or [],
         )
         for row in session.exec(query)
     ]
 
 
-def succeed(session: Session, lease: Lease, now: datetime, result: Result) -> bool:
-    """Publish a result; False when the lease was lost, and then nothing has changed."""
+def succeed(
+    session: Session,
+    lease: Lease,
+    now: datetime,
+    result: Result,
+    attempts: list[dict[str, Any]] | None = None,
+) -> bool:
+    """Publish a result; False when the lease was lost, and then nothing has changed.
+
+    `attempts`, here and below, are all that ended, with the one that ends now.
+    """
     return _change(
         session,
         lease,
@@ -199,6 +220,8 @@ def succeed(session: Session, lease: Lease, now: datetime, result: Result) -> bo
         error=None,
         prompt_tokens=result.prompt_tokens,
         completion_tokens=result.completion_tokens,
+        result_bytes=result.bytes,
+        **_given(attempts=attempts),
     )
 
 
@@ -208,9 +231,19 @@ def end(
     after: InvocationState,
     now: datetime,
     error: dict[str, Any] | None = None,
+    attempts: list[dict[str, Any]] | None = None,
 ) -> bool:
     """Finish a running row without a result; False when the lease was lost."""
-    return _change(session, lease, RUNNING, after, finished_at=now, lease_owner=None, error=error)
+    return _change(
+        session,
+        lease,
+        RUNNING,
+        after,
+        finished_at=now,
+        lease_owner=None,
+        error=error,
+        **_given(attempts=attempts),
+    )
 
 
 def requeue(
@@ -221,6 +254,7 @@ def requeue(
     available_at: datetime,
     counted: bool,
     error: dict[str, Any] | None = None,
+    attempts: list[dict[str, Any]] | None = None,
 ) -> InvocationState | None:
     """Give a running row back, not to be claimed before `available_at`.
 
@@ -231,12 +265,12 @@ def requeue(
     row = session.get(Invocation, lease.invocation_id, populate_existing=True)
     if row is not None and row.cancel_requested:
         canceled = InvocationState.CANCELED
-        return canceled if end(session, lease, canceled, now) else None
+        done = end(session, lease, canceled, now, attempts=attempts)
+        return canceled if done else None
     values: dict[str, Any] = {"available_at": available_at, "lease_owner": None}
+    values |= _given(error=error, attempts=attempts)
     if not counted:
         values["attempt"] = Invocation.attempt - 1
-    if error is not None:
-        values["error"] = error
     return Q if _change(session, lease, RUNNING, Q, **values) else None
 
 
@@ -248,7 +282,60 @@ def cancel(session: Session, row: Invocation, now: datetime) -> bool:
     return _change(session, lease, RUNNING, RUNNING, cancel_requested=True)
 
 
+def receive(session: Session, lease: Lease, key: str, outline: dict[str, Any] | None) -> bool:
+    """Say where the body of a running row is now; False when the lease was lost."""
+    return _change(session, lease, RUNNING, RUNNING, request_key=key, outline=outline)
+
+
+def redrive(session: Session, row: Invocation, deployment_id: str, now: datetime) -> bool:
+    """Queue what failed or died anew, with all its attempts and as much time as at first.
+
+    Its epoch is raised, so that no event of before is taken for one of after.
+    """
+    later = now - row.created_at
+    return _change(
+        session,
+        Lease.of(row),
+        InvocationState(row.status),
+        Q,
+        deployment_id=deployment_id,
+        lease_epoch=row.lease_epoch + 1,
+        attempt=0,
+        available_at=now,
+        started_at=None,
+        claimed_at=None,
+        finished_at=None,
+        cancel_requested=False,
+        expires_at=row.expires_at and row.expires_at + later,
+        deadline_at=row.deadline_at and row.deadline_at + later,
+    )
+
+
 # --- many rows ------------------------------------------------------------------------------------
+
+
+def redrivable(
+    session: Session,
+    project_id: str,
+    status: InvocationState,
+    model: str | None,
+    *,
+    after: str | None,
+    since: datetime,
+    limit: int,
+) -> list[Invocation]:
+    """At most `limit` invocations that ended as `status` after `since`, the oldest first."""
+    query = select(Invocation).where(
+        Invocation.project_id == project_id,
+        col(Invocation.batch_id).is_(None),
+        Invocation.status == status.value,
+        col(Invocation.finished_at) > since,
+    )
+    if after is not None:
+        query = query.where(Invocation.id > after)
+    if model is not None:
+        query = query.where(Invocation.model == model)
+    return list(session.exec(query.order_by(col(Invocation.id)).limit(limit)))
 
 
 def expire(session: Session, now: datetime) -> list[str]:
@@ -344,6 +431,11 @@ def backlog(session: Session, now: datetime) -> dict[str, Backlog]:
 
 
 # --- inside ---------------------------------------------------------------------------------------
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that are not None: the others stay as they are."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _change(
