@@ -17,6 +17,8 @@ from tidegate.protocol.openai import ENDPOINT_REQUESTS
 from tidegate.protocol.replica import MAX_BODY_BYTES
 from tidegate.protocol.work import MAX_INVOCATION_ITEMS
 from tidegate_controlplane.errors import BadRequest, TooLarge
+from tidegate_controlplane.objects.base import PIECE_BYTES
+from tidegate_controlplane.objects.base import pieces as regrouped
 from tidegate_controlplane.objects.threads import in_thread
 from tidegate_controlplane.work.request import Wanted, check, infer_endpoint
 
@@ -273,7 +275,7 @@ async def checked(
 
     So whoever stores what comes out has stored nothing when anything is refused.
     """
-    async for piece in pieces:
+    async for piece in regrouped(pieces, PIECE_BYTES, None):
         await in_thread(intake.feed, piece)
         yield piece
     accept(intake.finish())

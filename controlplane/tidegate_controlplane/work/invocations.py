@@ -26,7 +26,7 @@ from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.tables import Invocation
-from tidegate_controlplane.work.events import Events
+from tidegate_controlplane.work.events import POLL_S, Events
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.outcome import Failure, Interrupted
 from tidegate_controlplane.work.pages import check_cursor
@@ -207,7 +207,7 @@ class Invocations:
                 remaining_s = deadline - self._clock.monotonic()
                 if row.finished_at is not None or remaining_s <= 0 or self._notices.closing:
                     return invocation_object(row)
-                await bell.rings_within(remaining_s)
+                await bell.rings_within(min(remaining_s, POLL_S))
 
     async def events(
         self, principal: Principal, invocation_id: str, after: int | None

@@ -9,8 +9,9 @@ from typing import Any
 import ijson
 
 from tidegate_controlplane.objects.threads import in_thread
-from tidegate_controlplane.work.intake import FEED_BYTES
 
+READ_BYTES = 256 * 1024
+"""That are parsed at once."""
 PIECE_ITEMS = 32
 """In one request to a replica: at 8 choices each they are as many sequences as it may have, and
 with 4,096 numbers each their embeddings are about 3 MB."""
@@ -84,8 +85,8 @@ async def groups(pieces: AsyncIterator[bytes], array: str) -> AsyncIterator[list
 async def _cut(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Small pieces: a token takes one byte or two of a body, and many times that when parsed."""
     async for piece in pieces:
-        for start in range(0, len(piece), FEED_BYTES):
-            yield piece[start : start + FEED_BYTES]
+        for start in range(0, len(piece), READ_BYTES):
+            yield piece[start : start + READ_BYTES]
 
 
 def _size(item: Any) -> int:

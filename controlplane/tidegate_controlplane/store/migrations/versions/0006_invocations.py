@@ -3,6 +3,8 @@
 Revision 0006, after 0003.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -11,7 +13,7 @@ down_revision: str | None = "0003"
 branch_labels: str | None = None
 depends_on: str | None = None
 
-ADDED = {
+ADDED: dict[str, Any] = {
     "deadline_at": sa.DateTime(timezone=True),
     "claimed_at": sa.DateTime(timezone=True),
     "outline": sa.JSON(none_as_null=True),
