@@ -106,7 +106,9 @@ class Submissions:
         if known := await self._db.read(lambda session: self._known(session, asked)):
             return _same_body(known, asked), False
         await self._describe_small(row, body)
-        row.request, row.request_sha256 = body, asked.sha256
+        row.request_sha256 = asked.sha256
+        if row.input_uri is None:
+            row.request = body
         known = await self._db.write(lambda session: self._insert(session, asked, row))
         return (_same_body(known, asked), False) if known else (row, True)
 
