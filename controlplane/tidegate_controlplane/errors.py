@@ -14,6 +14,7 @@
         ├── Gone                 410
         ├── PreconditionFailed   412
         ├── TooLarge             413
+        ├── RangeNotSatisfiable  416     a `Range` that begins after the end
         ├── UnprocessableKey     422     an Idempotency-Key used with another body
         ├── RateLimited          429     `retry_after_s`
         ├── UpstreamFailed       502     a replica failed before its first byte, twice
@@ -127,6 +128,11 @@ class PreconditionFailed(Refused):
 class TooLarge(Refused):
     status, title, kind = 413, "Too large", "invalid_request_error"
     default_code = "request_too_large"
+
+
+class RangeNotSatisfiable(Refused):
+    status, title, kind = 416, "Range not satisfiable", "invalid_request_error"
+    default_code = "range_not_satisfiable"
 
 
 class RateLimited(Refused):

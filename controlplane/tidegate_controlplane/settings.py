@@ -21,7 +21,9 @@ class LimitSettings(_Section):
     """Bounds on what a caller may ask; each has an answer that names it."""
 
     sync_body_bytes: int = 8 * 1024 * 1024
-    invocation_body_bytes: int = 64 * 1024 * 1024
+    invocation_body_bytes: int = 1024**3
+    invocation_result_bytes: int = 16 * 1024**3
+    """Embeddings of a body can be many times as long as the body."""
     inline_body_bytes: int = 128 * 1024
     json_depth: int = 64
     hold_queue: int = 1000

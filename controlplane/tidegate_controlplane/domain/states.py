@@ -51,14 +51,15 @@ ROLLOUT: Transitions[RolloutPhase] = {
     O.ROLLED_BACK: frozenset(),
 }
 
+# What failed or died is queued again when its owner asks for that.
 INVOCATION: Transitions[InvocationState] = {
     I.QUEUED: frozenset({I.RUNNING, I.CANCELED, I.EXPIRED, I.FAILED}),
     I.RUNNING: frozenset({I.QUEUED, I.SUCCEEDED, I.FAILED, I.CANCELED, I.EXPIRED, I.DEAD}),
     I.SUCCEEDED: frozenset(),
-    I.FAILED: frozenset(),
+    I.FAILED: frozenset({I.QUEUED}),
     I.CANCELED: frozenset(),
     I.EXPIRED: frozenset(),
-    I.DEAD: frozenset(),
+    I.DEAD: frozenset({I.QUEUED}),
 }
 
 # After `validating` a batch fails only when its tables cannot be written beside its answers.

@@ -14,18 +14,28 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
 import aiohttp
+from pydantic import ValidationError
+from pydantic_core import to_json
 
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.routing import BYTES_PER_TOKEN
 from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
 from tidegate_controlplane.gateway import hop
+from tidegate_controlplane.gateway.assembly import STREAMED, Assembly, asking_stream
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
-from tidegate_controlplane.gateway.hop import OK, Question, ReplicaFailed, ReplicaFull, ReplicaGone
+from tidegate_controlplane.gateway.hop import (
+    OK,
+    Listener,
+    Question,
+    ReplicaFailed,
+    ReplicaFull,
+    ReplicaGone,
+)
 from tidegate_controlplane.gateway.probe import Prober
 from tidegate_controlplane.gateway.replica import Ask, Slot
-from tidegate_controlplane.gateway.sse import usage_of
+from tidegate_controlplane.gateway.sse import ChunkReader, usage_of
 from tidegate_controlplane.gateway.trials import Exchange, Trials
 from tidegate_controlplane.gateway.watch import Watch
 
@@ -108,6 +118,39 @@ class Forwarder:
             upstream.slot.used(*used)
             return Answer(OK, body, used)
 
+    async def follow(
+        self,
+        listener: Listener,
+        served: Served,
+        path: str,
+        body: bytes,
+        *,
+        deadline: float,
+        request_id: str,
+        run_s: float,
+        priority: Priority,
+    ) -> Answer:
+        """The whole answer as `call` gives it, while `listener` hears how it comes about.
+
+        A listener that wants the text is asked for it as a stream, where the endpoint has one. Then
+        nothing is tried a second time after the first byte: an answer that breaks off is
+        UpstreamFailed.
+        """
+        ask = Ask(served.project_id, priority, len(body) // BYTES_PER_TOKEN)
+        streams = listener.wants_text and path in STREAMED
+        if streams:
+            body = await asyncio.to_thread(asking_stream, body)
+        async with AsyncExitStack() as stack:
+            question = Question(path, body, request_id, ask, not streams, listener)
+            upstream = await self._open(stack, served, question, deadline, run_s)
+            if streams and upstream.status == OK:
+                answer = await _assembled(path, upstream, listener)
+            else:
+                body = b"".join([chunk async for chunk in upstream.chunks])
+                answer = Answer(upstream.status, body, usage_of(body))
+            upstream.slot.used(*answer.used)
+            return answer
+
     @asynccontextmanager
     async def stream(
         self,
@@ -147,6 +190,8 @@ class Forwarder:
                     )
                 seen = attempt.enter_context(self._watch.attempt(served, slot.replica_id))
                 until = deadline if run_s is None else self._clock.monotonic() + run_s
+                if question.listener is not None:
+                    question.listener.asked(slot.replica_id)
                 exchange = self._trials.exchange(served, slot.endpoint, question)
                 try:
                     upstream = await self._ask(attempt, served, slot, question, until, exchange)
@@ -227,6 +272,24 @@ class Forwarder:
                 yield
         except TimeoutError:
             raise _too_long() from None
+
+
+async def _assembled(path: str, upstream: Upstream, listener: Listener) -> Answer:
+    """What a stream amounts to. Raises UpstreamFailed when it ends before its end."""
+    assembly, reader = Assembly(path), ChunkReader()
+    async for piece in upstream.chunks:
+        for chunk in reader.feed(piece):
+            if "error" in chunk:
+                return Answer(500, to_json(chunk))
+            assembly.take(chunk)
+            listener.heard(chunk)
+    if not reader.is_done:
+        raise UpstreamFailed("the replica ended its answer too early")
+    try:
+        body = assembly.answer()
+    except ValidationError as error:
+        raise UpstreamFailed(f"the replica's answer is no answer of {path}") from error
+    return Answer(OK, body, usage_of(body))
 
 
 def _too_long() -> DeadlinePassed:

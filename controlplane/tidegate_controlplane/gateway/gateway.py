@@ -22,10 +22,9 @@ from tidegate_controlplane.gateway.watch import Operation, Watch
 from tidegate_controlplane.settings import LimitSettings
 from tidegate_controlplane.web.errors import error_body, fault_of
 from tidegate_controlplane.web.openapi import EVENT_STREAM, JSON
-from tidegate_controlplane.web.relay import Head, Patience, Producer, Relay
+from tidegate_controlplane.web.relay import STREAM_HEADERS, Head, Patience, Producer, Relay
 
 LOG = logging.getLogger("tidegate.gateway")
-STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 @dataclass(frozen=True)

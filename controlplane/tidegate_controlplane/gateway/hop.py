@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -27,6 +28,23 @@ FULL = (b'"engine_overloaded"', b'"replica_draining"')
 MOST_REFUSAL_BYTES = 4096
 
 
+class Listener(Protocol):
+    """Who wants to know how a request is getting on."""
+
+    @property
+    def wants_text(self) -> bool:
+        """Whether to hear the answer as it comes."""
+        ...
+
+    def asked(self, replica_id: str) -> None:
+        """A replica has the request now; what was heard of another is void."""
+        ...
+
+    def heard(self, chunk: dict[str, Any]) -> None:
+        """A piece of the answer, in the shape of the endpoint's chunks."""
+        ...
+
+
 @dataclass(frozen=True)
 class Question:
     """What a replica is asked."""
@@ -37,6 +55,7 @@ class Question:
     ask: Ask
     whole: bool
     """Read the answer to its end before believing in it."""
+    listener: Listener | None = None
 
 
 class ReplicaFailed(Exception):

@@ -105,6 +105,23 @@ class UsageFilter:
         return b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
 
 
+class ChunkReader:
+    """Reads the chunks of a stream as values."""
+
+    def __init__(self) -> None:
+        self._splitter = EventSplitter()
+        self.is_done = False
+        """Whether the replica said `[DONE]`."""
+
+    def feed(self, piece: bytes) -> Iterator[dict[str, Any]]:
+        """The chunks that `piece` completes; one with an `error` is among them."""
+        for event in self._splitter.feed(piece):
+            data = _data_of(event)
+            self.is_done = self.is_done or data == DONE
+            if (chunk := _object(data)) is not None:
+                yield chunk
+
+
 def usage_of(body: bytes) -> tuple[int, int]:
     """Prompt and completion tokens of a whole JSON answer; zeros when it does not say.
 

@@ -186,5 +186,6 @@ class _Queue:
             row.lease_epoch += 1
             row.attempt += 1
             row.started_at = row.started_at or self._now
+            row.claimed_at = self._now
         self._session.flush()
         return rows

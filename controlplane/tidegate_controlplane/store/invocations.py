@@ -20,7 +20,7 @@ from sqlmodel import Session, col, select, text
 from tidegate.protocol.work import InvocationState
 from tidegate_controlplane.domain.states import INVOCATION, check_transition
 from tidegate_controlplane.store import outbox
-from tidegate_controlplane.store.tables import Invocation
+from tidegate_controlplane.store.tables import FAR, Invocation
 
 BULK = 1000
 """Rows that one transaction changes at most, so that no writer waits long for another."""
@@ -56,6 +56,9 @@ class Held:
     attempt: int
     max_attempts: int
     cancel_requested: bool
+    claimed_at: datetime | None = None
+    attempts: list[dict[str, Any]] | None = None
+    """Those that ended; None of a line."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class Result:
     key: str | None
     prompt_tokens: int
     completion_tokens: int
+    size_bytes: int | None = None
+    """Of the answer, wherever it is."""
     cached_tokens: int = 0
     replica_s: float = 0.0
 
@@ -151,13 +156,24 @@ def leased(session: Session, owner: str | None = None) -> list[Held]:
             row.attempt,
             row.max_attempts,
             row.cancel_requested,
+            row.claimed_at,
+            None if row.batch_id else row.attempts or [],
         )
         for row in session.exec(query)
     ]
 
 
-def succeed(session: Session, lease: Lease, now: datetime, result: Result) -> bool:
-    """Publish a result; False when the lease was lost, and then nothing has changed."""
+def succeed(
+    session: Session,
+    lease: Lease,
+    now: datetime,
+    result: Result,
+    attempts: list[dict[str, Any]] | None = None,
+) -> bool:
+    """Publish a result; False when the lease was lost, and then nothing has changed.
+
+    `attempts`, here and below, are all that ended, with the one that ends now.
+    """
     return _change(
         session,
         lease,
@@ -172,6 +188,8 @@ def succeed(session: Session, lease: Lease, now: datetime, result: Result) -> bo
         completion_tokens=result.completion_tokens,
         cached_tokens=result.cached_tokens,
         replica_s=result.replica_s,
+        result_bytes=result.size_bytes,
+        **_given(attempts=attempts),
     )
 
 
@@ -181,9 +199,19 @@ def end(
     after: InvocationState,
     now: datetime,
     error: dict[str, Any] | None = None,
+    attempts: list[dict[str, Any]] | None = None,
 ) -> bool:
     """Finish a running row without a result; False when the lease was lost."""
-    return _change(session, lease, RUNNING, after, finished_at=now, lease_owner=None, error=error)
+    return _change(
+        session,
+        lease,
+        RUNNING,
+        after,
+        finished_at=now,
+        lease_owner=None,
+        error=error,
+        **_given(attempts=attempts),
+    )
 
 
 def requeue(
@@ -194,6 +222,7 @@ def requeue(
     available_at: datetime,
     counted: bool,
     error: dict[str, Any] | None = None,
+    attempts: list[dict[str, Any]] | None = None,
 ) -> InvocationState | None:
     """Give a running row back, not to be claimed before `available_at`.
 
@@ -204,16 +233,16 @@ def requeue(
     row = session.get(Invocation, lease.invocation_id, populate_existing=True)
     if row is not None and row.cancel_requested:
         canceled = InvocationState.CANCELED
-        return canceled if end(session, lease, canceled, now) else None
+        done = end(session, lease, canceled, now, attempts=attempts)
+        return canceled if done else None
     values: dict[str, Any] = {
         "available_at": available_at,
         "delayed": available_at > now,
         "lease_owner": None,
+        **_given(error=error, attempts=attempts),
     }
     if not counted:
         values["attempt"] = Invocation.attempt - 1
-    if error is not None:
-        values["error"] = error
     return Q if _change(session, lease, RUNNING, Q, **values) else None
 
 
@@ -225,7 +254,62 @@ def cancel(session: Session, row: Invocation, now: datetime) -> bool:
     return _change(session, lease, RUNNING, RUNNING, cancel_requested=True)
 
 
+def receive(session: Session, lease: Lease, key: str, outline: dict[str, Any] | None) -> bool:
+    """Say where the body of a running row is now; False when the lease was lost."""
+    return _change(session, lease, RUNNING, RUNNING, request_key=key, outline=outline)
+
+
+def redrive(session: Session, row: Invocation, deployment_id: str, now: datetime) -> bool:
+    """Queue what failed or died anew, with all its attempts and as much time as at first.
+
+    Its epoch is raised, so that no event of before is taken for one of after.
+    """
+    later = now - row.created_at
+    return _change(
+        session,
+        Lease.of(row),
+        InvocationState(row.status),
+        Q,
+        deployment_id=deployment_id,
+        lease_epoch=row.lease_epoch + 1,
+        attempt=0,
+        available_at=now,
+        delayed=False,
+        started_at=None,
+        claimed_at=None,
+        finished_at=None,
+        cancel_requested=False,
+        expires_at=row.expires_at and row.expires_at + later,
+        due_at=row.expires_at + later if row.expires_at else FAR,
+        deadline_at=row.deadline_at and row.deadline_at + later,
+    )
+
+
 # --- many rows ------------------------------------------------------------------------------------
+
+
+def redrivable(
+    session: Session,
+    project_id: str,
+    status: InvocationState,
+    model: str | None,
+    *,
+    after: str | None,
+    since: datetime,
+    limit: int,
+) -> list[Invocation]:
+    """At most `limit` invocations that ended as `status` after `since`, the oldest first."""
+    query = select(Invocation).where(
+        Invocation.project_id == project_id,
+        col(Invocation.batch_id).is_(None),
+        Invocation.status == status.value,
+        col(Invocation.finished_at) > since,
+    )
+    if after is not None:
+        query = query.where(Invocation.id > after)
+    if model is not None:
+        query = query.where(Invocation.model == model)
+    return list(session.exec(query.order_by(col(Invocation.id)).limit(limit)))
 
 
 def expire(session: Session, now: datetime) -> list[str]:
@@ -273,6 +357,11 @@ def end_lines(
 
 
 # --- inside ---------------------------------------------------------------------------------------
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Those that are not None: the others stay as they are."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _change(

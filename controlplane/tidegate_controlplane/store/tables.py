@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     DateTime,
     Dialect,
@@ -379,7 +380,7 @@ class Invocation(SQLModel, table=True):
     model: str
     endpoint: str
     status: str
-    priority: int = Field(default=0, description="lower runs first: 0 invocations, 10 batch lines")
+    priority: int = Field(default=0, description="lower runs first: -5 to 5 invocations, 10 lines")
     attempt: int = 0
     max_attempts: int = 3
     timeout_s: float
@@ -419,6 +420,17 @@ class Invocation(SQLModel, table=True):
     started_at: datetime | None = _moment(nullable=True)
     finished_at: datetime | None = _moment(nullable=True)
     expires_at: datetime | None = _moment(nullable=True)
+    deadline_at: datetime | None = _moment(nullable=True)
+    """Its answer is of no use after this time."""
+    claimed_at: datetime | None = _moment(nullable=True)
+    """When its newest run began; `started_at` is when its first one did."""
+    outline: dict[str, Any] | None = _json(nullable=True)
+    """`{"array", "items", "fields"}` of a body that is asked in pieces."""
+    attempts: list[dict[str, Any]] | None = _json(nullable=True)
+    """Runs that ended, the oldest first; `domain.attempts` makes it."""
+    result_bytes: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
+    input_uri: str | None = Field(default=None, description="where the body is, if not here")
+    input_etag: str | None = Field(default=None, description="of the object when it was accepted")
 
 
 class UsageRecord(SQLModel, table=True):

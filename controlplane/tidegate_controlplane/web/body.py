@@ -28,13 +28,18 @@ class JsonBody:
 
 async def read_bytes(request: Request[Any, Any, Any], limit_bytes: int) -> bytes:
     """The whole body. Raises TooLarge as soon as it is known to be longer than `limit_bytes`."""
+    return b"".join([piece async for piece in stream(request, limit_bytes)])
+
+
+async def stream(request: Request[Any, Any, Any], limit_bytes: int) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises TooLarge as soon as it is known to be longer than that."""
     _check_length(request.headers.get("content-length"), limit_bytes)
-    body = bytearray()
+    total = 0
     async for piece in _pieces(request):
-        body += piece
-        if len(body) > limit_bytes:
+        total += len(piece)
+        if total > limit_bytes:
             raise _too_large(limit_bytes)
-    return bytes(body)
+        yield piece
 
 
 async def read_json(

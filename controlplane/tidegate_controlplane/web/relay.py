@@ -15,6 +15,8 @@ from typing import Any
 
 from litestar.types import Message, Receive, Scope, Send
 
+STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+"""Of an answer in server-sent events: nobody on the way is to keep or gather it."""
 HEARTBEAT = b": waiting\n\n"
 """An SSE comment: readers skip it, proxies see that the connection lives."""
 

@@ -111,9 +111,8 @@ class Dispatcher:
     async def _expire(self) -> None:
         now = self._plane.clock.now()
         if await self._plane.db.read(partial(invocations.has_overdue, now=now)):
-            self._notices.finished(
-                await self._plane.db.write(Guarded(partial(invocations.expire, now=now)))
-            )
+            expire = Guarded(partial(invocations.expire, now=now))
+            self._notices.changed(await self._plane.db.write(expire))
 
     async def _bury(self, deployment_id: str) -> None:
         """Fail what waits for a deployment that is gone, if the database says so too."""
@@ -126,4 +125,4 @@ class Dispatcher:
             failure = deployment_deleted(row.name if row else deployment_id)
             return invocations.fail_queued(session, deployment_id, now, failure.model_dump())
 
-        self._notices.finished(await self._plane.db.write(unit))
+        self._notices.changed(await self._plane.db.write(unit))

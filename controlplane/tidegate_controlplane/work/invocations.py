@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlmodel import Session
 
 from tidegate.protocol.work import Invocation as InvocationObject
-from tidegate.protocol.work import InvocationList, InvocationState
+from tidegate.protocol.work import InvocationList, InvocationState, RedriveAnswer, RedriveRequest
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.domain.routing import expected_work
 from tidegate_controlplane.errors import (
     BadRequest,
     Conflict,
@@ -24,52 +20,34 @@ from tidegate_controlplane.errors import (
     NotFound,
     Refused,
     Unavailable,
-    UnprocessableKey,
     UpstreamFailed,
 )
-from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database
-from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Invocation
-from tidegate_controlplane.webhooks.service import check_named
+from tidegate_controlplane.work.events import POLL_S, Events
 from tidegate_controlplane.work.notices import Notices
-from tidegate_controlplane.work.object_keys import request_key
 from tidegate_controlplane.work.outcome import Failure, Interrupted
 from tidegate_controlplane.work.pages import check_cursor
 from tidegate_controlplane.work.payloads import Payloads, result_of
-from tidegate_controlplane.work.request import INVOCATION_MODES, check, find, infer_endpoint, parse
+from tidegate_controlplane.work.redriving import Redriving
 from tidegate_controlplane.work.storage import answering_for_storage
+from tidegate_controlplane.work.submission import Submissions, Terms
 from tidegate_controlplane.work.views import invocation_object
 from tidegate_controlplane.work.worker import Worker
 
-IDEMPOTENCY_WINDOW = timedelta(hours=24)
-"""A key that is older may be used anew."""
 CANCEL_S = 2.0
 """How long a cancellation waits for the replica to let go."""
 MAX_WAIT_S = 300.0
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What a caller asks for beside the request itself."""
+class ResultBytes:
+    """A model's answer: how long it is as a whole, and its bytes, to be closed if left early."""
 
-    idempotency_key: str | None = None
-    timeout_s: float | None = None
-    """Run limit; the platform's default when absent."""
-    expires_in_s: float = 86_400.0
-    webhook: str | None = None
-    """The id of one that is told how it ends."""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What makes two submissions the same."""
-
-    project_id: str
-    key: str | None
-    sha256: str
+    total: int
+    pieces: AsyncGenerator[bytes]
 
 
 class Invocations:
@@ -79,40 +57,38 @@ class Invocations:
         self,
         db: Database,
         payloads: Payloads,
-        catalog: Catalog,
         clock: Clock,
         settings: Settings,
         worker: Worker,
         notices: Notices,
+        submissions: Submissions,
+        redriving: Redriving,
     ) -> None:
         self._db = db
         self._payloads = payloads
-        self._catalog = catalog
         self._clock = clock
         self._settings = settings
         self._worker = worker
         self._notices = notices
+        self._submissions = submissions
+        self._redriving = redriving
+        self._events = Events(notices, clock, settings.limits.heartbeat_s)
         self.on_queued: Callable[[], None] = lambda: None
         """Called after each commit that queued something."""
 
     async def submit(
-        self, principal: Principal, body: bytes, terms: Terms
+        self, principal: Principal, body: bytes | AsyncIterator[bytes], terms: Terms
     ) -> tuple[InvocationObject, bool]:
         """Accept a request durably; whether it is new, or the one that its key made before.
 
-        Raises BadRequest, NotFound, UnprocessableKey when the key came with another body before,
-        and Unavailable when nothing can be stored.
+        Raises BadRequest, NotFound, TooLarge, UnprocessableKey when the key came with another body
+        before, and Unavailable when nothing can be stored.
         """
-        asked = _Asked(principal.project_id, _checked_key(terms.idempotency_key), _digest(body))
-        known = await self._db.read(lambda session: self._known(session, asked))
-        if known is None:
-            row = self._row(principal, body, terms)
-            async with self._stored(row, body):
-                known = await self._db.write(lambda session: self._insert(session, asked, row))
-        if known is not None:
-            return invocation_object(_same_body(known, asked)), False
-        self.on_queued()
-        return invocation_object(row), True
+        pieces = _once(body) if isinstance(body, bytes) else body
+        row, is_new = await self._submissions.submit(principal, pieces, terms)
+        if is_new:
+            self.on_queued()
+        return invocation_object(row), is_new
 
     async def get(self, principal: Principal, invocation_id: str) -> InvocationObject:
         return invocation_object(await self._find(principal, invocation_id))
@@ -147,11 +123,27 @@ class Invocations:
         )
 
     async def result(self, principal: Principal, invocation_id: str) -> bytes:
-        """The model's answer.
+        """The model's answer as a whole; for one that is known to be small."""
+        row = await self._succeeded(principal, invocation_id)
+        with answering_for_storage():
+            return await self._payloads.read(result_of(row))
+
+    async def open_result(
+        self, principal: Principal, invocation_id: str, start: int = 0
+    ) -> ResultBytes:
+        """The model's answer, in pieces from byte `start` on.
 
         Raises Conflict before it is finished (or when it was canceled), Gone when it was kept long
         enough, and what went wrong when it did not succeed.
         """
+        row = await self._succeeded(principal, invocation_id)
+        total = row.result_bytes
+        if total is None:  # of a version that did not note it, and kept no large one
+            total = len(await self.result(principal, invocation_id))
+        pieces = self._payloads.stream(result_of(row), start)
+        return ResultBytes(total, pieces)
+
+    async def _succeeded(self, principal: Principal, invocation_id: str) -> Invocation:
         row = await self._find(principal, invocation_id)
         if row.finished_at is None:
             raise Conflict(
@@ -164,8 +156,7 @@ class Invocations:
             raise Gone(f"the result was kept for {kept.days} days and is gone", code="result_gone")
         if row.status != InvocationState.SUCCEEDED:
             raise refusal(row)
-        with answering_for_storage():
-            return await self._payloads.read(result_of(row))
+        return row
 
     async def cancel(self, principal: Principal, invocation_id: str) -> InvocationObject:
         """Cancel what is not finished; what is finished stays as it is."""
@@ -182,10 +173,28 @@ class Invocations:
         if row is None:
             raise _unknown(invocation_id)
         if row.finished_at is not None:
-            self._notices.finished([invocation_id])
+            self._notices.changed([invocation_id])
             return invocation_object(row)
         self._worker.interrupt([invocation_id], Interrupted.CANCELED)
         return await self.wait(principal, invocation_id, CANCEL_S)
+
+    async def redrive(self, principal: Principal, invocation_id: str) -> InvocationObject:
+        """Run again what failed or is dead; what is queued or runs already stays as it is.
+
+        Raises Conflict for what ended otherwise, Gone when its request is no longer kept.
+        """
+        row = await self._find(principal, invocation_id)
+        if row.finished_at is not None:
+            await self._redriving.one(row)
+            self._redriven([invocation_id])
+        return await self.get(principal, invocation_id)
+
+    async def redrive_many(self, principal: Principal, wanted: RedriveRequest) -> RedriveAnswer:
+        """Run again at most `wanted.limit` that failed or are dead, the oldest first."""
+        check_cursor(wanted.after, "inv")
+        ids, answer = await self._redriving.many(principal.project_id, wanted)
+        self._redriven(ids)
+        return answer
 
     async def wait(
         self, principal: Principal, invocation_id: str, seconds: float
@@ -198,7 +207,22 @@ class Invocations:
                 remaining_s = deadline - self._clock.monotonic()
                 if row.finished_at is not None or remaining_s <= 0 or self._notices.closing:
                     return invocation_object(row)
-                await _set_within(bell, remaining_s)
+                await bell.rings_within(min(remaining_s, POLL_S))
+
+    async def events(
+        self, principal: Principal, invocation_id: str, after: int | None
+    ) -> AsyncGenerator[bytes]:
+        """What happens to it until it is finished, as server-sent events; see `work.events`.
+
+        Raises NotFound, and Unavailable when too many listen already.
+        """
+        await self._find(principal, invocation_id)
+        return self._events.of(invocation_id, lambda: self._find(principal, invocation_id), after)
+
+    def _redriven(self, ids: Sequence[str]) -> None:
+        self._notices.changed(ids)
+        if ids:
+            self.on_queued()
 
     async def _find(self, principal: Principal, invocation_id: str) -> Invocation:
         row = await self._db.read(
@@ -207,79 +231,6 @@ class Invocations:
         if row is None:
             raise _unknown(invocation_id)
         return row
-
-    def _row(self, principal: Principal, body: bytes, terms: Terms) -> Invocation:
-        """The request as a row, if it is valid."""
-        limits = self._settings.limits
-        timeout_s = terms.timeout_s or limits.invocation_run_s
-        if timeout_s > limits.invocation_run_max_s:
-            raise BadRequest(
-                f"timeout_s: at most {limits.invocation_run_max_s:g} (got {timeout_s:g})",
-                param="timeout_s",
-            )
-        document = parse(body, limits.json_depth)
-        wanted = check(document, infer_endpoint(document))
-        served = find(self._catalog, principal.project_id, wanted, INVOCATION_MODES)
-        now = self._clock.now()
-        expires_at = now + timedelta(seconds=terms.expires_in_s)
-        return Invocation(
-            id=new_id("inv"),
-            project_id=principal.project_id,
-            deployment_id=served.deployment_id,
-            key_id=principal.key_id,
-            model=wanted.model,
-            endpoint=wanted.endpoint,
-            status=InvocationState.QUEUED.value,
-            max_attempts=self._settings.work.max_attempts,
-            timeout_s=timeout_s,
-            request_sha256=_digest(body),
-            idempotency_key=terms.idempotency_key,
-            webhook_id=terms.webhook,
-            created_at=now,
-            available_at=now,
-            expires_at=expires_at,
-            due_at=expires_at,
-            tokens=expected_work(len(body), wanted.most_tokens),
-        )
-
-    def _known(self, session: Session, asked: _Asked) -> Invocation | None:
-        """What the idempotency key made within the window."""
-        row = self._by_key(session, asked)
-        if row is None or row.created_at + IDEMPOTENCY_WINDOW <= self._clock.now():
-            return None
-        return row
-
-    def _insert(self, session: Session, asked: _Asked, row: Invocation) -> Invocation | None:
-        """Insert `row`; or return the one that its key made before."""
-        if known := self._known(session, asked):
-            return known
-        if stale := self._by_key(session, asked):
-            invocations.release_key(session, stale)
-        check_named(session, row.project_id, row.webhook_id)
-        invocations.insert(session, row)
-        return None
-
-    @staticmethod
-    def _by_key(session: Session, asked: _Asked) -> Invocation | None:
-        if asked.key is None:
-            return None
-        return invocations.by_key(session, asked.project_id, asked.key)
-
-    @asynccontextmanager
-    async def _stored(self, row: Invocation, body: bytes) -> AsyncIterator[None]:
-        """Inside, the body is stored; outside, only if the row was inserted."""
-        with answering_for_storage():
-            kept = await self._payloads.keep(request_key(row.project_id, row.id), body)
-        row.request, row.request_key = kept.inline, kept.key
-        if kept.key is None:
-            yield
-            return
-        try:
-            yield
-        finally:
-            # Asked of the writer, so after an insertion that a cancellation left on its way.
-            if await self._db.write(lambda session: session.get(Invocation, row.id)) is None:
-                await self._payloads.discard(kept)
 
 
 def refusal(row: Invocation) -> Refused:
@@ -306,35 +257,9 @@ _REFUSAL_OF: dict[int, type[Refused]] = {
 """Other client errors are a 400, other server errors a 502."""
 
 
-def _same_body(known: Invocation, asked: _Asked) -> Invocation:
-    if known.request_sha256 != asked.sha256:
-        raise UnprocessableKey(
-            f"the Idempotency-Key {asked.key!r} was used with another body "
-            f"(invocation {known.id}); use a new key for a new request"
-        )
-    return known
-
-
-def _checked_key(key: str | None) -> str | None:
-    if key is not None and not (0 < len(key) <= 255 and key.isprintable()):
-        raise BadRequest(
-            "Idempotency-Key: expected 1 to 255 printable characters", param="Idempotency-Key"
-        )
-    return key
-
-
-def _digest(body: bytes) -> str:
-    return hashlib.sha256(body).hexdigest()
-
-
 def _unknown(invocation_id: str) -> NotFound:
     return NotFound(f"there is no invocation {invocation_id[:64]!r} in this project")
 
 
-async def _set_within(bell: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await bell.wait()
-    except TimeoutError:
-        return
-    bell.clear()
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body

@@ -11,14 +11,22 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlmodel import Session
 
+from tidegate_controlplane.domain.attempts import with_attempt
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.invocations import Held, Lease
 from tidegate_controlplane.work.notices import Notices
-from tidegate_controlplane.work.outcome import Again, End, Interrupted, after_lost_lease
+from tidegate_controlplane.work.outcome import (
+    WORKER_LOST,
+    Again,
+    End,
+    Interrupted,
+    after_lost_lease,
+)
 from tidegate_controlplane.work.worker import Plane, Worker
 
 log = logging.getLogger(__name__)
@@ -117,7 +125,7 @@ class LeaseKeeper:
         if lost:
             wall = self._plane.clock.now()
             finished = await self._plane.db.write(lambda session: _take_back(session, lost, wall))
-            self._notices.finished(finished)
+            self._notices.changed(finished)
 
 
 def _take_back(session: Session, lost: Iterable[Held], now: datetime) -> list[str]:
@@ -130,10 +138,31 @@ def _take_back(session: Session, lost: Iterable[Held], now: datetime) -> list[st
         match outcome:
             case End(state=state, failure=failure):
                 error = failure.model_dump() if failure else None
-                if invocations.end(session, held.lease, state, now, error):
+                attempts = _attempts(held, now)
+                if invocations.end(session, held.lease, state, now, error, attempts):
                     finished.append(held.lease.invocation_id)
             case Again(counted=counted):
-                invocations.requeue(session, held.lease, now, available_at=now, counted=counted)
+                invocations.requeue(
+                    session,
+                    held.lease,
+                    now,
+                    available_at=now,
+                    counted=counted,
+                    attempts=_attempts(held, now),
+                )
             case _:
                 raise AssertionError(f"a lost lease cannot become {outcome}")
     return finished
+
+
+def _attempts(held: Held, now: datetime) -> list[dict[str, Any]] | None:
+    if held.attempts is None:
+        return None
+    return with_attempt(
+        held.attempts,
+        attempt=held.attempt,
+        began_at=held.claimed_at,
+        ended_at=now,
+        replica_id=None,
+        error=WORKER_LOST.model_dump(),
+    )

@@ -9,6 +9,11 @@ def request_key(project_id: str, invocation_id: str) -> str:
     return f"{project_id}/requests/{invocation_id}"
 
 
+def fetched_key(project_id: str, invocation_id: str, epoch: int) -> str:
+    """Of a body by reference, as one run fetched it: another run writes over nobody else's."""
+    return f"{project_id}/requests/{invocation_id}/{epoch}"
+
+
 def result_key(project_id: str, invocation_id: str, epoch: int) -> str:
     """Of one run: a run whose lease was lost writes over nobody else's answer."""
     return f"{project_id}/results/{invocation_id}/{epoch}"

@@ -5,7 +5,9 @@
 | 2xx with a JSON object                           | succeeded                                    |
 | 408, 409, 429, 5xx, no answer, an unreadable one | again after a back-off; no attempt left: dead |
 | any other 4xx                                    | failed: the request is at fault              |
+| an input that is not what was pinned             | failed: the request is at fault              |
 | the run limit passed                             | failed, `timeout`                            |
+| the deadline passed                              | failed, `deadline`                           |
 | no replica                                       | again; it was no attempt                     |
 | the caller cancelled                             | canceled                                     |
 | this process stops, or lost the lease            | again; it was no attempt                     |
@@ -47,6 +49,8 @@ class Interrupted(Enum):
 
     TIMEOUT = auto()
     """It ran for as long as it may."""
+    DEADLINE = auto()
+    """It is too late for its answer."""
     NO_REPLICA = auto()
     """Nothing could serve it any more."""
     CANCELED = auto()
@@ -57,7 +61,24 @@ class Interrupted(Enum):
     """The lease was taken back; whatever is decided, it changes nothing any more."""
 
 
-Reply = Answered | Refused | Failure | Interrupted
+@dataclass(frozen=True)
+class Written:
+    """An answer that is in the object store already."""
+
+    key: str
+    bytes: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The request itself is at fault, and another run would find it so again."""
+
+    failure: Failure
+
+
+Reply = Answered | Written | Refused | Failure | Fault | Interrupted
 
 
 @dataclass(frozen=True)
@@ -72,7 +93,7 @@ class Try:
 
 @dataclass(frozen=True)
 class Success:
-    body: bytes
+    answer: bytes | Written
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
@@ -104,18 +125,24 @@ def decide(reply: Reply, tried: Try, settings: WorkSettings) -> Outcome:
     match reply:
         case Interrupted.TIMEOUT:
             return End(InvocationState.FAILED, _timeout(tried.timeout_s))
+        case Interrupted.DEADLINE:
+            return End(InvocationState.FAILED, DEADLINE_PASSED)
         case Interrupted.NO_REPLICA:
             return Again(settings.retry_base_s, counted=False)
         case Interrupted.CANCELED:
             return End(InvocationState.CANCELED)
         case Interrupted.SHUTDOWN | Interrupted.LOST:
             return Again(0.0, counted=False)
+        case Written():
+            return Success(reply, reply.prompt_tokens, reply.completion_tokens)
+        case Fault(failure=failure):
+            return End(InvocationState.FAILED, failure)
         case Refused():
-            return _again_or_dead(_of_refusal(reply), tried, settings)
+            return _again_or_dead(of_refusal(reply), tried, settings)
         case Failure():
             return _again_or_dead(reply, tried, settings)
     if 200 <= reply.status < 300:
-        return _read(reply.body) or _again_or_dead(_UNREADABLE, tried, settings)
+        return _read(reply.body) or _again_or_dead(UNREADABLE, tried, settings)
     failure = _of_answer(reply)
     if 400 <= reply.status < 500 and reply.status not in _RETRIED_4XX:
         return End(InvocationState.FAILED, failure)
@@ -156,13 +183,25 @@ WORKER_LOST = Failure(
     type="server_error",
     code="worker_lost",
 )
+DEADLINE_PASSED = Failure(
+    status_code=504,
+    message="the deadline of this request came before its answer",
+    type="server_error",
+    code="deadline",
+)
+RESULT_TOO_LARGE = Failure(
+    status_code=413,
+    message="the answer is larger than the platform keeps; send fewer items in one request",
+    type="invalid_request_error",
+    code="result_too_large",
+)
 REQUEST_LOST = Failure(
     status_code=500,
     message="the stored body of this request is gone from the object store",
     type="server_error",
     code="request_lost",
 )
-_UNREADABLE = Failure(
+UNREADABLE = Failure(
     status_code=502,
     message="the replica's answer was not a JSON object",
     type="server_error",
@@ -204,7 +243,7 @@ def _of_answer(answer: Answered) -> Failure:
     )
 
 
-def _of_refusal(refused: Refused) -> Failure:
+def of_refusal(refused: Refused) -> Failure:
     return Failure(
         status_code=refused.status,
         message=refused.message,

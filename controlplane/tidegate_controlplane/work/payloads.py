@@ -6,10 +6,12 @@ object, or would have, and follows from whose body it is.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from tidegate_controlplane.encryption.envelopes import Envelopes
-from tidegate_controlplane.objects.base import ObjectStore
+from tidegate_controlplane.objects.base import Chunks, ObjectStore, Stored
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.object_keys import request_key_of, result_key_of
 
@@ -29,7 +31,7 @@ class Payload:
 
 def request_of(row: Invocation) -> Payload:
     """The body that the row was submitted with."""
-    return Payload(request_key_of(row), row.request)
+    return Payload(row.request_key or request_key_of(row), row.request)
 
 
 def result_of(row: Invocation) -> Payload:
@@ -54,6 +56,27 @@ class Payloads:
             return Payload(name, await self._envelopes.seal(name, body))
         await self._objects.put(name, [body])
         return Payload(name, None)
+
+    async def keep_stream(self, name: str, chunks: Chunks, max_bytes: int) -> Stored:
+        """An object, whatever its size; when this raises, nothing is kept.
+
+        Raises ObjectStoreError, and what `chunks` raises.
+        """
+        try:
+            return await self._objects.put(name, chunks, max_bytes)
+        except BaseException:
+            # A cancellation waits for a write that is on its way, and that may be the last.
+            await self._objects.delete(name)
+            raise
+
+    async def stream(self, payload: Payload, start: int = 0) -> AsyncGenerator[bytes]:
+        """Its bytes from `start` on; close it when it is left early. Raises ObjectStoreError."""
+        if payload.inline is not None:
+            yield (await self._envelopes.open(payload.name, payload.inline))[start:]
+            return
+        async with aclosing(self._objects.get(payload.name, start)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def read(self, payload: Payload) -> bytes:
         """Raises ObjectNotFound, and other kinds of ObjectStoreError."""

@@ -21,7 +21,9 @@ from tidegate.protocol.openai import (
     EmbeddingResponse,
 )
 from tidegate.protocol.work import (
+    MAX_ATTEMPTS,
     MAX_BATCH_BYTES,
+    MAX_PRIORITY,
     BatchList,
     BatchObject,
     BatchRequest,
@@ -30,25 +32,31 @@ from tidegate.protocol.work import (
     FileObject,
     Invocation,
     InvocationList,
+    InvocationReference,
     InvocationState,
+    RedriveAnswer,
+    RedriveRequest,
 )
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.errors import TooLarge
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.files import Page
-from tidegate_controlplane.web.body import read_bytes, read_model
-from tidegate_controlplane.web.openapi import JSON, Header, Media, describe
+from tidegate_controlplane.web.body import read_model, stream
+from tidegate_controlplane.web.openapi import EVENT_STREAM, EVENTS, JSON, Header, Media, describe
 from tidegate_controlplane.web.prefer import SCHEMA as WAIT
 from tidegate_controlplane.web.prefer import wait_s
 from tidegate_controlplane.web.query import PageQuery, Query, read_query
-from tidegate_controlplane.web.relay import Head, Producer, Relay
+from tidegate_controlplane.web.range import last_event_id, range_start, ranged_head
+from tidegate_controlplane.web.relay import STREAM_HEADERS, Head, Producer, Relay
 from tidegate_controlplane.work.batches import Batches
 from tidegate_controlplane.work.files import Files
-from tidegate_controlplane.work.invocations import MAX_WAIT_S, Invocations, Terms
+from tidegate_controlplane.work.invocations import MAX_WAIT_S, Invocations
+from tidegate_controlplane.work.submission import Terms
 from tidegate_controlplane.work.upload import parts
 
 AnyRequest = Request[Any, Any, Any]
 ModelRequest = ChatCompletionRequest | CompletionRequest | EmbeddingRequest
+InvocationBody = ModelRequest | InvocationReference
 ModelAnswer = ChatCompletion | Completion | EmbeddingResponse
 
 BYTES = "application/octet-stream"
@@ -96,6 +104,19 @@ class SubmitQuery(Query):
     )
     webhook: Annotated[str, Field(max_length=64)] | None = Field(
         default=None, description="a webhook's id: it is told how this ends, whatever its events"
+    )
+    deadline_s: float | None = Field(
+        default=None,
+        gt=0,
+        le=604_800,
+        allow_inf_nan=False,
+        description="not finished by then, it is given up",
+    )
+    priority: int = Field(
+        default=0, ge=-MAX_PRIORITY, le=MAX_PRIORITY, description="the higher runs first"
+    )
+    max_attempts: int | None = Field(
+        default=None, ge=1, le=MAX_ATTEMPTS, description="3 when absent"
     )
 
 
@@ -257,7 +278,7 @@ async def retry_batch(
     status_code=202,
     opt=describe(
         "Accept a request durably",
-        body=ModelRequest,
+        body=InvocationBody,
         query=SubmitQuery,
         answers={200: ModelAnswer, 202: Invocation},
         refuses=(404, 409, 410, 422, 503),
@@ -274,22 +295,26 @@ async def create_invocation(
     invocations: NamedDependency[Invocations],
     principal: NamedDependency[Principal],
     settings: NamedDependency[Settings],
-) -> Response[bytes]:
+) -> ASGIApp:
     """The endpoint follows from the body's fields."""
     query = read_query(request, SubmitQuery)
     patience_s = wait_s(request.headers.get("prefer"), MAX_WAIT_S)
-    terms = Terms(
-        request.headers.get("idempotency-key"), query.timeout_s, query.expires_in_s, query.webhook
-    )
-    body = await read_bytes(request, settings.limits.invocation_body_bytes)
+    terms = Terms(request.headers.get("idempotency-key"), **query.model_dump())
+    body = stream(request, settings.limits.invocation_body_bytes)
     accepted, _ = await invocations.submit(principal, body, terms)
     if patience_s is not None:
         accepted = await invocations.wait(principal, accepted.id, patience_s)
     headers = {"location": f"/v1/invocations/{accepted.id}"}
     if patience_s is not None and accepted.status is InvocationState.SUCCEEDED:
-        result = await invocations.result(principal, accepted.id)
-        return Response(result, status_code=200, media_type=JSON, headers=headers)
-    return _json(accepted, 202, headers)
+        producer = _result(invocations, principal, accepted.id, 0, headers)
+        return Relay(producer, stall_s=settings.limits.reader_stall_s)
+    return Relay(_accepted(accepted, headers), stall_s=settings.limits.reader_stall_s)
+
+
+async def _accepted(accepted: Invocation, headers: Mapping[str, str]) -> Producer:
+    body = accepted.model_dump_json().encode()
+    yield Head(202, JSON, {"content-length": str(len(body)), **headers})
+    yield body
 
 
 @get(
@@ -331,17 +356,73 @@ async def get_invocation(
     "/v1/invocations/{invocation_id:str}/result",
     opt=describe(
         "Fetch the model's answer",
-        answers={200: ModelAnswer},
-        refuses=(400, 409, 410, 502, 503, 504),
+        answers={200: ModelAnswer, 206: CONTENT},
+        refuses=(400, 409, 410, 416, 502, 503, 504),
+        headers={"Range": "`bytes=N-`: go on from byte N, as after a connection that broke"},
     ),
 )
 async def get_invocation_result(
+    request: AnyRequest,
     invocation_id: FromPath[str],
     invocations: NamedDependency[Invocations],
     principal: NamedDependency[Principal],
-) -> Response[bytes]:
+    settings: NamedDependency[Settings],
+) -> ASGIApp:
     """409 before it is finished; the error when it did not succeed."""
-    return Response(await invocations.result(principal, invocation_id), media_type=JSON)
+    start = range_start(request.headers.get("range"))
+    producer = _result(invocations, principal, invocation_id, start)
+    return Relay(producer, stall_s=settings.limits.reader_stall_s)
+
+
+async def _result(
+    invocations: Invocations,
+    principal: Principal,
+    invocation_id: str,
+    start: int,
+    headers: Mapping[str, str] | None = None,
+) -> Producer:
+    result = await invocations.open_result(principal, invocation_id, start)
+    async with aclosing(result.pieces):
+        yield ranged_head(JSON, result.total, start, headers)
+        async for piece in result.pieces:
+            yield piece
+
+
+@get(
+    "/v1/invocations/{invocation_id:str}/events",
+    opt=describe(
+        "Follow an invocation to its end",
+        answers={200: EVENTS},
+        refuses=(503,),
+        headers={
+            "Last-Event-ID": Header(
+                "the `id` of the last state that was seen",
+                {"type": "string", "pattern": "^[0-9]{1,15}$"},
+            )
+        },
+    ),
+)
+async def get_invocation_events(
+    request: AnyRequest,
+    invocation_id: FromPath[str],
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+) -> ASGIApp:
+    """States, and while it runs here: text and progress. Each event is an `InvocationEvent`."""
+    after = last_event_id(request.headers.get("last-event-id"))
+    producer = _events(invocations, principal, invocation_id, after)
+    return Relay(producer, stall_s=settings.limits.reader_stall_s)
+
+
+async def _events(
+    invocations: Invocations, principal: Principal, invocation_id: str, after: int | None
+) -> Producer:
+    events = await invocations.events(principal, invocation_id, after)
+    async with aclosing(events):
+        yield Head(200, EVENT_STREAM, STREAM_HEADERS)
+        async for event in events:
+            yield event
 
 
 @post(
@@ -358,15 +439,38 @@ async def cancel_invocation(
     return _json(await invocations.cancel(principal, invocation_id))
 
 
-def _json(
-    content: BaseModel, status_code: int = 200, headers: Mapping[str, str] | None = None
+@post(
+    "/v1/invocations/{invocation_id:str}/redrive",
+    status_code=200,
+    opt=describe("Run an invocation again", answers={200: Invocation}, refuses=(409, 410)),
+)
+async def redrive_invocation(
+    invocation_id: FromPath[str],
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
 ) -> Response[bytes]:
-    return Response(
-        content.model_dump_json().encode(),
-        status_code=status_code,
-        media_type=JSON,
-        headers=dict(headers or {}),
-    )
+    """Of one that failed or is dead; one that waits or runs stays as it is."""
+    return _json(await invocations.redrive(principal, invocation_id))
+
+
+@post(
+    "/v1/invocations/redrive",
+    status_code=200,
+    opt=describe("Run many invocations again", body=RedriveRequest, answers={200: RedriveAnswer}),
+)
+async def redrive_invocations(
+    request: AnyRequest,
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+    settings: NamedDependency[Settings],
+) -> Response[bytes]:
+    """The oldest first, a page at a time."""
+    wanted = await read_model(request, RedriveRequest, settings.limits.sync_body_bytes)
+    return _json(await invocations.redrive_many(principal, wanted))
+
+
+def _json(content: BaseModel) -> Response[bytes]:
+    return Response(content.model_dump_json().encode(), status_code=200, media_type=JSON)
 
 
 def _check_length(declared: str | None) -> None:
@@ -391,5 +495,8 @@ HANDLERS: list[ControllerRouterHandler] = [
     list_invocations,
     get_invocation,
     get_invocation_result,
+    get_invocation_events,
     cancel_invocation,
+    redrive_invocation,
+    redrive_invocations,
 ]

@@ -13,7 +13,9 @@ from tidegate_controlplane.work.leases import LeaseKeeper
 from tidegate_controlplane.work.lines import GROUP_LINES
 from tidegate_controlplane.work.loop import Loop
 from tidegate_controlplane.work.notices import Notices
+from tidegate_controlplane.work.redriving import Redriving
 from tidegate_controlplane.work.spool import Spool
+from tidegate_controlplane.work.submission import Submissions
 from tidegate_controlplane.work.worker import Plane, Worker
 
 
@@ -39,7 +41,14 @@ class Work:
 
         self.batches = Batches(plane.db, plane.clock, settings.limits)
         self.invocations = Invocations(
-            plane.db, plane.payloads, catalog, plane.clock, settings, worker, notices
+            plane.db,
+            plane.payloads,
+            plane.clock,
+            settings,
+            worker,
+            notices,
+            Submissions(plane.db, plane.payloads, plane.inputs, catalog, plane.clock, settings),
+            Redriving(plane.db, catalog, plane.clock, settings.limits.result_retention_s),
         )
         self.invocations.on_queued = self._queued
         self.batches.on_changed = self._batching.wake

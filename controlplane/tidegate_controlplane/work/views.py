@@ -22,6 +22,7 @@ from tidegate.protocol.work import (
     BatchObject,
     BatchStatus,
     FileObject,
+    InvocationAttempt,
     InvocationState,
 )
 from tidegate.protocol.work import Invocation as InvocationObject
@@ -37,11 +38,17 @@ def invocation_object(row: Invocation) -> InvocationObject:
         status=InvocationState(row.status),
         attempt=row.attempt,
         max_attempts=row.max_attempts,
+        priority=-row.priority,
         created_at=_unix(row.created_at),
         started_at=_unix_or_none(row.started_at),
         finished_at=_unix_or_none(row.finished_at),
         expires_at=_unix_or_none(row.expires_at),
+        deadline_at=_unix_or_none(row.deadline_at),
+        input_uri=row.input_uri,
+        items=row.outline["items"] if row.outline else None,
+        result_bytes=row.result_bytes,
         error=_error(row),
+        attempts=[InvocationAttempt.model_validate(each) for each in row.attempts or []],
     )
 
 

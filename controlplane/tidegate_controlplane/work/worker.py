@@ -11,57 +11,42 @@ import logging
 import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.domain.batch_progress import replica_share_s
+from tidegate_controlplane.domain.attempts import with_attempt
 from tidegate_controlplane.encryption.envelopes import Envelopes
-from tidegate_controlplane.errors import DeadlinePassed, Refused
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
-from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStore, ObjectStoreError
+from tidegate_controlplane.objects.base import ObjectStore
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database, Guarded
-from tidegate_controlplane.store.invocations import Lease, Result
+from tidegate_controlplane.store.invocations import Result
 from tidegate_controlplane.store.tables import Invocation
+from tidegate_controlplane.work.asking import Asking, Forwards
+from tidegate_controlplane.work.fetching import Fetching
+from tidegate_controlplane.work.inputs import Inputs
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.object_keys import result_key
 from tidegate_controlplane.work.outcome import (
-    REQUEST_LOST,
     Again,
-    Answered,
     End,
-    Failure,
     Interrupted,
     Outcome,
     Reply,
     Success,
     Try,
+    Written,
     decide,
 )
-from tidegate_controlplane.work.payloads import Payloads, request_of
+from tidegate_controlplane.work.partial import Partial
+from tidegate_controlplane.work.payloads import Payload, Payloads
+from tidegate_controlplane.work.run import Run
 
 log = logging.getLogger(__name__)
-
-
-class Forwards(Protocol):
-    """Gives a request to a replica; `gateway.forward.Forwarder` does."""
-
-    async def call(
-        self,
-        served: Served,
-        path: str,
-        body: bytes,
-        *,
-        deadline: float,
-        request_id: str,
-        run_s: float | None = None,
-        priority: Priority = Priority.SYNC,
-    ) -> Answered: ...
 
 
 class RecordsUse(Protocol):
@@ -94,32 +79,13 @@ class Plane:
     """What seals bodies in rows; `objects` seals its own."""
 
     @property
-    def payloads(self) -> Payloads:
-        return Payloads(self.objects, self.envelopes, self.settings.limits.inline_body_bytes)
-
-
-@dataclass(eq=False)
-class Run:
-    """A leased request on its way through a replica."""
-
-    row: Invocation
-    served: Served
-    asked: bool = False
-    """A replica has it, and counts it as in flight."""
-    interrupted: Interrupted | None = None
-    call: asyncio.Task[Answered] | None = field(default=None, repr=False)
-    replica_s: float = 0.0
-    """Its share of the replicas' time."""
+    def inputs(self) -> Inputs:
+        limits = self.settings.limits
+        return Inputs(limits.s3_buckets, limits.invocation_body_bytes)
 
     @property
-    def lease(self) -> Lease:
-        return Lease.of(self.row)
-
-    def interrupt(self, why: Interrupted) -> None:
-        """Hang up on the replica, which stops its work for this request."""
-        self.interrupted = why
-        if self.call is not None:
-            self.call.cancel()
+    def payloads(self) -> Payloads:
+        return Payloads(self.objects, self.envelopes, self.settings.limits.inline_body_bytes)
 
 
 class Worker:
@@ -129,13 +95,21 @@ class Worker:
         self._plane = plane
         self._notices = notices
         self._payloads = plane.payloads
+        self._asking = Asking(
+            plane.payloads,
+            plane.endpoints,
+            plane.forwarder,
+            plane.clock,
+            Fetching(plane.db, plane.payloads, plane.inputs, plane.settings.limits),
+            plane.settings.limits.invocation_result_bytes,
+        )
         self._runs: dict[asyncio.Task[None], Run] = {}
         self.on_room: Callable[[], None] = lambda: None
         """Called when a run ends, and a replica has room for another."""
 
     def start(self, row: Invocation, served: Served) -> None:
         """Run what was just claimed."""
-        run = Run(row, served)
+        run = Run(row, served, self._partial(row))
         task = asyncio.create_task(self._run(run), name=f"run {row.id}")
         self._runs[task] = run
         task.add_done_callback(self._ended)
@@ -163,6 +137,11 @@ class Worker:
         if self._runs:
             await asyncio.wait(self._runs)
 
+    def _partial(self, row: Invocation) -> Partial | None:
+        if row.batch_id is not None:
+            return None
+        return Partial(row.attempt, lambda: self._notices.heard(row.id))
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         run = self._runs.pop(task)
         if not task.cancelled() and (error := task.exception()):
@@ -171,18 +150,13 @@ class Worker:
 
     async def _run(self, run: Run) -> None:
         row, settings = run.row, self._plane.settings.work
-        reply = await self._ask(run)
-        tried = Try(row.attempt, row.max_attempts, row.timeout_s, self._plane.jitter())
-        await self._publish(run, decide(reply, tried, settings))
+        with self._notices.following(row.id, run.partial):
+            reply = await self._reply(run)
+            tried = Try(row.attempt, row.max_attempts, row.timeout_s, self._plane.jitter())
+            await self._publish(run, decide(reply, tried, settings))
 
-    async def _ask(self, run: Run) -> Reply:
-        try:
-            body = await self._payloads.read(request_of(run.row))
-        except ObjectNotFound:
-            return REQUEST_LOST
-        except ObjectStoreError as error:
-            return _storage_failure(error)
-        run.call = asyncio.create_task(self._call(run, body))
+    async def _reply(self, run: Run) -> Reply:
+        run.call = asyncio.create_task(self._asking.answer(run))
         if run.interrupted:
             run.call.cancel()
         try:
@@ -191,42 +165,6 @@ class Worker:
             if run.interrupted is None:
                 raise
             return run.interrupted
-        except TimeoutError:
-            return Interrupted.TIMEOUT
-        except _NoReplica:
-            return Interrupted.NO_REPLICA
-        except Refused as refused:
-            return refused
-
-    async def _call(self, run: Run, body: bytes) -> Answered:
-        row, served = run.row, run.served
-        priority = Priority.ASYNC if row.batch_id is None else Priority.BATCH
-        if not self._plane.endpoints.has_room(served.deployment_id, priority):
-            raise _NoReplica
-        run.asked = True  # nothing is awaited until the replica that has room has it
-        began, before = self._plane.clock.monotonic(), self._in_flight(served)
-        try:
-            async with asyncio.timeout(row.timeout_s):
-                answer = await self._plane.forwarder.call(
-                    served,
-                    row.endpoint,
-                    body,
-                    deadline=self._plane.clock.monotonic(),  # a lease does not wait for a slot
-                    run_s=2 * row.timeout_s,  # the limit that counts is the one above
-                    request_id=f"{row.id}-{row.lease_epoch}",
-                    priority=priority,
-                )
-        except DeadlinePassed:
-            raise _NoReplica from None
-        run.replica_s = replica_share_s(
-            self._plane.clock.monotonic() - began,
-            len(self._plane.endpoints.ready(served.deployment_id)),
-            1 + max(before, self._in_flight(served)),
-        )
-        return answer
-
-    def _in_flight(self, served: Served) -> int:
-        return self._plane.endpoints.demand(served.deployment_id).in_flight
 
     async def _publish(self, run: Run, outcome: Outcome) -> None:
         lease, now = run.lease, self._plane.clock.now()
@@ -235,36 +173,48 @@ class Worker:
                 await self._succeed(run, outcome)
             case End(state=state, failure=failure):
                 error = failure.model_dump() if failure else None
-                await self._plane.db.write(
-                    Guarded(lambda session: invocations.end(session, lease, state, now, error))
+                end = partial(
+                    invocations.end,
+                    lease=lease,
+                    after=state,
+                    now=now,
+                    error=error,
+                    attempts=_attempts(run, now, error),
                 )
+                await self._plane.db.write(Guarded(end))
             case Again(after_s=after_s, counted=counted, failure=failure):
                 error = failure.model_dump() if failure else None
-                await self._plane.db.write(
-                    lambda session: invocations.requeue(
-                        session,
-                        lease,
-                        now,
-                        available_at=now + timedelta(seconds=after_s),
-                        counted=counted,
-                        error=error,
-                    )
+                requeue = partial(
+                    invocations.requeue,
+                    lease=lease,
+                    now=now,
+                    available_at=now + timedelta(seconds=after_s),
+                    counted=counted,
+                    error=error,
+                    attempts=_attempts(run, now, error) if counted else None,
                 )
-        self._notices.finished([run.row.id])
+                await self._plane.db.write(Guarded(requeue))
+        self._notices.changed([run.row.id])
 
     async def _succeed(self, run: Run, success: Success) -> None:
-        plane, lease = self._plane, run.lease
-        key = result_key(run.row.project_id, lease.invocation_id, lease.epoch)
-        kept = await self._payloads.keep(key, success.body)
+        plane, lease, now = self._plane, run.lease, self._plane.clock.now()
+        kept, size_bytes = await self._kept(run, success.answer)
         result = Result(
             kept.inline,
             kept.key,
             success.prompt_tokens,
             success.completion_tokens,
+            size_bytes,
             success.cached_tokens,
             run.replica_s,
         )
-        publish = partial(invocations.succeed, lease=lease, now=plane.clock.now(), result=result)
+        publish = partial(
+            invocations.succeed,
+            lease=lease,
+            now=now,
+            result=result,
+            attempts=_attempts(run, now, None),
+        )
         if await plane.db.write(Guarded(publish)):
             plane.usage.record(
                 run.row.project_id,
@@ -276,15 +226,23 @@ class Worker:
         else:
             await self._payloads.discard(kept)
 
+    async def _kept(self, run: Run, answer: bytes | Written) -> tuple[Payload, int]:
+        """Where the answer is, and its bytes."""
+        if isinstance(answer, Written):
+            return Payload(answer.key, None), answer.bytes
+        key = result_key(run.row.project_id, run.row.id, run.row.lease_epoch)
+        return await self._payloads.keep(key, answer), len(answer)
 
-class _NoReplica(Exception):
-    """The replica that had room when the request was claimed is gone, or full."""
 
-
-def _storage_failure(error: ObjectStoreError) -> Failure:
-    return Failure(
-        status_code=503,
-        message=f"the stored body of this request could not be read: {error}",
-        type="server_error",
-        code="storage_unavailable",
+def _attempts(run: Run, now: datetime, error: dict[str, Any] | None) -> list[dict[str, Any]] | None:
+    """The row's attempts with this one; none of a line, whose batch's files tell of it."""
+    if run.partial is None:
+        return None
+    return with_attempt(
+        run.row.attempts,
+        attempt=run.row.attempt,
+        began_at=run.row.claimed_at,
+        ended_at=now,
+        replica_id=run.partial.replica_id,
+        error=error,
     )

@@ -15,9 +15,9 @@ from tidegate.protocol.openai import (
     EmbeddingRequest,
     error_from_validation,
 )
+from tidegate.protocol.replica import MAX_BODY_BYTES
 from tidegate_runtime.errors import RequestRefused
 
-MAX_BODY_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
 _SMALL_BYTES = 64 * 1024
 

@@ -26,6 +26,8 @@ TOKEN_VARIABLE = "TIDEGATE_REPLICA_TOKEN"
 PROJECT_HEADER = "X-Tidegate-Project"
 """Whose request it is: shares of the engine and cached prefixes are per project."""
 PRIORITY_HEADER = "X-Tidegate-Priority"
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""Of one request to a replica."""
 EXIT_DRAINED = 0
 EXIT_CRASHED = 1
 EXIT_REFUSED = 3

@@ -19,10 +19,15 @@ from tidegate.protocol.batch import (
     TableInput,
     TableOutput,
 )
-from tidegate.protocol.openai import Answer, ErrorDetail, WireModel
+from tidegate.protocol.openai import Answer, ErrorDetail, ModelName, WireModel
 
 MAX_BATCH_LINES = 50_000
 MAX_BATCH_BYTES = 200 * 1024 * 1024
+MAX_PRIORITY = 5
+MAX_ATTEMPTS = 10
+MAX_INVOCATION_ITEMS = 1_000_000
+"""Items of `input` or `prompt` in one invocation: a request that is answered at once takes fewer
+(`openai.MAX_EMBEDDING_INPUTS`, `openai.MAX_SEQUENCES`)."""
 
 
 class InvocationState(StrEnum):
@@ -40,6 +45,16 @@ class InvocationState(StrEnum):
         return self not in (InvocationState.QUEUED, InvocationState.RUNNING)
 
 
+class InvocationAttempt(Answer):
+    """A run that ended; the last one of an invocation that succeeded has no error."""
+
+    attempt: int
+    started_at: int | None = None
+    ended_at: int
+    replica_id: str | None = Field(default=None, description="the last replica that was asked")
+    error: ErrorDetail | None = None
+
+
 class Invocation(Answer):
     """One durable request. `GET …/{id}/result` answers the model's own answer, once succeeded."""
 
@@ -50,11 +65,60 @@ class Invocation(Answer):
     status: InvocationState
     attempt: int = Field(default=0, description="runs begun so far")
     max_attempts: int = 3
+    priority: int = Field(default=0, description="the higher runs first")
     created_at: int
     started_at: int | None = None
     finished_at: int | None = None
-    expires_at: int | None = Field(default=None, description="when it expires if not finished")
+    expires_at: int | None = Field(default=None, description="when it expires if not begun")
+    deadline_at: int | None = Field(default=None, description="when its answer is of no use")
+    input_uri: str | None = Field(default=None, description="where its body is read from")
+    items: int | None = Field(default=None, description="of a body that is asked in pieces")
+    result_bytes: int | None = None
     error: ErrorDetail | None = None
+    attempts: list[InvocationAttempt] = Field(default=[], description="the last 20 that ended")
+
+
+class InvocationReference(WireModel):
+    """A body that lies elsewhere: it is read from `input_uri` when the invocation runs."""
+
+    model: ModelName
+    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+    input_uri: str = Field(
+        min_length=1,
+        max_length=2048,
+        description="s3://bucket/key of a JSON body of `endpoint`, in a bucket that is allowed",
+    )
+
+
+class RedriveRequest(WireModel):
+    """Which invocations shall be run again."""
+
+    status: Literal["dead", "failed"] = "dead"
+    model: ModelName | None = None
+    after: str | None = Field(
+        default=None, max_length=64, description="the `last_id` of the answer before"
+    )
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class RedriveAnswer(Answer):
+    redriven: int = Field(description="back in the queue")
+    skipped: int = Field(default=0, description="no deployment serves their model now")
+    last_id: str | None = Field(default=None, description="`after` of the next request")
+    has_more: bool = False
+
+
+class InvocationEvent(Answer):
+    """What happens to an invocation. `text_begins` says that text of before is void."""
+
+    type: Literal["state", "text_begins", "text", "progress"]
+    invocation: Invocation | None = Field(default=None, description="of `state`")
+    attempt: int | None = Field(default=None, description="of all but `state`")
+    index: int | None = Field(default=None, description="of `text`: which choice")
+    text: str | None = Field(default=None, description="of `text`: what is new")
+    tokens: int | None = Field(default=None, description="of `progress`: of output so far")
+    items_done: int | None = Field(default=None, description="of `progress`")
+    items: int | None = Field(default=None, description="of `progress`: in all")
 
 
 class InvocationList(Answer):

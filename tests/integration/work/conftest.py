@@ -97,6 +97,11 @@ class Replicas:
                 raise
             return said(f"echo {prompt}")
 
+    async def follow(self, listener: Any, served: Served, path: str, body: bytes, **how: Any):
+        """As `call`, of a request that nobody reads along with."""
+        listener.asked(f"rep_{served.name}")
+        return await self.call(served, path, body, **how)
+
 
 @dataclass
 class Book:

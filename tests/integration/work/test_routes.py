@@ -124,7 +124,19 @@ async def test_the_idempotency_key_is_a_header(http, kit, asleep):
 
 
 @pytest.mark.parametrize(
-    "query", ["timeout_s=0", "timeout_s=3601", "timeout_s=nan", "expires_in_s=-1", "priority=1"]
+    "query",
+    [
+        "timeout_s=0",
+        "timeout_s=3601",
+        "timeout_s=nan",
+        "expires_in_s=-1",
+        "deadline_s=0",
+        "priority=6",
+        "priority=0.5",
+        "max_attempts=0",
+        "max_attempts=11",
+        "urgency=1",
+    ],
 )
 async def test_terms_out_of_bounds_are_refused_by_name(http, kit, deployed, query):
     answer = await http.post(f"/v1/invocations?{query}", content=kit.chat_bytes("hi"))

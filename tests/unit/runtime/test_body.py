@@ -3,8 +3,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tidegate.protocol.openai import ChatCompletionRequest
+from tidegate.protocol.replica import MAX_BODY_BYTES
 from tidegate_runtime.errors import RequestRefused
-from tidegate_runtime.server.body import MAX_BODY_BYTES, parse, read_body
+from tidegate_runtime.server.body import parse, read_body
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:

@@ -77,10 +77,10 @@ EXPECTED: list[tuple[Transitions[StrEnum], type[StrEnum], dict[str, str]]] = [
             "queued": "running canceled expired failed",
             "running": "queued succeeded failed canceled expired dead",
             "succeeded": "",
-            "failed": "",
+            "failed": "queued",
             "canceled": "",
             "expired": "",
-            "dead": "",
+            "dead": "queued",
         },
     ),
     (
