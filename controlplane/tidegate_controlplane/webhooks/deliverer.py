@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,7 +32,7 @@ from tidegate_controlplane.domain.deliveries import (
 )
 from tidegate_controlplane.settings import Settings, WebhookSettings
 from tidegate_controlplane.store import deliveries, webhooks
-from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.deliveries import DeliveryLease
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Webhook, WebhookDelivery
@@ -91,7 +91,7 @@ class Deliverer:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         leases = [DeliveryLease.of(row) for row in left.values()]
-        await self._db.write(lambda session: deliveries.give_back(session, leases, counted=False))
+        await self._give_back(leases, counted=False)
 
     async def tick(self) -> None:
         """Take back what was lost, and begin what is due."""
@@ -117,7 +117,7 @@ class Deliverer:
             return
         self._last = list(wanted)[-1]
         claimed = await self._db.write(
-            lambda session: deliveries.claim(session, self._owner, now, wanted)
+            Guarded(lambda session: deliveries.claim(session, self._owner, now, wanted))
         )
         for row, webhook in claimed:
             task = asyncio.create_task(self._deliver(row, webhook), name=f"deliver {row.id}")
@@ -133,7 +133,12 @@ class Deliverer:
         lease_s = self._settings.lease_s
         lost = [lease for lease, since in self._seen.items() if now - since >= lease_s]
         if lost:
-            await self._db.write(lambda session: deliveries.give_back(session, lost, counted=True))
+            await self._give_back(lost, counted=True)
+
+    async def _give_back(self, leases: Collection[DeliveryLease], *, counted: bool) -> None:
+        await self._db.write(
+            Guarded(lambda session: deliveries.give_back(session, leases, counted=counted))
+        )
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         row = self._running.pop(task)
@@ -144,7 +149,7 @@ class Deliverer:
     async def _deliver(self, row: WebhookDelivery, webhook: Webhook) -> None:
         tried, view = await self._sender.try_once(row, webhook)
         now = self._clock.now()
-        await self._db.write(lambda session: self._record(session, row, tried, view, now))
+        await self._db.write(Guarded(lambda session: self._record(session, row, tried, view, now)))
 
     def _record(
         self, session: Session, row: WebhookDelivery, tried: Tried, view: TryView, now: datetime

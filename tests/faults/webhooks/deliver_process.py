@@ -20,9 +20,9 @@ from tidegate.protocol.webhooks import WebhookEvent, WebhookRequest
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.settings import Settings, WebhookSettings
 from tidegate_controlplane.store import invocations
-from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.sqlite import SqliteDatabase
 from tidegate_controlplane.store.tables import Invocation, Project
 from tidegate_controlplane.webhooks.deliverer import delivering
 from tidegate_controlplane.webhooks.secret import SecretBox
@@ -46,7 +46,7 @@ def settings(data_dir: Path, port: int) -> Settings:
 
 async def finish(data_dir: Path, port: int) -> None:
     told = settings(data_dir, port)
-    db, clock, now = Database(told.database_path), SystemClock(), datetime.now(UTC)
+    db, clock, now = SqliteDatabase(told.database_path), SystemClock(), datetime.now(UTC)
     migrate(db.writer)
     await db.write(lambda session: session.add(Project(id="prj_1", name="one", created_at=now)))
     hooks = Webhooks(db, SecretBox(bytes(32)), clock, told)
@@ -88,7 +88,7 @@ def row(invocation_id: str, now: datetime) -> Invocation:
 
 async def deliver(data_dir: Path, port: int) -> None:
     told = settings(data_dir, port)
-    db = Database(told.database_path)
+    db = SqliteDatabase(told.database_path)
     async with delivering(db, SecretBox(bytes(32)), SystemClock(), told):
         await asyncio.sleep(600)
 

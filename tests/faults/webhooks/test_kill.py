@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tidegate import webhooks
-from tidegate_controlplane.store.database import sqlite_driver
+from tidegate_controlplane.store.sqlite import sqlite_driver
 
 SCRIPT = Path(__file__).parent / "deliver_process.py"
 

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.settings import LimitSettings, Settings, WebhookSettings
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
+from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import Batch, File, Invocation, Project
 from tidegate_controlplane.webhooks.deliverer import delivering
 from tidegate_controlplane.webhooks.secret import SecretBox
@@ -207,17 +207,24 @@ class Post:
         return row
 
 
-@pytest.fixture(scope="session")
-def with_projects(migrated, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("webhooks") / "tidegate.db"
-    shutil.copy(migrated, path)
-    db = Database(path)
-    with Session(db.writer) as session:
-        for project in (PROJECT, "prj_2"):
-            session.add(Project(id=project, name=project, created_at=datetime.now(UTC)))
-        session.commit()
-    db.close()
-    return path
+@pytest.fixture
+def engine(request):
+    """SQLite; PostgreSQL too where a test says `@pytest.mark.both_engines`."""
+    return getattr(request, "param", "sqlite")
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.definition.get_closest_marker("both_engines"):
+        metafunc.parametrize("engine", ["sqlite", "postgres"], indirect=True)
+
+
+@pytest.fixture
+def database_url(engine, tmp_path, migrated, request):
+    """A database with the tables; None for the file in the data directory."""
+    if engine == "postgres":
+        return request.getfixturevalue("postgres").database()
+    shutil.copy(migrated, tmp_path)
+    return None
 
 
 @pytest.fixture
@@ -227,10 +234,10 @@ async def receiver():
 
 
 @pytest.fixture
-def post(tmp_path, with_projects, receiver):
-    shutil.copy(with_projects, tmp_path)
+def post(tmp_path, database_url, receiver):
     settings = Settings(
         data_dir=tmp_path,
+        database=database_url,
         shutdown_s=0.2,
         limits=LimitSettings(s3_buckets=("tidegate-test",)),
         webhooks=WebhookSettings(
@@ -245,7 +252,11 @@ def post(tmp_path, with_projects, receiver):
             poll_s=0.02,
         ),
     )
-    db = Database(settings.database_path)
+    db = open_database(settings.database, settings.database_path)
+    with Session(db.writer) as session:
+        for project in (PROJECT, "prj_2"):
+            session.add(Project(id=project, name=project, created_at=datetime.now(UTC)))
+        session.commit()
     clock, box = WallClock(), SecretBox(PEPPER)
     yield Post(settings, db, clock, box, Webhooks(db, box, clock, settings))
     db.close()

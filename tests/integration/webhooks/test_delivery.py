@@ -27,6 +27,7 @@ def verified(secret, received):
     return Reference(secret).verify(received.body, received.headers)
 
 
+@pytest.mark.both_engines
 async def test_an_event_is_delivered_and_the_reference_library_verifies_it(post, receiver):
     hook = await post.declare(receiver.url)
     async with post.delivering():
@@ -94,6 +95,7 @@ async def test_a_500_is_tried_again_with_the_same_id_and_body_until_it_is_taken(
     assert (await post.hooks.get("prj_1", hook.id)).failing_since is None
 
 
+@pytest.mark.both_engines
 async def test_what_fails_every_try_is_given_up_kept_and_can_be_replayed(post, receiver):
     receiver.statuses = [500] * 4
     hook = await post.declare(receiver.url)
@@ -155,6 +157,7 @@ async def test_retry_after_is_waited_for(post, receiver):
         assert timedelta(seconds=600) <= asked < timedelta(seconds=660)
 
 
+@pytest.mark.both_engines
 async def test_gone_disables_the_webhook_and_tells_the_others(post, receiver):
     receiver.statuses = [410]
     hook = await post.declare(receiver.url, [])
@@ -356,6 +359,20 @@ async def test_a_jump_of_the_clock_by_a_day_sends_nothing_twice(post, receiver):
     assert len(receiver.received) == 2
 
 
+@pytest.mark.both_engines
+async def test_two_processes_at_one_database_send_each_event_once(post, receiver, kit):
+    hooks = [await post.declare(receiver.url) for _ in range(3)]
+    for hook in hooks:
+        for _ in range(10):
+            await post.hooks.test("prj_1", hook.id)
+    async with post.delivering(), post.delivering():
+        for hook in hooks:
+            await post.ended(hook.id, 10)
+    events = [received.event for received in receiver.received]
+    assert (len(events), len(set(events))) == (30, 30)
+
+
+@pytest.mark.both_engines
 async def test_a_try_whose_lease_was_taken_back_writes_nothing(post, receiver):
     hook = await post.declare(receiver.url)
     await post.hooks.test("prj_1", hook.id)
@@ -413,6 +430,7 @@ async def test_a_secret_that_cannot_be_read_is_an_error_of_the_try(post, receive
     assert receiver.received == []
 
 
+@pytest.mark.both_engines
 async def test_deliveries_are_forgotten_after_their_retention_and_waiting_ones_are_not(
     post, receiver
 ):
