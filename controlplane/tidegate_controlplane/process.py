@@ -54,6 +54,7 @@ from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.open import open_database
+from tidegate_controlplane.store.postgres import PostgresDatabase
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 from tidegate_controlplane.work import routes as work_routes
 from tidegate_controlplane.work.service import Work
@@ -155,6 +156,12 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             settings=settings,
         )
         work = await stack.enter_async_context(Work(plane, catalog))
+        if isinstance(database, PostgresDatabase):
+            from tidegate_controlplane.store.hints import Hints  # which needs the driver
+
+            hints = Hints(database.url, heard=work.look)
+            work.on_queued = hints.say
+            await stack.enter_async_context(_background(hints.run(), "hints"))
         ready = asyncio.Event()
         stack.callback(ready.clear)
         services = Services(
