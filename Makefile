@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.complete
 DEMO_DATA ?= .demo
 PEERS  ?= llama.cpp openvino vllm transformers
 
-.PHONY: help setup demo test soak lint format bench bench-setup bench-serverless clean
+.PHONY: help setup demo test soak lint format bench bench-setup bench-serverless bench-durable clean
 
 help:
 	@echo "make demo    deploy the bundled model in all four modes and ask it something"
@@ -17,6 +17,7 @@ help:
 	@echo "make setup   build $(VENV) with all that demo, tests and examples need"
 	@echo "make bench   measure Tidegate beside its peers; make bench-setup installs those"
 	@echo "make bench-serverless  measure what a deployment at zero costs those who ask it"
+	@echo "make bench-durable  measure what durable work costs in its store"
 	@echo "make lint    ruff, mypy and import-linter;  make format rewrites"
 	@echo "make clean   remove $(VENV) and what the demo left"
 
@@ -69,6 +70,9 @@ bench: setup  # one run on this machine, nothing else beside it; BENCH="--quick"
 
 bench-serverless: setup  # zero to first token, a burst, the gateway's own time, the autoscaler
 	TQDM_DISABLE=1 $(BIN)/python -m benchmarks.serverless --peers "$(PEERS)" $(BENCH)
+
+bench-durable: setup  # requests a second on each store, and claims from 1,000 to 1,000,000 queued
+	$(BIN)/python -m benchmarks.durable $(BENCH)
 
 clean:
 	-@test ! -x $(BIN)/tidegate || $(BIN)/tidegate down --data $(DEMO_DATA)

@@ -58,6 +58,7 @@ from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.open import open_database
+from tidegate_controlplane.store.postgres import PostgresDatabase
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 from tidegate_controlplane.webhooks.deliverer import delivering
 from tidegate_controlplane.webhooks.secret import SecretBox
@@ -171,6 +172,12 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         deliverer = await stack.enter_async_context(delivering(database, box, clock, settings))
         webhooks.on_due = deliverer.wake
         work = await stack.enter_async_context(Work(plane, catalog))
+        if isinstance(database, PostgresDatabase):
+            from tidegate_controlplane.store.hints import Hints  # which needs the driver
+
+            hints = Hints(database.url, heard=work.look)
+            work.on_queued = hints.say
+            await stack.enter_async_context(_background(hints.run(), "hints"))
         ready = asyncio.Event()
         stack.callback(ready.clear)
         services = Services(

@@ -124,11 +124,11 @@ class LeaseKeeper:
         lost = [one for one in held if is_lost(self._seen[one.lease], now, lease_s)]
         if lost:
             wall = self._plane.clock.now()
-            finished = await self._plane.db.write(lambda session: _take_back(session, lost, wall))
+            finished = await self._plane.db.write(lambda session: take_back(session, lost, wall))
             self._notices.changed(finished)
 
 
-def _take_back(session: Session, lost: Iterable[Held], now: datetime) -> list[str]:
+def take_back(session: Session, lost: Iterable[Held], now: datetime) -> list[str]:
     """Requeue, or end, each of these; returns the ids of those that are finished now."""
     finished: list[str] = []
     for held in lost:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.work.batch_runner import BatchRunner
@@ -55,6 +57,8 @@ class Work:
         self._runner.intake.on_queued = self._queued
         self._runner.on_progress = self._batching.wake
         worker.on_room = self._dispatching.wake
+        self.on_queued: Callable[[], None] = lambda: None
+        """Called after each commit here that queued something."""
 
     async def start(self) -> None:
         """Take over what a former process left, and begin to work."""
@@ -79,6 +83,11 @@ class Work:
 
     def _queued(self) -> None:
         """There is something to claim, and perhaps no replica yet to run it."""
+        self.look()
+        self.on_queued()
+
+    def look(self) -> None:
+        """Look at the queue now: it may be another control plane that put something into it."""
         self._dispatching.wake()
         self._plane.endpoints.wanted.set()
 

@@ -1,0 +1,1 @@
+"""What durable work costs in its store, and how that grows with the queue."""
