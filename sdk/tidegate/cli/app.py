@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from tidegate.cli import (
     artifacts,
+    batch,
     declare,
     encryption,
     info,
@@ -50,5 +51,6 @@ app = typer.Typer(
 )
 for commands in (platform, declare, observe, talk, manage, rollout, artifacts, simulate, info):
     commands.register(app)
+app.add_typer(batch.app, name="batch")
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
