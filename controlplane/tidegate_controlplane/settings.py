@@ -12,10 +12,12 @@ from tidegate.protocol.replica import Telemetry
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class LimitSettings(BaseModel):
-    """Bounds on what a caller may ask; each has an answer that names it."""
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class LimitSettings(_Section):
+    """Bounds on what a caller may ask; each has an answer that names it."""
 
     sync_body_bytes: int = 8 * 1024 * 1024
     invocation_body_bytes: int = 64 * 1024 * 1024
@@ -42,10 +44,8 @@ class LimitSettings(BaseModel):
     """One object of them at a time is kept on this process's disk."""
 
 
-class WorkSettings(BaseModel):
+class WorkSettings(_Section):
     """How durable work is claimed and retried."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     lease_s: Seconds = 30.0
     heartbeat_s: Seconds = 5.0
@@ -57,10 +57,8 @@ class WorkSettings(BaseModel):
     retry_max_s: Seconds = 60.0
 
 
-class EncryptionSettings(BaseModel):
+class EncryptionSettings(_Section):
     """How bodies and results are sealed at rest."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     keys: tuple[str, ...] = ()
     """Key files, or `kms:<key id>`; the last one wraps. Without any, nothing is sealed."""
@@ -68,10 +66,8 @@ class EncryptionSettings(BaseModel):
     """What is not sealed is not believed, also when it is from before encryption."""
 
 
-class RetentionSettings(BaseModel):
+class RetentionSettings(_Section):
     """How what is no longer needed is found and deleted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     every_s: Seconds = 60.0
     row_s: Seconds = 30 * 86_400.0
@@ -83,10 +79,8 @@ class RetentionSettings(BaseModel):
     """... and was found without one for so long on this process's own."""
 
 
-class ReconcileSettings(BaseModel):
+class ReconcileSettings(_Section):
     """How the level-triggered loop paces itself."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tick_s: Seconds = 1.0
     """Between passes when every replica is as it should be."""
@@ -101,10 +95,8 @@ class ReconcileSettings(BaseModel):
     backoff_max_s: Seconds = 60.0
 
 
-class Settings(BaseModel):
+class Settings(_Section):
     """All of it; `data_dir` belongs to one control plane at a time."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     data_dir: Path
     host: str = "127.0.0.1"

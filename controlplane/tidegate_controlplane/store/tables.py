@@ -23,6 +23,12 @@ from sqlmodel import Field, SQLModel
 
 DEFAULT_PROJECT = "prj_default"
 
+FAR = datetime(9999, 1, 1, tzinfo=UTC)
+"""A deadline that never comes; not null, so that the order of deadlines is one range of an index.
+"""
+CLAIMABLE = "status = 'queued' AND NOT delayed"
+DELAYED = "status = 'queued' AND delayed"
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment in UTC; SQLite forgets the zone, so it is put back when read.
@@ -60,16 +66,12 @@ def _owner(table: str) -> Any:
 
 
 def _index_where(name: str, where: str, *columns: str) -> Index:
+    """An index of some rows: of unfinished work, it stays small however much is finished.
+
+    A query uses it when it says `where` in so many words, without parameters.
+    """
     condition = text(where)
     return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
-
-
-def _index_open(name: str, *columns: str) -> Index:
-    """An index of unfinished work only: it stays small however much is finished.
-
-    A query uses it when it says `finished_at IS NULL` in so many words.
-    """
-    return _index_where(name, "finished_at IS NULL", *columns)
 
 
 class Project(SQLModel, table=True):
@@ -329,10 +331,29 @@ class Invocation(SQLModel, table=True):
             postgresql_where=text("custom_id IS NOT NULL"),
         ),
         Index("uq_invocation_batch_line", "batch_id", "line_no", unique=True),
-        _index_open(
-            "ix_invocation_claim", "deployment_id", "status", "priority", "created_at", "id"
+        _index_where(
+            "ix_invocation_claim",
+            CLAIMABLE,
+            "deployment_id",
+            "priority",
+            "project_id",
+            "due_at",
+            "affinity",
+            "created_at",
+            "id",
         ),
-        _index_open("ix_invocation_expiry", "expires_at"),
+        _index_where(
+            "ix_invocation_backlog",
+            "finished_at IS NULL",
+            "deployment_id",
+            "status",
+            "created_at",
+            "tokens",
+        ),
+        _index_where("ix_invocation_delayed", DELAYED, "available_at"),
+        _index_where(
+            "ix_invocation_expiry", "status = 'queued' AND expires_at IS NOT NULL", "expires_at"
+        ),
         _index_where("ix_invocation_lease", "lease_owner IS NOT NULL", "lease_owner"),
         _index_where("ix_invocation_list", "batch_id IS NULL", "project_id", "id"),
         _index_where("ix_invocation_batch_open", "finished_at IS NULL", "batch_id", "status"),
@@ -387,6 +408,12 @@ class Invocation(SQLModel, table=True):
     created_at: datetime = _moment()
     available_at: datetime = _moment()
     """Not claimed before this time: the back-off between attempts."""
+    delayed: bool = Field(default=False, description="`available_at` has not come yet")
+    due_at: datetime = Field(default=FAR, sa_type=UtcDateTime, nullable=False)
+    """Not claimed after this time, and claimed the earlier the nearer it is: an invocation's own
+    deadline, or that of a line's batch."""
+    affinity: str = Field(default="", description="equal for requests that should run together")
+    tokens: int = Field(default=0, description="prompt and expected output, estimated")
     started_at: datetime | None = _moment(nullable=True)
     finished_at: datetime | None = _moment(nullable=True)
     expires_at: datetime | None = _moment(nullable=True)

@@ -20,7 +20,7 @@ from tidegate_controlplane.objects.base import ObjectNotFound, ObjectRefused
 from tidegate_controlplane.store import batches, files
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.invocations import LINE_PRIORITY
-from tidegate_controlplane.store.tables import Batch, Invocation
+from tidegate_controlplane.store.tables import FAR, Batch, Invocation
 from tidegate_controlplane.work.batch_line import (
     Faulty,
     Rules,
@@ -126,6 +126,7 @@ class BatchIntake:
         key = line_key(batch.project_id, batch.id, line.line_no)
         kept = await self._plane.payloads.keep(key, line.body)
         row.request, row.request_key = kept.inline, kept.key
+        row.tokens = line.tokens
         return row
 
     async def _groups(self, batch: Batch, rules: Rules) -> AsyncGenerator[list[Line]]:
@@ -171,6 +172,7 @@ def _row(batch: Batch, line_no: int, custom_id: str | None, now: datetime) -> In
         line_no=line_no,
         created_at=now,
         available_at=now,
+        due_at=batch.expires_at or FAR,
     )
 
 

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from tidegate.protocol.openai import error_from_validation
 from tidegate.protocol.work import BatchError, BatchLine
+from tidegate_controlplane.domain.routing import expected_work
 from tidegate_controlplane.errors import BadRequest, NotFound, Refused
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.work.lines import Line
@@ -30,6 +31,8 @@ class Valid:
     custom_id: str
     served: Served
     body: bytes
+    tokens: int
+    """Prompt and expected output."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ def read_line(line: Line, rules: Rules) -> Valid | Faulty:
         return _faulty(line, document, refused)
     except (BadRequest, NotFound) as refused:
         return _faulty(line, document, refused)
-    return Valid(line.number, request.custom_id, served, to_json(request.body))
+    body = to_json(request.body)
+    tokens = expected_work(len(body), wanted.most_tokens)
+    return Valid(line.number, request.custom_id, served, body, tokens)
 
 
 def custom_id_of(document: dict[str, Any]) -> str | None:

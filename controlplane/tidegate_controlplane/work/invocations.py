@@ -15,6 +15,7 @@ from tidegate.protocol.work import Invocation as InvocationObject
 from tidegate.protocol.work import InvocationList, InvocationState
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.domain.routing import expected_work
 from tidegate_controlplane.errors import (
     BadRequest,
     Conflict,
@@ -217,6 +218,7 @@ class Invocations:
         wanted = check(document, infer_endpoint(document))
         served = find(self._catalog, principal.project_id, wanted, INVOCATION_MODES)
         now = self._clock.now()
+        expires_at = now + timedelta(seconds=terms.expires_in_s)
         return Invocation(
             id=new_id("inv"),
             project_id=principal.project_id,
@@ -231,7 +233,9 @@ class Invocations:
             idempotency_key=terms.idempotency_key,
             created_at=now,
             available_at=now,
-            expires_at=now + timedelta(seconds=terms.expires_in_s),
+            expires_at=expires_at,
+            due_at=expires_at,
+            tokens=expected_work(len(body), wanted.most_tokens),
         )
 
     def _known(self, session: Session, asked: _Asked) -> Invocation | None:

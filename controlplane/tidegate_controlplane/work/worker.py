@@ -25,7 +25,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStore, ObjectStoreError
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
-from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.notices import Notices
@@ -236,7 +236,7 @@ class Worker:
             case End(state=state, failure=failure):
                 error = failure.model_dump() if failure else None
                 await self._plane.db.write(
-                    lambda session: invocations.end(session, lease, state, now, error)
+                    Guarded(lambda session: invocations.end(session, lease, state, now, error))
                 )
             case Again(after_s=after_s, counted=counted, failure=failure):
                 error = failure.model_dump() if failure else None
@@ -265,7 +265,7 @@ class Worker:
             run.replica_s,
         )
         publish = partial(invocations.succeed, lease=lease, now=plane.clock.now(), result=result)
-        if await plane.db.write(publish):
+        if await plane.db.write(Guarded(publish)):
             plane.usage.record(
                 run.row.project_id,
                 run.served,

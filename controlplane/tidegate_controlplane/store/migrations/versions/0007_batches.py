@@ -1,13 +1,13 @@
 """Batches: what they took, retries, tables
 
-Revision 0007, after 0003.
+Revision 0007, after 0004.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0007"
-down_revision: str | None = "0003"
+down_revision: str | None = "0004"
 branch_labels: str | None = None
 depends_on: str | None = None
 
