@@ -336,6 +336,7 @@ class Kit:
     said = staticmethod(said)
     refused = staticmethod(refused)
     line = staticmethod(line)
+    jsonl = staticmethod(jsonl)
     chat_bytes = staticmethod(chat_bytes)
     form = staticmethod(form)
     until = staticmethod(until)
