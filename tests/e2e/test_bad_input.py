@@ -128,5 +128,5 @@ def test_a_declaration_that_is_not_json(platform: Platform):
 
 
 def test_a_batch_file_that_does_not_exist(platform: Platform, realtime: str):
-    said = _refused(platform, "batch", realtime, "/no/such/file.jsonl")
+    said = _refused(platform, "batch", "run", realtime, "/no/such/file.jsonl")
     assert "/no/such/file.jsonl" in said

@@ -19,7 +19,7 @@ def test_a_batch_survives_kill_9_with_one_answer_per_custom_id(
     fragile: Platform, smollm2: str, tmp_path: Path
 ):
     fragile.cli("deploy", smollm2, "--name", "night", "--mode", "batch", "--wait")
-    batch = fragile.cli_json("batch", "night", str(_input(tmp_path)), "--no-wait")
+    batch = fragile.cli_json("batch", "run", "night", str(_input(tmp_path)), "--no-wait")
     _until_some_lines_are_done(fragile, batch["id"])
     replicas = [(pid, start_ticks(pid)) for pid in _replica_pids(fragile, "night")]
     assert replicas

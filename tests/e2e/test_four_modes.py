@@ -71,7 +71,7 @@ def test_batch_answers_each_line_of_a_file(platform: Platform, smollm2: str, tmp
     ]
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    platform.cli("batch", "night", str(source), "--output", str(output), "--wait")
+    platform.cli("batch", "run", "night", str(source), "--output", str(output), "--wait")
     answers = [json.loads(line) for line in output.read_text().splitlines()]
     assert [answer["custom_id"] for answer in answers] == [line["custom_id"] for line in lines]
     for answer in answers:

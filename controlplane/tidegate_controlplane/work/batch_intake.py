@@ -122,6 +122,7 @@ class BatchIntake:
         row.status = InvocationState.QUEUED.value
         row.max_attempts = settings.work.max_attempts
         row.timeout_s = settings.limits.invocation_run_s
+        row.affinity = line.affinity
         row.request_sha256 = hashlib.sha256(line.body).hexdigest()
         key = line_key(batch.project_id, batch.id, line.line_no)
         kept = await self._plane.payloads.keep(key, line.body)

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from tidegate.protocol.openai import error_from_validation
 from tidegate.protocol.work import BatchError, BatchLine
+from tidegate_controlplane.domain.affinity import affinity
 from tidegate_controlplane.domain.routing import expected_work
 from tidegate_controlplane.errors import BadRequest, NotFound, Refused
 from tidegate_controlplane.gateway.catalog import Catalog, Served
@@ -33,6 +34,8 @@ class Valid:
     body: bytes
     tokens: int
     """Prompt and expected output."""
+    affinity: str
+    """Sorts it next to lines that begin alike."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ def read_line(line: Line, rules: Rules) -> Valid | Faulty:
         return _faulty(line, document, refused)
     body = to_json(request.body)
     tokens = expected_work(len(body), wanted.most_tokens)
-    return Valid(line.number, request.custom_id, served, body, tokens)
+    alike = affinity(rules.project_id, request.body)
+    return Valid(line.number, request.custom_id, served, body, tokens, alike)
 
 
 def custom_id_of(document: dict[str, Any]) -> str | None:

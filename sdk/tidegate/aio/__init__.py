@@ -4,7 +4,7 @@ from tidegate.aio.client import AsyncClient
 from tidegate.aio.deployment import AsyncDeployment
 from tidegate.aio.model import AsyncServedModel
 from tidegate.aio.stream import AsyncStream
-from tidegate.aio.work import AsyncBatch, AsyncInvocation
+from tidegate.aio.work import AsyncBatch, AsyncInvocation, AsyncTableBatch
 
 __all__ = [
     "AsyncBatch",
@@ -13,4 +13,5 @@ __all__ = [
     "AsyncInvocation",
     "AsyncServedModel",
     "AsyncStream",
+    "AsyncTableBatch",
 ]

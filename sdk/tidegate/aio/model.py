@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from os import PathLike
 from typing import Any, Unpack
 
 from tidegate.aio.pump import AsyncPump
 from tidegate.aio.stream import AsyncStream
-from tidegate.aio.work import AsyncBatch, AsyncInvocation
+from tidegate.aio.work import AsyncBatch, AsyncInvocation, AsyncTableBatch
 from tidegate.answers import ChatAnswer, ChatChunk, Embeddings, TextAnswer
-from tidegate.routes import batch_input, batches, generate, invocations
+from tidegate.routes import batch_input, batches, generate, invocations, table_batch
 
 
 class AsyncServedModel:
@@ -99,6 +100,8 @@ class AsyncServedModel:
         *,
         endpoint: str = generate.CHAT,
         metadata: Mapping[str, str] | None = None,
+        completion_window: str = batches.WINDOW,
+        output_expires_after_s: int | None = None,
         webhook: str | None = None,
     ) -> AsyncBatch:
         """Answer every line of a JSONL file, or every item of an iterable of prompts or bodies.
@@ -107,11 +110,34 @@ class AsyncServedModel:
         batch ends. Raises ConfigurationError for a file that cannot
         be read.
         """
+        terms = batches.Terms(metadata, completion_window, output_expires_after_s, webhook)
         with batch_input.opened(source, endpoint, self.name) as (file, filename):
-            started = await self._pump.run(
-                batches.start(file, filename, endpoint, metadata, webhook)
-            )
+            started = await self._pump.run(batches.start(file, filename, endpoint, terms))
         return AsyncBatch(self._pump, started)
+
+    async def batch_table(
+        self,
+        source: str | PathLike[str],
+        *,
+        column: str | None = None,
+        template: Mapping[str, Any] | None = None,
+        id_column: str | None = None,
+        endpoint: str = generate.CHAT,
+        metadata: Mapping[str, str] | None = None,
+        completion_window: str = batches.WINDOW,
+        resume: str | None = None,
+    ) -> AsyncTableBatch:
+        """Answer every row of a Parquet, CSV or JSONL file, of a column or by a template.
+
+        `resume` is the id of a batch that was begun from the same table, when whoever began it is
+        gone. Raises TableError for a table that cannot be read.
+        """
+        job = table_batch.job(
+            source, self.name, endpoint, column=column, template=template, id_column=id_column
+        )
+        terms = batches.Terms(metadata, completion_window)
+        started = await self._pump.run(table_batch.begin(job, terms, resume))
+        return AsyncTableBatch(self._pump, started, job)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from tidegate.cli import (
     artifacts,
     backup,
+    batch,
     declare,
     encryption,
     info,
@@ -63,6 +64,7 @@ for commands in (
     info,
 ):
     commands.register(app)
+app.add_typer(batch.app, name="batch")
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
 app.add_typer(webhooks.app, name="webhooks")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
+import yaml
 
 from tidegate.cli.options import Data, Json
 from tidegate.cli.output import note, say, say_json
@@ -108,9 +109,13 @@ def up(
         _up_foreground(start, as_json=as_json)
 
 
-def settings() -> None:
+def settings(as_json: Json = False) -> None:
     """Print every setting with its default, as a file for 'tidegate up --config'."""
-    say(settings_text().rstrip("\n"))
+    text = settings_text()
+    if as_json:
+        say_json(yaml.safe_load(text))
+    else:
+        say(text.rstrip("\n"))
 
 
 def down(data: Data = None, as_json: Json = False) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from tidegate.cli.output import console, note
 
 if TYPE_CHECKING:
     from tidegate.client import Deployment
+    from tidegate.protocol.batch import BatchProgress
     from tidegate.protocol.resources import DeploymentView
     from tidegate.protocol.work import BatchObject
 
@@ -39,14 +41,19 @@ def batch_bar(*, quiet: bool) -> Iterator[Callable[[BatchObject], None]]:
                 counts = batch.request_counts
                 progress.update(
                     task,
-                    description=batch.status.value,
+                    description=_short(batch),
                     total=counts.total or None,
                     completed=counts.completed + counts.failed,
                 )
 
             yield advance
     else:
-        yield lambda batch: note(_batch_standing(batch))
+        yield lambda batch: note(standing(batch))
+
+
+def _short(batch: BatchObject) -> str:
+    pace = _pace(batch.progress, ended=batch.status.is_final) if batch.progress else []
+    return "; ".join([batch.status.value, *pace])
 
 
 @contextmanager
@@ -75,7 +82,23 @@ def _standing(view: DeploymentView) -> str:
     return f"{view.name} is {view.phase.value}{detail}"
 
 
-def _batch_standing(batch: BatchObject) -> str:
+def standing(batch: BatchObject) -> str:
+    """Where a batch stands, in one line: lines, rate, when it will be done, what it took."""
     counts = batch.request_counts
     done = counts.completed + counts.failed
-    return f"{batch.id} is {batch.status.value}: {done} of {counts.total}, {counts.failed} failed"
+    said = [f"{batch.id} is {batch.status.value}: {done} of {counts.total}, {counts.failed} failed"]
+    if batch.progress is not None:
+        said += _pace(batch.progress, ended=batch.status.is_final)
+    if batch.usage.total_tokens:
+        said.append(f"{batch.usage.input_tokens} + {batch.usage.output_tokens} tokens")
+    return "; ".join(said)
+
+
+def _pace(progress: BatchProgress, *, ended: bool) -> list[str]:
+    said = [f"{progress.lines_per_s:.3g} lines/s, {progress.tokens_per_s:.4g} tokens/s"]
+    if progress.completes_at is not None and not ended:
+        when = datetime.fromtimestamp(progress.completes_at).astimezone().strftime("%F %H:%M:%S")
+        late = "" if progress.in_time else ", after its window"
+        said.append(f"done about {when}{late}")
+    said.append(f"{progress.replica_s:.1f} replica-seconds")
+    return said

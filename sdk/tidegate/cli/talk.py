@@ -1,21 +1,20 @@
-"""`chat`, `invoke`, `batch`: use a model."""
+"""`chat`, `invoke`: use a model."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tidegate.answers import BatchResult, ModelAnswer
+from tidegate.answers import ModelAnswer
 from tidegate.cli.options import Json, Name, connected
 from tidegate.cli.output import console, note, say, say_json, write
-from tidegate.cli.progress import batch_bar, held
-from tidegate.errors import ConfigurationError, TidegateError
+from tidegate.cli.progress import held
+from tidegate.errors import TidegateError
 
 if TYPE_CHECKING:
-    from tidegate.client import Batch, ServedModel
+    from tidegate.client import ServedModel
     from tidegate.routes.generate import ChatSampling
 
 MaxTokens = Annotated[int, typer.Option(min=1, help="Tokens of the answer at most.")]
@@ -27,7 +26,7 @@ LEAVE = ("/exit", "/quit")
 
 
 def register(app: typer.Typer) -> None:
-    for command in (chat, invoke, batch):
+    for command in (chat, invoke):
         app.command()(command)
 
 
@@ -81,33 +80,6 @@ def invoke(
         _say_either(_text(result), facts, as_json=as_json)
 
 
-def batch(
-    name: Name,
-    file: Annotated[Path, typer.Argument(help="JSONL, one request a line.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where the answers go, one a line.")
-    ] = None,
-    endpoint: Annotated[str, typer.Option(help="Of every line.")] = "/v1/chat/completions",
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the answers.")] = True,
-    timeout: Annotated[float | None, typer.Option(help="Seconds to wait at most.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Answer every line of a file; the answers go to standard output, or to a file."""
-    with connected() as client, ExitStack() as opened:
-        sink = opened.enter_context(_writable(output)) if output else None
-        job = client.model(name).batch(file, endpoint=endpoint)
-        if not as_json:
-            note(f"batch {job.id} has begun; it goes on when this command is stopped")
-        if wait:
-            _follow(job, timeout, quiet=as_json)
-            if sink is not None or not as_json:
-                _collect(job, sink)
-        if as_json:
-            say_json(job.view)
-        elif not wait:
-            say(job.id)
-
-
 def _sampling(max_tokens: int, temperature: float) -> ChatSampling:
     return {"max_tokens": max_tokens, "temperature": temperature}
 
@@ -148,37 +120,6 @@ def _answer(model: ServedModel, history: list[dict[str, str]], sampling: ChatSam
         if pieces:
             write("\n")
     return "".join(pieces)
-
-
-def _follow(job: Batch, timeout_s: float | None, *, quiet: bool) -> None:
-    with batch_bar(quiet=quiet) as advance:
-        job.wait(timeout_s, advance)
-    if job.counts.failed and not quiet:
-        note(f"warning: {job.counts.failed} of {job.counts.total} lines failed")
-
-
-def _collect(job: Batch, sink: IO[str] | None) -> None:
-    """Every line's answer or error, as JSON lines."""
-    for lines in (job.results(), job.errors()):
-        for line in lines:
-            _put(line, sink)
-
-
-def _put(line: BatchResult, sink: IO[str] | None) -> None:
-    text = line.model_dump_json()
-    if sink is None:
-        say(text)
-    else:
-        sink.write(text + "\n")
-
-
-def _writable(path: Path) -> IO[str]:
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"{str(path)!r} cannot be written: {error.strerror or error}"
-        ) from error
 
 
 def _say_either(text: str, facts: Any, *, as_json: bool) -> None:

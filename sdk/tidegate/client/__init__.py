@@ -4,6 +4,6 @@ from tidegate.client.client import Client
 from tidegate.client.deployment import Deployment
 from tidegate.client.model import ServedModel
 from tidegate.client.stream import Stream
-from tidegate.client.work import Batch, Invocation
+from tidegate.client.work import Batch, Invocation, TableBatch
 
-__all__ = ["Batch", "Client", "Deployment", "Invocation", "ServedModel", "Stream"]
+__all__ = ["Batch", "Client", "Deployment", "Invocation", "ServedModel", "Stream", "TableBatch"]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from tidegate.client.deployment import Deployment
 from tidegate.client.pump import Pump
 from tidegate.client.stream import Stream
 from tidegate.client.work import Batch, Invocation
 from tidegate.protocol import work
+from tidegate.protocol.batch import TableInput, TableOutput
 from tidegate.protocol.openai import ModelCard
 from tidegate.protocol.resources import (
     ApiKeyCreated,
@@ -19,7 +20,7 @@ from tidegate.protocol.resources import (
     ModelView,
     RolloutView,
 )
-from tidegate.routes import batches, deployments, files, invocations, platform, rollouts
+from tidegate.routes import batches, deployments, files, generate, invocations, platform, rollouts
 from tidegate.routes.file_input import readable
 from tidegate.spec import Mode
 
@@ -142,12 +143,27 @@ class Batches:
         input_file_id: str,
         endpoint: str,
         metadata: Mapping[str, str] | None = None,
+        completion_window: str = batches.WINDOW,
+        output_expires_after_s: int | None = None,
         webhook: str | None = None,
     ) -> Batch:
-        """Begin on a file that was uploaded before."""
-        return Batch(
-            self._pump, self._pump.run(batches.create(input_file_id, endpoint, metadata, webhook))
-        )
+        """Begin on a file that was uploaded before; its window is from `1h` to `7d`."""
+        terms = batches.Terms(metadata, completion_window, output_expires_after_s, webhook)
+        flow = batches.create(input_file_id, endpoint, terms)
+        return Batch(self._pump, self._pump.run(flow))
+
+    def transform(
+        self,
+        source: TableInput | Mapping[str, Any],
+        target: TableOutput | Mapping[str, Any],
+        endpoint: str = generate.CHAT,
+        metadata: Mapping[str, str] | None = None,
+        completion_window: str = batches.WINDOW,
+    ) -> Batch:
+        """Begin on the tables under one S3 prefix; their rows and answers go under another."""
+        terms = batches.Terms(metadata, completion_window)
+        flow = batches.transform(source, target, endpoint, terms)
+        return Batch(self._pump, self._pump.run(flow))
 
     def get(self, batch_id: str) -> Batch:
         """Raises NotFound."""
@@ -159,6 +175,10 @@ class Batches:
     def cancel(self, batch_id: str) -> Batch:
         """Ask for it to end; what was answered stays readable."""
         return Batch(self._pump, self._pump.run(batches.cancel(batch_id)))
+
+    def retry(self, batch_id: str) -> Batch:
+        """A new batch of the lines that an ended one did not answer. Raises Conflict."""
+        return Batch(self._pump, self._pump.run(batches.retry(batch_id)))
 
 
 class Files:
@@ -172,20 +192,22 @@ class Files:
         source: str | PathLike[str] | BinaryIO,
         purpose: str = "batch",
         filename: str | None = None,
+        expires_after_s: int | None = None,
     ) -> work.FileObject:
-        """Send a file, by its path or as an open, seekable binary file.
+        """Send a file, by its path or as an open, seekable binary file; it lasts 30 days.
 
         Raises ConfigurationError when the path cannot be read.
         """
         with readable(source, filename) as (file, name):
-            return self._pump.run(files.upload(file, name, purpose))
+            return self._pump.run(files.upload(file, name, purpose, expires_after_s))
 
     def get(self, file_id: str) -> work.FileObject:
         """Raises NotFound."""
         return self._pump.run(files.get(file_id))
 
-    def list(self, purpose: str | None = None) -> Stream[work.FileObject]:
-        return self._pump.stream(files.listing(purpose))
+    def list(self, purpose: str | None = None, order: str | None = None) -> Stream[work.FileObject]:
+        """Newest first, or oldest first with the order `asc`."""
+        return self._pump.stream(files.listing(purpose, order))
 
     def delete(self, file_id: str) -> work.FileDeleted:
         return self._pump.run(files.delete(file_id))

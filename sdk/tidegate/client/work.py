@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from os import PathLike
 
 from tidegate.answers import BatchResult, ModelAnswer
 from tidegate.client.pump import Pump
 from tidegate.client.stream import Stream
 from tidegate.protocol import work
-from tidegate.routes import batches, invocations
+from tidegate.routes import batches, invocations, table_batch
 
 
 class Invocation:
@@ -112,5 +113,33 @@ class Batch:
         self._view = self._pump.run(batches.cancel(self.id))
         return self
 
+    def retry(self) -> Batch:
+        """A new batch of the lines that this one did not answer. Raises Conflict."""
+        return Batch(self._pump, self._pump.run(batches.retry(self.id)))
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.status.value}>"
+
+
+class TableBatch(Batch):
+    """A batch over a table of this machine, to which its answers come back."""
+
+    def __init__(self, pump: Pump, view: work.BatchObject, job: table_batch.TableJob) -> None:
+        super().__init__(pump, view)
+        self._job = job
+
+    def write(
+        self,
+        output: str | PathLike[str],
+        timeout_s: float | None = None,
+        on_progress: Callable[[work.BatchObject], None] | None = None,
+    ) -> None:
+        """Wait for its end, and write every row with its answer or its error.
+
+        Raises WaitTimeout, TableError when it cannot be written, and BatchFailed after it was when
+        the batch ended before it was completed.
+        """
+        self._view = self._pump.run(batches.finished(self.id, timeout_s, on_progress))
+        if self._view.status is not work.BatchStatus.FAILED:
+            self._pump.run(table_batch.collect(self._view, self._job, output))
+        batches.completed(self._view)

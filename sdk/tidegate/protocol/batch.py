@@ -98,11 +98,9 @@ Uri = Annotated[str, StringConstraints(max_length=1024, pattern=r"^s3://[^/]+/.*
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class TableInput(WireModel):
-    """Rows of the tables under a prefix, each made into one request."""
+class RowTerms(WireModel):
+    """How a row of a table becomes a request."""
 
-    uri: Uri = Field(description="s3://bucket/prefix/, or one object")
-    format: TableFormat = Field(strict=False)
     model: str | None = Field(
         default=None, min_length=1, max_length=256, description="unless the template names it"
     )
@@ -115,6 +113,13 @@ class TableInput(WireModel):
     template: dict[str, Any] | None = Field(
         default=None, description="a request body; {{name}} in its texts stands for a column"
     )
+
+
+class TableInput(RowTerms):
+    """Rows of the tables under a prefix, each made into one request."""
+
+    uri: Uri = Field(description="s3://bucket/prefix/, or one object")
+    format: TableFormat = Field(strict=False)
 
 
 class TableOutput(WireModel):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, TypeVar
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote
 
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from tidegate.errors import APIError, BatchFailed, TidegateError, UnexpectedAnsw
 from tidegate.flow.pages import pages, read
 from tidegate.flow.poll import poll
 from tidegate.flow.steps import Emitting, Flow, Request, ask
+from tidegate.protocol.batch import TableInput, TableOutput
 from tidegate.protocol.work import BatchObject, BatchStatus
 from tidegate.routes import files
 
@@ -21,31 +23,52 @@ ROOT = "/v1/batches"
 WINDOW = "24h"
 
 
-def create(
-    input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None, webhook: str | None
-) -> Flow[BatchObject]:
-    body = {
-        "input_file_id": input_file_id,
-        "endpoint": endpoint,
-        "completion_window": WINDOW,
-        **({"metadata": dict(metadata)} if metadata else {}),
-        **({"webhook": webhook} if webhook else {}),
-    }
+@dataclass(frozen=True)
+class Terms:
+    """What a caller may say of a batch, whatever its input."""
+
+    metadata: Mapping[str, str] | None = None
+    completion_window: str = WINDOW
+    output_expires_after_s: int | None = None
+    webhook: str | None = None
+    """The id of one that is told how the batch ends."""
+
+    def body(self) -> dict[str, Any]:
+        """Its part of the request."""
+        body: dict[str, Any] = {"completion_window": self.completion_window}
+        if self.metadata:
+            body["metadata"] = dict(self.metadata)
+        if self.output_expires_after_s is not None:
+            seconds = self.output_expires_after_s
+            body["output_expires_after"] = {"anchor": "created_at", "seconds": seconds}
+        if self.webhook:
+            body["webhook"] = self.webhook
+        return body
+
+
+def create(input_file_id: str, endpoint: str, terms: Terms) -> Flow[BatchObject]:
+    body = {"input_file_id": input_file_id, "endpoint": endpoint, **terms.body()}
     reply = yield from ask(Request("POST", ROOT, json=body))
     return read(reply, BatchObject)
 
 
-def start(
-    file: BinaryIO,
-    filename: str,
+def transform(
+    source: TableInput | Mapping[str, Any],
+    target: TableOutput | Mapping[str, Any],
     endpoint: str,
-    metadata: Mapping[str, str] | None,
-    webhook: str | None,
+    terms: Terms,
 ) -> Flow[BatchObject]:
+    """From tables to tables; the server judges what they say."""
+    body = {"input": _plain(source), "output": _plain(target), "endpoint": endpoint}
+    reply = yield from ask(Request("POST", ROOT, json=body | terms.body()))
+    return read(reply, BatchObject)
+
+
+def start(file: BinaryIO, filename: str, endpoint: str, terms: Terms) -> Flow[BatchObject]:
     """Upload the input and begin; when that is refused, the uploaded file is taken back."""
     uploaded = yield from files.upload(file, filename, "batch")
     try:
-        return (yield from create(uploaded.id, endpoint, metadata, webhook))
+        return (yield from create(uploaded.id, endpoint, terms))
     except APIError as refusal:
         try:
             yield from files.delete(uploaded.id)
@@ -61,6 +84,11 @@ def get(batch_id: str) -> Flow[BatchObject]:
 
 def cancel(batch_id: str) -> Flow[BatchObject]:
     reply = yield from ask(Request("POST", _path(batch_id, "cancel")))
+    return read(reply, BatchObject)
+
+
+def retry(batch_id: str) -> Flow[BatchObject]:
+    reply = yield from ask(Request("POST", _path(batch_id, "retry")))
     return read(reply, BatchObject)
 
 
@@ -109,6 +137,12 @@ def _result(line: str) -> BatchResult:
         raise UnexpectedAnswer(
             f"a line of the batch's output is not one: {line[:200]!r}", status=200
         ) from error
+
+
+def _plain(table: TableInput | TableOutput | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(table, Mapping):
+        return dict(table)
+    return table.model_dump(mode="json", exclude_none=True)
 
 
 def _path(batch_id: str, *rest: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.errors import TableError
-from tidegate.protocol.batch import TableInput
+from tidegate.protocol.batch import RowTerms
 from tidegate.tables.base import Answered, Row
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
@@ -44,7 +44,7 @@ class RowRequest:
         return _text(row, self.id_column)
 
 
-def row_request(wanted: TableInput, endpoint: str) -> RowRequest:
+def row_request(wanted: RowTerms, endpoint: str) -> RowRequest:
     """Raises TableError when it does not say what to ask, or of which model."""
     if (wanted.column is None) == (wanted.template is None):
         raise TableError("column: give exactly one of 'column' and 'template'")

@@ -1,7 +1,7 @@
 """A process that carries out every batch of a data directory, with a replica that is a sleep.
 
-Run as `python batch_process.py DATA_DIR`. It begins a batch when there is none, notes each request
-that a replica is asked in DATA_DIR/asked, and ends when the batch has ended.
+Run as `python batch_process.py DATA_DIR LINES`. It begins a batch when there is none, notes each
+request that a replica is asked in DATA_DIR/asked, and ends when the batch has ended.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tidegate_controlplane.work.files import Part
 from tidegate_controlplane.work.service import Work
 from tidegate_controlplane.work.worker import Plane
 
-LINES = 120
+LINES = int(sys.argv[2])
 PRINCIPAL = Principal("key_1", "prj_1", "one", KeyRole.ADMIN, None, None)
 SERVED = Served("dep_m", "prj_1", "m", Mode.BATCH, Task.GENERATE, datetime.now(UTC))
 

@@ -9,14 +9,30 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+from sqlmodel import Session
+
+from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store.sqlite import SqliteDatabase
+
 SCRIPT = Path(__file__).parent / "batch_process.py"
-LINES = 120
-KILLS_AT = (1, 30, 60)
-"""Requests that replicas were asked when the process is killed."""
+CAPACITY = 4
+"""Of the replica."""
 
 
-def begin(data_dir):
-    return subprocess.Popen([sys.executable, "-W", "error", str(SCRIPT), str(data_dir)])
+def begin(data_dir, lines):
+    command = [sys.executable, "-W", "error", str(SCRIPT), str(data_dir), str(lines)]
+    return subprocess.Popen(command)
+
+
+def leased(data_dir):
+    """Lines that the dead process had claimed and not finished."""
+    db = SqliteDatabase(data_dir / "tidegate.db")
+    try:
+        with Session(db.writer) as session:
+            return len(invocations.leased(session))
+    finally:
+        db.close()
 
 
 def asked(data_dir):
@@ -24,23 +40,36 @@ def asked(data_dir):
     return notes.read_text().splitlines() if notes.exists() else []
 
 
-def test_a_batch_whose_process_is_killed_again_and_again_answers_each_custom_id_once(tmp_path):
-    for kill_at in KILLS_AT:
-        process = begin(tmp_path)
+@pytest.mark.parametrize(
+    ("lines", "kills_at"),
+    [
+        (120, (1, 30, 60)),
+        pytest.param(2000, (1, 300, 800, 1400, 1990), marks=pytest.mark.soak),
+    ],
+)
+def test_a_batch_whose_process_is_killed_again_and_again_answers_each_custom_id_once(
+    tmp_path, lines, kills_at
+):
+    """`kills_at`: requests that replicas were asked when the process is killed."""
+    in_flight = []
+    for kill_at in kills_at:
+        process = begin(tmp_path, lines)
         deadline = time.monotonic() + 60
         while len(asked(tmp_path)) < kill_at:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+        in_flight.append(leased(tmp_path))
 
-    assert begin(tmp_path).wait(timeout=60) == 0
+    assert begin(tmp_path, lines).wait(timeout=300) == 0
     batch = json.loads((tmp_path / "batch.json").read_text())
     output = [json.loads(line) for line in (tmp_path / "output.jsonl").read_text().splitlines()]
     assert batch["status"] == "completed"
-    assert batch["request_counts"] == {"total": LINES, "completed": LINES, "failed": 0}
-    assert [line["custom_id"] for line in output] == [f"line-{n}" for n in range(LINES)]
+    assert batch["request_counts"] == {"total": lines, "completed": lines, "failed": 0}
+    assert [line["custom_id"] for line in output] == [f"line-{n}" for n in range(lines)]
     bodies = [line["response"]["body"]["text"] for line in output]
-    assert bodies == [f"echo prompt {n}" for n in range(LINES)]
-    repeated = len(asked(tmp_path)) - LINES
-    assert 0 <= repeated <= 4 * len(KILLS_AT), "a kill costs at most the lines in flight"
+    assert bodies == [f"echo prompt {n}" for n in range(lines)]
+    repeated = len(asked(tmp_path)) - lines
+    assert 0 <= repeated <= sum(in_flight), "a kill costs at most the lines in flight"
+    assert max(in_flight) <= 2 * CAPACITY, "those that run, and those whose answer is on its way"

@@ -215,10 +215,10 @@ class House:
         wanted = BatchRequest(input_file_id=file_id, endpoint=CHAT, completion_window="24h")
         return (await work.batches.create(PRINCIPAL, wanted)).id
 
-    async def ended(self, work: Work, batch_id: str) -> Any:
+    async def ended(self, work: Work, batch_id: str, within_s: float = 10) -> Any:
         """The batch, once it is finished."""
         return await until(
-            lambda: work.batches.get(PRINCIPAL, batch_id), lambda b: b.status.is_final
+            lambda: work.batches.get(PRINCIPAL, batch_id), lambda b: b.status.is_final, within_s
         )
 
     async def finished(self, work: Work, invocation_id: str) -> Any:
@@ -257,17 +257,24 @@ def jsonl(lines: list[Any]) -> bytes:
     return b"".join(text + b"\n" for text in written)
 
 
-async def form(content: bytes, purpose: str = "batch") -> AsyncIterator[Part]:
-    async def data(value: bytes) -> AsyncIterator[bytes]:
-        yield value
-
-    yield Part("file", "input.jsonl", data(content))
-    yield Part("purpose", None, data(purpose.encode()))
+async def once(value: bytes) -> AsyncIterator[bytes]:
+    yield value
 
 
-async def until(look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool]) -> Any:
+def form(content: bytes, purpose: str = "batch") -> AsyncIterator[Part]:
+    return form_of(once(content), purpose)
+
+
+async def form_of(data: AsyncIterator[bytes], purpose: str = "batch") -> AsyncIterator[Part]:
+    yield Part("file", "input.jsonl", data)
+    yield Part("purpose", None, once(purpose.encode()))
+
+
+async def until(
+    look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], within_s: float = 10
+) -> Any:
     """What `look` finds once it is good; after ten seconds it is an error."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(within_s):
         while not good(found := await look()):
             await asyncio.sleep(0.01)
     return found
@@ -341,8 +348,10 @@ class Kit:
     said = staticmethod(said)
     refused = staticmethod(refused)
     line = staticmethod(line)
+    jsonl = staticmethod(jsonl)
     chat_bytes = staticmethod(chat_bytes)
     form = staticmethod(form)
+    form_of = staticmethod(form_of)
     until = staticmethod(until)
     principal = PRINCIPAL
     stranger = STRANGER

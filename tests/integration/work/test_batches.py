@@ -288,6 +288,40 @@ async def test_a_step_that_was_overtaken_names_no_files(house, kit):
     assert (await work.batches.get(kit.principal, batch_id)).status == "completed"
 
 
+async def test_a_batch_that_one_process_began_another_finishes(house, kit):
+    await house.deploy(mode=Mode.BATCH, capacity=2)
+    names = [f"line-{number}" for number in range(8)]
+    house.replicas.behaviour = lambda prompt: asyncio.sleep(
+        0 if prompt in names[:3] else 60, kit.said(prompt)
+    )
+    async with house.working() as work:
+        batch_id = await house.batch(work, [kit.line(name) for name in names])
+        await kit.until(
+            lambda: work.batches.get(kit.principal, batch_id),
+            lambda b: b.request_counts.completed == 3,
+        )
+    house.replicas.behaviour = None
+    async with house.working() as other:
+        done = await house.ended(other, batch_id)
+        output = await house.lines_of(other, done.output_file_id)
+    assert [line["custom_id"] for line in output] == names
+    assert all(house.replicas.asked.count(name) == 1 for name in names[:3])
+    assert len(house.replicas.asked) <= len(names) + 2
+
+
+async def test_two_processes_share_the_lines_of_a_batch(house, kit):
+    await house.deploy(mode=Mode.BATCH, capacity=2)
+    names = [f"line-{number}" for number in range(12)]
+    idle = house.work()
+    batch_id = await house.batch(idle, [kit.line(name) for name in names])
+    async with house.working(group_lines=100) as one, house.working(group_lines=100) as two:
+        done = await house.ended(one, batch_id)
+        output = await house.lines_of(two, done.output_file_id)
+    assert (done.status, done.request_counts.completed) == ("completed", 12)
+    assert [line["custom_id"] for line in output] == names
+    assert sorted(house.replicas.asked) == sorted(names)
+
+
 # --- looking --------------------------------------------------------------------------------------
 
 

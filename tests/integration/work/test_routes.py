@@ -223,6 +223,99 @@ async def test_the_openai_client_runs_a_batch(sdk, house, kit, deployed):
     assert (await sdk.files.delete(file.id)).deleted
 
 
+async def test_the_openai_client_finds_every_field_of_files_and_batches(
+    sdk, http, house, kit, deployed
+):
+    line = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":%b}'
+    expiry = {"anchor": "created_at", "seconds": 3600}
+    first = await sdk.files.create(
+        file=("in.jsonl", line % kit.chat_bytes("hi")), purpose="batch", expires_after=expiry
+    )
+    assert (first.expires_at, first.status) == (first.created_at + 3600, "processed")
+    batch = await sdk.batches.create(
+        input_file_id=first.id,
+        endpoint="/v1/chat/completions",
+        completion_window="1h",  # the types say 24h, the server more
+        output_expires_after=expiry,
+    )
+    assert (batch.object, batch.errors, batch.request_counts.total) == ("batch", None, 0)
+    while batch.status != "completed":
+        await asyncio.sleep(0.02)
+        batch = await sdk.batches.retrieve(batch.id)
+    assert (batch.usage.input_tokens, batch.usage.output_tokens, batch.usage.total_tokens) == (
+        2,
+        3,
+        5,
+    )
+    assert batch.usage.input_tokens_details.cached_tokens == 0
+    assert batch.usage.output_tokens_details.reasoning_tokens == 0
+    assert batch.in_progress_at <= batch.finalizing_at <= batch.completed_at
+    assert batch.expires_at == batch.created_at + 3600
+    output = await sdk.files.retrieve(batch.output_file_id)
+    assert (output.purpose, output.expires_at) == ("batch_output", output.created_at + 3600)
+    listed = [one.id async for one in sdk.files.list(order="asc", limit=1)]
+    assert listed == sorted([first.id, output.id])
+    assert [one.id async for one in sdk.files.list(purpose="batch_output")] == [output.id]
+    again = await http.post(f"/v1/batches/{batch.id}/retry")
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "nothing_to_retry")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"completion_window": "8d"}, "completion_window"),
+        ({"metadata": {"k" * 65: "v"}}, "metadata"),
+        ({"output_expires_after": {"anchor": "created_at", "seconds": 60}}, "output_expires_after"),
+        ({"input_file_id": None}, "input_file_id"),
+        ({"input": {"uri": "s3://b/in/", "format": "csv"}}, "input_file_id"),
+        ({"output": {"uri": "s3://b/out/"}}, "output"),
+        (
+            {"input_file_id": None, "input": {"uri": "b", "format": "csv"}, "output": {}},
+            "input.uri",
+        ),
+        ({"endpoint": "/v1/responses"}, "endpoint"),
+        ({"priority": 1}, "priority"),
+    ],
+)
+async def test_a_batch_that_asks_for_what_cannot_be_is_refused_by_name(http, change, param):
+    good = {"input_file_id": "f", "endpoint": "/v1/completions", "completion_window": "24h"}
+    wanted = {name: value for name, value in (good | change).items() if value is not None}
+    answer = await http.post("/v1/batches", json=wanted)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"].startswith(param)
+
+
+async def test_tables_are_asked_for_over_http_and_need_an_allowed_bucket(http):
+    answer = await http.post(
+        "/v1/batches",
+        json={
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "input": {"uri": "s3://b/in/", "format": "csv", "column": "q", "model": "m"},
+            "output": {"uri": "s3://b/out/", "format": "parquet"},
+        },
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bucket_not_allowed")
+    assert answer.json()["error"]["param"] == "input.uri"
+
+
+async def test_lines_that_failed_are_run_again_over_http(http, house, kit, deployed):
+    house.replicas.behaviour = lambda prompt: asyncio.sleep(0, kit.refused(400))
+    line = b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions","body":%b}'
+    form = {"files": {"file": line % kit.chat_bytes("hi")}, "data": {"purpose": "batch"}}
+    file = (await http.post("/v1/files", **form)).json()
+    wanted = {
+        "input_file_id": file["id"],
+        "endpoint": "/v1/chat/completions",
+        "completion_window": "24h",
+    }
+    batch = (await http.post("/v1/batches", json=wanted)).json()
+    while (await http.get(f"/v1/batches/{batch['id']}")).json()["status"] != "completed":
+        await asyncio.sleep(0.02)
+    again = await http.post(f"/v1/batches/{batch['id']}/retry")
+    assert (again.status_code, again.json()["retry_of"]) == (200, batch["id"])
+
+
 async def test_the_openai_client_raises_its_own_errors(sdk, http, kit, asleep):
     with pytest.raises(openai.NotFoundError):
         await sdk.files.retrieve("file_absent")

@@ -25,9 +25,11 @@ from tidegate import (
     NotFound,
     PreconditionFailed,
     RequestTimeout,
+    TableError,
     UnexpectedAnswer,
     WaitTimeout,
 )
+from tidegate.protocol.batch import TableInput, TableOutput
 from tidegate.protocol.resources import DeploymentView
 from tidegate.routes.deployments import path
 
@@ -285,6 +287,120 @@ async def test_a_batch_is_uploaded_started_waited_for_and_read(
         "completion_window": "24h",
         "metadata": {"k": "v"},
     }
+
+
+async def test_a_batch_may_have_another_window_and_an_end_of_its_output(
+    client: Any, canned: Any, shapes: Any
+) -> None:
+    canned.on("POST", "/v1/files", shapes.file())
+    canned.on("POST", "/v1/batches", shapes.batch("validating"))
+    terms = {"completion_window": "7d", "output_expires_after_s": 3600}
+    await got(client.model("smol").batch(["one"], **terms))
+    await got(client.batches.create("file_in", "/v1/completions", **terms))
+    for asked in canned.asked[1:]:
+        assert asked.json["completion_window"] == "7d"
+        assert asked.json["output_expires_after"] == {"anchor": "created_at", "seconds": 3600}
+
+
+async def test_an_upload_says_when_it_expires(client: Any, canned: Any, shapes: Any) -> None:
+    canned.on("POST", "/v1/files", shapes.file())
+    await got(client.files.upload(io.BytesIO(b"{}"), filename="a", expires_after_s=3600))
+    [upload] = canned.asked
+    assert b'name="expires_after[seconds]"\r\n\r\n3600' in upload.content
+    assert b'name="expires_after[anchor]"\r\n\r\ncreated_at' in upload.content
+
+
+async def test_the_lines_that_were_not_answered_are_run_again_as_another_batch(
+    client: Any, canned: Any, shapes: Any
+) -> None:
+    canned.on("GET", "/v1/batches/batch_1", shapes.batch("expired"))
+    canned.on("POST", "/v1/batches/batch_1/retry", shapes.batch("validating", id="batch_2"))
+    batch = await got(client.batches.get("batch_1"))
+    assert (await got(batch.retry())).id == (await got(client.batches.retry("batch_1"))).id
+    assert canned.paths("POST") == ["/v1/batches/batch_1/retry"] * 2
+
+
+async def test_tables_in_s3_are_named_to_the_server(client: Any, canned: Any, shapes: Any) -> None:
+    canned.on("POST", "/v1/batches", shapes.batch("validating", input_file_id=None))
+    source = {"uri": "s3://b/in/", "format": "parquet", "column": "q", "model": "smol"}
+    await got(client.batches.transform(source, {"uri": "s3://b/out/"}))
+    await got(client.batches.transform(TableInput(**source), TableOutput(uri="s3://b/out/")))
+    for asked in canned.asked:
+        assert asked.json == {
+            "input": source,
+            "output": {"uri": "s3://b/out/"},
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+        }
+
+
+@pytest.fixture
+def answered_table(canned: Any, shapes: Any, tmp_path: Path) -> Path:
+    """A table of four rows: one answered, one without a prompt, one failed, one answered."""
+    lines = {
+        "file_out": [
+            ("row-1", {"response": {"status_code": 200, "body": shapes.chat("A")}}),
+            ("row-4", {"response": {"status_code": 200, "body": shapes.chat("D")}}),
+        ],
+        "file_err": [("row-3", {"error": {"code": "batch_expired", "message": "too late"}})],
+    }
+    canned.on("POST", "/v1/files", shapes.file())
+    canned.on("POST", "/v1/batches", shapes.batch("validating"))
+    for file_id, found in lines.items():
+        text = "".join(json.dumps({"custom_id": name, **rest}) + "\n" for name, rest in found)
+        canned.on("GET", f"/v1/files/{file_id}/content", httpx.Response(200, text=text))
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"q": "a"}\n{"x": 1}\n{"q": "c"}\n{"q": "d"}\n')
+    return path
+
+
+@pytest.mark.parametrize("status", ["completed", "expired"])
+async def test_a_table_comes_back_with_every_row_and_its_answer_or_error(
+    client: Any, canned: Any, shapes: Any, answered_table: Path, status: str
+) -> None:
+    files = {"output_file_id": "file_out", "error_file_id": "file_err"}
+    canned.on("GET", "/v1/batches/batch_1", shapes.batch(status, **files))
+    job = await got(client.model("smol").batch_table(answered_table, column="q"))
+    sent = canned.asked[0].content
+    assert sent.count(b'"custom_id"') == 3 and b'"row-2"' not in sent
+    output = answered_table.with_name("out.jsonl")
+    if status == "completed":
+        await got(job.write(output))
+    else:
+        with pytest.raises(BatchFailed):
+            await got(job.write(output))
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [(row.get("q"), row["answer"], row["error"]) for row in rows] == [
+        ("a", "A", None),
+        (None, None, "invalid_row: the column 'q' has no value"),
+        ("c", None, "too late"),
+        ("d", "D", None),
+    ]
+    assert list(answered_table.parent.glob(".*")) == []
+
+
+async def test_a_table_batch_is_taken_up_again_by_its_id(
+    client: Any, canned: Any, shapes: Any, answered_table: Path
+) -> None:
+    files = {"output_file_id": "file_out", "error_file_id": "file_err"}
+    canned.on("GET", "/v1/batches/batch_1", shapes.batch("completed", **files))
+    model = client.model("smol")
+    job = await got(model.batch_table(answered_table, column="q", resume="batch_1"))
+    await got(job.write(answered_table.with_name("out.jsonl")))
+    assert canned.paths("POST") == []
+
+
+async def test_a_table_whose_output_cannot_be_written_leaves_nothing_behind(
+    client: Any, canned: Any, shapes: Any, answered_table: Path
+) -> None:
+    files = {"output_file_id": "file_out", "error_file_id": "file_err"}
+    canned.on("GET", "/v1/batches/batch_1", shapes.batch("completed", **files))
+    job = await got(client.model("smol").batch_table(answered_table, column="q"))
+    with pytest.raises(TableError, match="cannot be written"):
+        await got(job.write("/nowhere/out.jsonl"))
+    with pytest.raises(TableError, match="jsonl rows cannot be written as parquet"):
+        await got(job.write(answered_table.with_name("out.parquet")))
+    assert [path.name for path in answered_table.parent.iterdir()] == ["in.jsonl"]
 
 
 async def test_a_refused_batch_takes_its_uploaded_file_back(
