@@ -22,6 +22,7 @@ from tidegate.cli import (
     rollout,
     simulate,
     talk,
+    work,
 )
 from tidegate.cli.output import report, wants_json
 from tidegate.errors import TidegateError
@@ -50,3 +51,4 @@ app = typer.Typer(
 for commands in (platform, declare, observe, talk, manage, rollout, artifacts, simulate, info):
     commands.register(app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(work.app, name="work")

@@ -45,6 +45,10 @@ def up(
         str | None,
         typer.Option(help="s3://bucket/prefix for payloads and results, not the directory."),
     ] = None,
+    input_bucket: Annotated[
+        list[str] | None,
+        typer.Option(help="An S3 bucket that requests may name in input_uri; repeatable."),
+    ] = None,
     log_format: Annotated[
         LogFormat, typer.Option(help="How the platform logs; text is for people.")
     ] = "json",
@@ -63,7 +67,8 @@ def up(
     launch.require_installed()
     home.create()
     listen_on = DEFAULT_PORT if port is None else port
-    start = Start(home, host, listen_on, objects, log_format, otlp_endpoint)
+    buckets = tuple(input_bucket or ())
+    start = Start(home, host, listen_on, objects, log_format, otlp_endpoint, buckets)
     if detach:
         _up_detached(start, as_json=as_json)
     else:

@@ -23,7 +23,8 @@ class Start:
     """What to start: on which directory, listening where. `port` 0 takes any free one.
 
     `objects` is an `s3://bucket/prefix` for payloads and results, instead of the directory;
-    `otlp_endpoint` is where traces go, if not where the environment says.
+    `otlp_endpoint` is where traces go, if not where the environment says; `input_buckets` are
+    those that requests may name in `input_uri`.
     """
 
     home: Home
@@ -32,6 +33,7 @@ class Start:
     objects: str | None = None
     log_format: LogFormat = "json"
     otlp_endpoint: str | None = None
+    input_buckets: tuple[str, ...] = ()
 
     @property
     def command(self) -> list[str]:
@@ -40,7 +42,8 @@ class Start:
         objects = ["--objects", self.objects] if self.objects else []
         logs = ["--log-format", self.log_format] if self.log_format != "json" else []
         traces = ["--otlp-endpoint", self.otlp_endpoint] if self.otlp_endpoint else []
-        return [sys.executable, "-m", MODULE, *where, *objects, *logs, *traces]
+        inputs = [part for name in self.input_buckets for part in ("--input-bucket", name)]
+        return [sys.executable, "-m", MODULE, *where, *objects, *inputs, *logs, *traces]
 
 
 def require_installed() -> None:
