@@ -15,11 +15,11 @@ import ijson
 
 from tidegate.protocol.openai import ENDPOINT_REQUESTS
 from tidegate.protocol.replica import MAX_BODY_BYTES
-from tidegate.protocol.work import MAX_INVOCATION_ITEMS
 from tidegate_controlplane.errors import BadRequest, TooLarge
 from tidegate_controlplane.objects.base import PIECE_BYTES
 from tidegate_controlplane.objects.base import pieces as regrouped
 from tidegate_controlplane.objects.threads import in_thread
+from tidegate_controlplane.work.item_check import ItemCheck
 from tidegate_controlplane.work.request import Wanted, check, infer_endpoint
 
 FEED_BYTES = 64 * 1024
@@ -53,70 +53,6 @@ class Outline:
         return {"array": self.array, "items": self.items, "fields": self.fields}
 
 
-@dataclass
-class _Array:
-    """The items of one array, as they come: all texts, or all token lists; or tokens, one prompt.
-
-    Raises BadRequest naming the item.
-    """
-
-    name: str
-    items: int = 0
-    first: Any = None
-    """The first item; it stands for the others in the check of the fields."""
-    kind: str = ""
-    tokens: int = 0
-    """Of the list that is read now."""
-
-    @property
-    def is_one_prompt(self) -> bool:
-        """Whether the array is the token ids of one prompt."""
-        return self.kind == "number"
-
-    def scalar(self, kind: str, value: Any) -> None:
-        """An item that is neither an array nor an object."""
-        if kind not in ("string", "number") or (kind == "number" and type(value) is not int):
-            raise self.unfit(value)
-        self._item(kind, value)
-        if value == "":
-            raise self._empty()
-
-    def open(self) -> None:
-        """An item begins that is a list of tokens, each an integer."""
-        self.tokens = 0
-        self._item("start_array", [0])
-
-    def close(self) -> None:
-        if not self.tokens:
-            raise self._empty()
-
-    def _item(self, kind: str, value: Any) -> None:
-        self.kind = self.kind or kind
-        if kind != self.kind:
-            raise self.unfit(value)
-        if self.items == 0:
-            self.first = value
-        self.items += 1
-        if self.items > MAX_INVOCATION_ITEMS and not self.is_one_prompt:
-            raise BadRequest(
-                f"Invalid value for '{self.name}': at most {MAX_INVOCATION_ITEMS} items in one "
-                "invocation; send several.",
-                param=self.name,
-            )
-
-    def unfit(self, value: Any) -> BadRequest:
-        return BadRequest(
-            f"Invalid value for '{self.name}': expected all texts, all token ids or all lists of "
-            f"token ids; item {self.items} is another ({str(value)[:80]!r}).",
-            param=self.name,
-        )
-
-    def _empty(self) -> BadRequest:
-        return BadRequest(
-            f"Invalid value for '{self.name}': item {self.items - 1} is empty.", param=self.name
-        )
-
-
 class Intake:
     """Feed it the body, then `finish`; each raises BadRequest or TooLarge as soon as it can."""
 
@@ -128,9 +64,9 @@ class Intake:
         self._fields: dict[str, Any] = {}
         self._field: str | None = None
         self._builder: ijson.ObjectBuilder | None = None
-        self._array: _Array | None = None
+        self._array: ItemCheck | None = None
         self._in_array = False
-        self._list: _Array | None = None
+        self._list: ItemCheck | None = None
         """The array while one of its lists of tokens is read."""
         self._bytes = 0
         self._array_bytes = 0
@@ -247,7 +183,7 @@ class Intake:
     def _open_array(self, name: str) -> None:
         if self._array is not None:
             infer_endpoint({self._array.name: None, name: None})  # which refuses both
-        self._array, self._in_array = _Array(name), True
+        self._array, self._in_array = ItemCheck(name), True
 
     def _in_items(self, kind: str, value: Any) -> None:
         array = self._array

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any, Unpack
@@ -76,23 +75,31 @@ class AsyncServedModel:
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        deadline_s: float | None = None,
+        priority: int | None = None,
+        max_attempts: int | None = None,
         webhook: str | None = None,
         **sampling: Unpack[generate.ChatSampling],
     ) -> AsyncInvocation:
         """Hand in a prompt, a conversation or a whole body, to be answered later.
 
-        `timeout_s` bounds its run and `expires_in_s` its life, queue included; both are seconds.
-        The key, made up when absent, makes sure that a repeated request is not a second one.
-        `webhook` is the id of one that is told how it ends, whatever its events.
+        `timeout_s` bounds a run; it expires if not begun within `expires_in_s`, and is given up if
+        not finished within `deadline_s`; all are seconds. `priority` is from -5 to 5, and the
+        higher runs first. `webhook` is the id of one that is told how it ends, whatever its
+        events. The key, made up when absent, makes sure that a repeated request is not a second
+        one.
         """
-        flow = invocations.submit(
-            {**invocations.work_body(self.name, work), **sampling},
-            idempotency_key=idempotency_key or uuid.uuid4().hex,
-            timeout_s=timeout_s,
-            expires_in_s=expires_in_s,
-            webhook=webhook,
-        )
-        return AsyncInvocation(self._pump, await self._pump.run(flow))
+        body = {**invocations.work_body(self.name, work), **sampling}
+        terms: invocations.Terms = {
+            "timeout_s": timeout_s,
+            "expires_in_s": expires_in_s,
+            "deadline_s": deadline_s,
+            "priority": priority,
+            "max_attempts": max_attempts,
+            "webhook": webhook,
+        }
+        view = await self._pump.run(invocations.submit(body, idempotency_key, terms))
+        return AsyncInvocation(self._pump, view)
 
     async def batch(
         self,

@@ -47,6 +47,22 @@ class AsyncInvocation:
             self._view = await self._pump.run(invocations.finished(self.id, timeout_s))
         return await self._pump.run(invocations.result(self._view))
 
+    def content(self) -> AsyncStream[bytes]:
+        """The answer of one that succeeded as bytes, in pieces: for one too large to hold."""
+        return self._pump.stream(invocations.content(self._view))
+
+    def events(self) -> AsyncStream[work.InvocationEvent]:
+        """What happens to it until its end: states, and text and progress while it runs.
+
+        Text is not durable: `text_begins` says that what came before is void.
+        """
+        return self._pump.stream(invocations.events(self.id))
+
+    async def redrive(self) -> AsyncInvocation:
+        """Run it again when it failed or is dead; returns itself."""
+        self._view = await self._pump.run(invocations.redrive(self.id))
+        return self
+
     async def cancel(self) -> AsyncInvocation:
         """Ask for it to end without a result; returns itself."""
         self._view = await self._pump.run(invocations.cancel(self.id))

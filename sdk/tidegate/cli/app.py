@@ -26,6 +26,7 @@ from tidegate.cli import (
     simulate,
     talk,
     webhooks,
+    work,
 )
 from tidegate.cli.output import report, wants_json
 from tidegate.errors import TidegateError
@@ -68,3 +69,4 @@ app.add_typer(batch.app, name="batch")
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(work.app, name="work")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from os import PathLike
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Unpack
 
 from tidegate.client.deployment import Deployment
 from tidegate.client.pump import Pump
@@ -126,6 +126,24 @@ class Invocations:
         """All of them, or those in a state or of a model."""
         flow = invocations.listing(status, model, lambda view: Invocation(self._pump, view))
         return self._pump.stream(flow)
+
+    def submit_file(
+        self,
+        source: str | PathLike[str] | BinaryIO,
+        idempotency_key: str | None = None,
+        **terms: Unpack[invocations.Terms],
+    ) -> Invocation:
+        """Hand in a whole body that a JSON file holds, of up to 1 GiB, sent in pieces.
+
+        Raises ConfigurationError when the path cannot be read.
+        """
+        with readable(source, None) as (file, _):
+            view = self._pump.run(invocations.submit(file, idempotency_key, terms))
+        return Invocation(self._pump, view)
+
+    def redrive(self, status: str = "dead", model: str | None = None) -> int:
+        """Run again all that ended as `status` (dead or failed); how many there were."""
+        return self._pump.run(invocations.redrive_all(status, model))
 
     def cancel(self, invocation_id: str) -> Invocation:
         """Ask for it to end without a result."""

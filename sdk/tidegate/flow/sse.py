@@ -6,6 +6,7 @@ Source: the HTML standard, section 9.2.6, for the framing; OpenAI's `[DONE]` and
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +25,7 @@ DONE = "[DONE]"
 class ServerEvent:
     data: str
     event: str | None = None
+    id: str | None = None
 
 
 class EventDecoder:
@@ -32,6 +34,7 @@ class EventDecoder:
     def __init__(self) -> None:
         self._data: list[str] = []
         self._event: str | None = None
+        self._id: str | None = None
 
     def feed(self, line: str) -> ServerEvent | None:
         """The event that this line completes, if any."""
@@ -43,16 +46,21 @@ class EventDecoder:
             self._data.append(value)
         elif field == "event":
             self._event = value
+        elif field == "id":
+            self._id = value
         return None
 
     def _dispatch(self) -> ServerEvent | None:
-        event = ServerEvent("\n".join(self._data), self._event) if self._data else None
-        self._data, self._event = [], None
+        said = "\n".join(self._data)
+        event = ServerEvent(said, self._event, self._id) if self._data else None
+        self._data, self._event, self._id = [], None, None
         return event
 
 
-def events(request: Request, model: type[M]) -> Emitting[M]:
-    """The chunks of a streamed answer, until `[DONE]`.
+def events(
+    request: Request, model: type[M], on_id: Callable[[str], object] = lambda _: None
+) -> Emitting[M]:
+    """The chunks of a streamed answer, until `[DONE]`; `on_id` sees the id of each that has one.
 
     Raises the typed error of an error event, and ConnectionFailed when the stream stops without
     having said that it is done: a cut answer never passes for a finished one.
@@ -69,6 +77,8 @@ def events(request: Request, model: type[M]) -> Emitting[M]:
                 continue
             if event.data.strip() == DONE:
                 return
+            if event.id is not None:
+                on_id(event.id)
             yield Emit(_read(event.data, model, request_id))
     raise ConnectionFailed("the stream ended before it was done; ask again")
 

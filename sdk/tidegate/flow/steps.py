@@ -31,6 +31,8 @@ class Request:
     json: Any = None
     """The body; None for no body."""
     upload: Upload | None = None
+    file: BinaryIO | None = None
+    """A body sent as it is, from the file's beginning; seekable, so that it can be sent again."""
     stream: bool = False
     """Leave the body of a success unread: `ReadChunk(reply.body)` reads on."""
     timeout_s: float | None = None

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, BinaryIO, TypedDict, TypeVar
 from urllib.parse import quote
 
 from tidegate.answers import ANSWER_OF, ChatAnswer, ModelAnswer
-from tidegate.errors import InvocationFailed
+from tidegate.errors import ConnectionFailed, InvocationFailed
 from tidegate.flow.pages import pages, read
 from tidegate.flow.poll import poll
-from tidegate.flow.steps import Emitting, Flow, Request, ask
-from tidegate.protocol.work import Invocation, InvocationState
+from tidegate.flow.sse import events as server_events
+from tidegate.flow.steps import Emit, Emitting, Flow, Request, Sleep, ask, chunk
+from tidegate.protocol.work import (
+    Invocation,
+    InvocationEvent,
+    InvocationState,
+    RedriveAnswer,
+    RedriveRequest,
+)
 from tidegate.routes.generate import Messages, conversation
 
 T = TypeVar("T")
 ROOT = "/v1/invocations"
+REDRIVE_PAGE = 1000
+SILENCE_S = 30.0
+"""The server says something every ten seconds."""
+RECONNECTS = 10
+"""In a row, without news between them."""
+RECONNECT_S = 1.0
 
 Work = Messages | Mapping[str, Any]
 """A prompt, a conversation, or the whole body of a request of any endpoint."""
@@ -28,20 +43,104 @@ def work_body(model: str, work: Work) -> dict[str, Any]:
     return {"model": model, "messages": conversation(work)}
 
 
+class Terms(TypedDict, total=False):
+    """What may be asked of the queue; the server's own default where absent."""
+
+    timeout_s: float | None
+    """Seconds that a run may take."""
+    expires_in_s: float | None
+    """Not begun by then, it expires."""
+    deadline_s: float | None
+    """Not finished by then, it is given up."""
+    priority: int | None
+    """From -5 to 5; the higher runs first."""
+    max_attempts: int | None
+    webhook: str | None
+    """The id of one that is told how it ends, whatever its events."""
+
+
 def submit(
-    body: Mapping[str, Any],
-    *,
-    idempotency_key: str,
-    timeout_s: float | None,
-    expires_in_s: float | None,
-    webhook: str | None,
+    body: Mapping[str, Any] | BinaryIO, idempotency_key: str | None, terms: Terms
 ) -> Flow[Invocation]:
-    """Hand in work. The key makes a repeated request the same invocation."""
-    terms = {"timeout_s": timeout_s, "expires_in_s": expires_in_s, "webhook": webhook}
-    query = {key: value for key, value in terms.items() if value is not None}
-    headers = {"Idempotency-Key": idempotency_key}
-    reply = yield from ask(Request("POST", ROOT, query=query, headers=headers, json=dict(body)))
+    """Hand in work, as a value or as a file that holds it.
+
+    The key, made up when absent, makes a repeated request the same invocation.
+    """
+    given: dict[str, Any] = {**terms}
+    query = {name: value for name, value in given.items() if value is not None}
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    request = Request("POST", ROOT, query=query, headers=headers)
+    if isinstance(body, Mapping):
+        request = replace(request, json=dict(body))
+    else:
+        request = replace(request, file=body)
+    reply = yield from ask(request)
     return read(reply, Invocation)
+
+
+def redrive(invocation_id: str) -> Flow[Invocation]:
+    reply = yield from ask(Request("POST", _path(invocation_id, "redrive")))
+    return read(reply, Invocation)
+
+
+def redrive_all(status: str, model: str | None) -> Flow[int]:
+    """Run again all that ended so, page by page; how many there were."""
+    wanted: RedriveRequest | None = RedriveRequest.model_validate(
+        {"status": status, "model": model, "limit": REDRIVE_PAGE}
+    )
+    number = 0
+    while wanted is not None:
+        body = wanted.model_dump(exclude_none=True)
+        reply = yield from ask(Request("POST", f"{ROOT}/redrive", json=body))
+        answer = read(reply, RedriveAnswer)
+        number += answer.redriven
+        more = answer.has_more and answer.last_id
+        wanted = wanted.model_copy(update={"after": answer.last_id}) if more else None
+    return number
+
+
+def events(invocation_id: str) -> Emitting[InvocationEvent]:
+    """What happens to it until its end; a connection that breaks is made again."""
+    seen = [""]
+    known, failures = "", 0
+    while True:
+        headers = {"Last-Event-ID": seen[-1]} if seen[-1] else {}
+        path = _path(invocation_id, "events")
+        request = Request("GET", path, headers=headers, stream=True, timeout_s=SILENCE_S)
+        try:
+            yield from server_events(request, InvocationEvent, seen.append)
+            return
+        except ConnectionFailed:
+            failures = failures + 1 if seen[-1] == known else 1
+            if failures > RECONNECTS:
+                raise
+            known = seen[-1]
+            seen = [known]
+            yield Sleep(RECONNECT_S)
+
+
+def content(invocation: Invocation) -> Emitting[bytes]:
+    """The bytes of the model's answer; a connection that breaks is taken up where it broke.
+
+    Raises InvocationFailed when there is no answer.
+    """
+    if invocation.status is not InvocationState.SUCCEEDED:
+        raise InvocationFailed(invocation)
+    received, failures = 0, 0
+    while True:
+        headers = {"Range": f"bytes={received}-"} if received else {}
+        path = _path(invocation.id, "result")
+        try:
+            reply = yield from ask(Request("GET", path, headers=headers, stream=True))
+            while (data := (yield from chunk(reply.body))) is not None:
+                received, failures = received + len(data), 0
+                yield Emit(data)
+            return
+        except ConnectionFailed:
+            failures += 1
+            if failures > RECONNECTS:
+                raise
+            yield Sleep(RECONNECT_S)
 
 
 def get(invocation_id: str) -> Flow[Invocation]:

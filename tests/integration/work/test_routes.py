@@ -339,3 +339,72 @@ async def test_the_openai_client_raises_its_own_errors(sdk, http, kit, asleep):
 async def test_a_request_that_names_an_unknown_webhook_is_refused_by_name(http, kit, deployed):
     answer = await http.post("/v1/invocations?webhook=wh_1", content=kit.chat_bytes("hi"))
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "webhook")
+
+
+async def test_a_result_is_read_on_from_a_byte(http, kit, deployed):
+    accepted = await http.post("/v1/invocations", content=kit.chat_bytes("hi"))
+    url = accepted.headers["location"]
+    await final(http, url)
+    whole = await http.get(f"{url}/result")
+    assert int(whole.headers["content-length"]) == len(whole.content)
+    rest = await http.get(f"{url}/result", headers={"range": "bytes=5-"})
+    assert (rest.status_code, rest.content) == (206, whole.content[5:])
+    assert rest.headers["content-range"] == f"bytes 5-{len(whole.content) - 1}/{len(whole.content)}"
+    beyond = await http.get(f"{url}/result", headers={"range": f"bytes={len(whole.content)}-"})
+    assert (beyond.status_code, beyond.json()["error"]["code"]) == (416, "range_not_satisfiable")
+    other = await http.get(f"{url}/result", headers={"range": "bytes=-5"})
+    assert (other.status_code, other.content) == (200, whole.content)
+
+
+async def test_events_are_a_stream_that_ends_with_the_final_state(http, kit, deployed):
+    accepted = await http.post("/v1/invocations", content=kit.chat_bytes("hi"))
+    url = accepted.headers["location"]
+    stream = await http.get(f"{url}/events")
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert stream.text.endswith("data: [DONE]\n\n")
+    last_state = [line for line in stream.text.splitlines() if line.startswith("data: {")][-1]
+    assert '"status":"succeeded"' in last_state
+    last_id = [line for line in stream.text.splitlines() if line.startswith("id: ")][-1][4:]
+    again = await http.get(f"{url}/events", headers={"last-event-id": last_id})
+    assert again.text == "data: [DONE]\n\n"
+    wrong = await http.get(f"{url}/events", headers={"last-event-id": "abc"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "Last-Event-ID")
+    absent = await http.get("/v1/invocations/inv_0/events")
+    assert absent.status_code == 404
+
+
+async def test_what_is_dead_is_redriven_alone_or_with_all_others(http, kit, house, deployed):
+    house.replicas.behaviour = lambda prompt: asyncio.sleep(0, kit.refused(500))
+    url = (await http.post("/v1/invocations?max_attempts=1", content=kit.chat_bytes("hi"))).headers[
+        "location"
+    ]
+    assert (await final(http, url))["status"] == "dead"
+    many = await http.post("/v1/invocations/redrive", json={"status": "dead", "model": "m"})
+    assert (many.status_code, many.json()["redriven"]) == (200, 1)
+    assert (await final(http, url))["status"] == "dead"
+    house.replicas.behaviour = None
+    again = await http.post(f"{url}/redrive")
+    assert (again.status_code, again.json()["attempts"][0]["error"]["code"]) == (200, "no")
+    assert (await final(http, url))["status"] == "succeeded"
+    done = await http.post(f"{url}/redrive")
+    assert (done.status_code, done.json()["error"]["code"]) == (409, "not_redrivable")
+    wrong = await http.post("/v1/invocations/redrive", json={"status": "canceled"})
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "status")
+
+
+async def test_a_body_that_comes_in_pieces_is_kept_and_an_unreadable_one_is_not(
+    http, kit, house, deployed
+):
+    async def pieces(end):
+        yield b'{"model": "m", "messages": [{"role": "user", "content": "'
+        for _ in range(50):
+            yield b"x" * 1000
+        yield end
+
+    accepted = await http.post("/v1/invocations", content=pieces(b'"}]}'))
+    assert accepted.status_code == 202
+    assert (await final(http, accepted.headers["location"]))["status"] == "succeeded"
+    refused = await http.post("/v1/invocations", content=pieces(b'"}], "colour": 1}'))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "colour")
+    found = {path.parent.name for path in house.settings.objects_dir.rglob("*") if path.is_file()}
+    assert found == {"requests", accepted.json()["id"]}
