@@ -29,6 +29,7 @@ def main() -> int:
         port=arguments.port,
         objects=arguments.objects,
         database=arguments.database,
+        replica_host=arguments.replica_host,
         telemetry=Telemetry(
             log_format=arguments.log_format, otlp_endpoint=arguments.otlp_endpoint or None
         ),
@@ -57,8 +58,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="directory for all state")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8686, help="0 takes any free one")
-    parser.add_argument("--objects", help="s3://bucket/prefix; a directory under --data if absent")
+    parser.add_argument(
+        "--objects", help="s3://bucket/prefix or a directory; one under --data if absent"
+    )
     parser.add_argument("--database", help="postgresql://…; a SQLite file under --data if absent")
+    parser.add_argument(
+        "--replica-host",
+        default="127.0.0.1",
+        help="address that replicas listen on; one that control planes elsewhere reach",
+    )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     parser.add_argument(
         "--log-format", default="json", choices=["json", "text"], help="text is for people"

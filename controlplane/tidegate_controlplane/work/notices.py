@@ -37,6 +37,10 @@ class Notices:
             for bell in self._waiting.get(invocation_id, ()):
                 bell.set()
 
+    def waiting(self) -> list[str]:
+        """The invocations that somebody waits for."""
+        return list(self._waiting)
+
     def close(self) -> None:
         """Wake everybody: the process stops."""
         self.closing = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.work.batch_runner import BatchRunner
@@ -24,16 +26,18 @@ class Work:
         settings, owner, notices = plane.settings, new_id("wrk"), Notices()
         worker = Worker(plane, notices)
         self._plane = plane
-        self._notices = notices
         self._worker = worker
         self._leases = LeaseKeeper(plane, worker, notices, owner)
         self._runner = BatchRunner(plane, catalog, worker, group_lines)
         dispatcher = Dispatcher(plane, catalog, worker, notices, owner)
         poll_s = settings.work.poll_s
         self._dispatching = Loop("work dispatcher", dispatcher.tick, poll_s)
-        self._batching = Loop("batch runner", self._runner.tick, poll_s)
+        self._batching = Loop("batch runner", self._step_batches, poll_s)
         self._keeping = Loop("lease keeper", self._leases.tick, settings.work.heartbeat_s)
 
+        self.notices = notices
+        self.leads: Callable[[], bool] = lambda: True
+        """Whether this control plane is the one that carries out batches; lines run everywhere."""
         self.files = Files(plane.db, plane.objects, plane.clock)
         self.batches = Batches(plane.db, plane.clock)
         self.invocations = Invocations(
@@ -56,13 +60,17 @@ class Work:
 
         The database must stay open until this returns.
         """
-        self._notices.close()
+        self.notices.close()
         await self._batching.stop()
         await self._runner.stop()
         await self._dispatching.stop()
         await self._worker.drain(self._plane.settings.shutdown_s)
         await self._keeping.stop()
         await self._leases.release()
+
+    async def _step_batches(self) -> None:
+        if self.leads():
+            await self._runner.tick()
 
     def _queued(self) -> None:
         """There is something to claim, and perhaps no replica yet to run it."""
