@@ -53,8 +53,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint
-	$(BIN)/pytest -m "not soak"
+test: lint  # what runs a model wants both cores for itself
+	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile tests/unit tests/integration tests/faults \
+	  --ignore tests/integration/runtime
+	$(BIN)/pytest -m "not soak" tests/integration/runtime tests/e2e
 
 soak: setup  # pytest says 5 when it finds none: the long runs come with the durable work
 	$(BIN)/pytest -m soak || test $$? -eq 5

@@ -11,30 +11,21 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from tidegate.protocol.replica import Telemetry
 from tidegate.telemetry.logs import log_to_stderr
 from tidegate.telemetry.traces import MISSING, can_trace
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.process import serve
-from tidegate_controlplane.settings import Settings
+from tidegate_controlplane.settings_file import read_settings
 
 
 def main() -> int:
     arguments = _parser().parse_args()
-    log_to_stderr(arguments.log_format, getattr(logging, arguments.log_level.upper()))
-    settings = Settings(
-        data_dir=arguments.data.absolute(),
-        host=arguments.host,
-        port=arguments.port,
-        objects=arguments.objects,
-        database=arguments.database,
-        replica_host=arguments.replica_host,
-        telemetry=Telemetry(
-            log_format=arguments.log_format, otlp_endpoint=arguments.otlp_endpoint or None
-        ),
-    )
     try:
+        settings = read_settings(arguments.config, _said(arguments))
+        log_to_stderr(settings.telemetry.log_format, getattr(logging, arguments.log_level.upper()))
         _check_traces(settings.telemetry)
         asyncio.run(serve(settings))
     except StartError as error:
@@ -43,6 +34,25 @@ def main() -> int:
     except KeyboardInterrupt:
         return 0
     return 0
+
+
+def _said(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings as the command line says them; None where it does not."""
+    return {
+        "data_dir": arguments.data.absolute(),
+        "host": arguments.host,
+        "port": arguments.port,
+        "objects": arguments.objects,
+        "database": arguments.database,
+        "encryption": {
+            "keys": arguments.encryption_key,
+            "required": arguments.encryption_required,
+        },
+        "telemetry": {
+            "log_format": arguments.log_format,
+            "otlp_endpoint": arguments.otlp_endpoint or None,
+        },
+    }
 
 
 def _check_traces(telemetry: Telemetry) -> None:
@@ -56,20 +66,29 @@ def _check_traces(telemetry: Telemetry) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m tidegate_controlplane", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="directory for all state")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8686, help="0 takes any free one")
+    parser.add_argument("--config", type=Path, help="YAML file of settings; options are over it")
+    parser.add_argument("--host", help="address to listen on; 127.0.0.1 if absent")
+    parser.add_argument("--port", type=int, help="0 takes any free one; 8686 if absent")
     parser.add_argument(
         "--objects", help="s3://bucket/prefix or a directory; one under --data if absent"
     )
     parser.add_argument("--database", help="postgresql://…; a SQLite file under --data if absent")
     parser.add_argument(
-        "--replica-host",
-        default="127.0.0.1",
-        help="address that replicas listen on; one that control planes elsewhere reach",
+        "--encryption-key",
+        action="append",
+        metavar="PLACE",
+        help="seal bodies and results at rest: a key file, or kms:<key id>; given again for older "
+        "keys, and the last one seals",
+    )
+    parser.add_argument(
+        "--encryption-required",
+        action="store_true",
+        default=None,
+        help="refuse to read what is not sealed",
     )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning"])
     parser.add_argument(
-        "--log-format", default="json", choices=["json", "text"], help="text is for people"
+        "--log-format", choices=["json", "text"], help="text is for people; json if absent"
     )
     parser.add_argument(
         "--otlp-endpoint",

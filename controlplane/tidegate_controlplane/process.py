@@ -38,6 +38,8 @@ from tidegate_controlplane.data_dir import (
 )
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
+from tidegate_controlplane.encryption.envelopes import Envelopes
+from tidegate_controlplane.encryption.open import open_keyring
 from tidegate_controlplane.errors import Unauthenticated
 from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
@@ -105,7 +107,8 @@ async def running(
         database = await asyncio.to_thread(open_database, settings.database, settings.database_path)
         stack.callback(database.close)
         await asyncio.to_thread(migrate, database.writer)
-        objects = await asyncio.to_thread(open_objects, settings)
+        keyring = await asyncio.to_thread(open_keyring, settings.encryption, clock)
+        objects = await asyncio.to_thread(open_objects, settings, keyring)
         pepper = load_pepper(settings.pepper_path)
         token_of = partial(replica_token, pepper)
         client = await stack.enter_async_context(replica_client())
@@ -164,6 +167,7 @@ async def running(
             usage=usage,
             clock=clock,
             settings=settings,
+            envelopes=Envelopes(keyring, required=settings.encryption.required),
         )
         work = Work(plane, catalog)
         keys = KeyService(database, pepper, clock)

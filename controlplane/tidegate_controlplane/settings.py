@@ -12,10 +12,12 @@ from tidegate.protocol.replica import Telemetry
 Seconds = Annotated[float, Field(ge=0)]
 
 
-class LimitSettings(BaseModel):
-    """Bounds on what a caller may ask; each has an answer that names it."""
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class LimitSettings(_Section):
+    """Bounds on what a caller may ask; each has an answer that names it."""
 
     sync_body_bytes: int = 8 * 1024 * 1024
     invocation_body_bytes: int = 64 * 1024 * 1024
@@ -33,25 +35,52 @@ class LimitSettings(BaseModel):
     invocation_run_s: Seconds = 900.0
     invocation_run_max_s: Seconds = 3600.0
     result_retention_s: Seconds = 7 * 86_400.0
+    s3_buckets: tuple[str, ...] = ()
+    """Buckets that a request may name; whoever may ask for work reads and writes them with this
+    process's rights."""
+    batch_rows: int = 200_000
+    """Of the tables of one batch; a file has at most 50,000 lines, as at OpenAI."""
+    batch_part_bytes: int = 4 * 1024**3
+    """One object of them at a time is kept on this process's disk."""
 
 
-class WorkSettings(BaseModel):
+class WorkSettings(_Section):
     """How durable work is claimed and retried."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     lease_s: Seconds = 30.0
     heartbeat_s: Seconds = 5.0
     max_attempts: int = 3
     poll_s: Seconds = 0.5
+    sweep_s: Seconds = 60.0
+    """Between looks for files that have expired."""
     retry_base_s: Seconds = 1.0
     retry_max_s: Seconds = 60.0
 
 
-class ReconcileSettings(BaseModel):
-    """How the level-triggered loop paces itself."""
+class EncryptionSettings(_Section):
+    """How bodies and results are sealed at rest."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    keys: tuple[str, ...] = ()
+    """Key files, or `kms:<key id>`; the last one wraps. Without any, nothing is sealed."""
+    required: bool = False
+    """What is not sealed is not believed, also when it is from before encryption."""
+
+
+class RetentionSettings(_Section):
+    """How what is no longer needed is found and deleted."""
+
+    every_s: Seconds = 60.0
+    row_s: Seconds = 30 * 86_400.0
+    """A finished request or batch is listed for so long, with or without its result."""
+    orphans_every_s: Seconds = 3600.0
+    orphan_age_s: Seconds = 86_400.0
+    """An object without a row is deleted when it is older than this on the store's clock, ..."""
+    orphan_grace_s: Seconds = 600.0
+    """... and was found without one for so long on this process's own."""
+
+
+class ReconcileSettings(_Section):
+    """How the level-triggered loop paces itself."""
 
     tick_s: Seconds = 1.0
     """Between passes when every replica is as it should be."""
@@ -66,24 +95,23 @@ class ReconcileSettings(BaseModel):
     backoff_max_s: Seconds = 60.0
 
 
-class PeerSettings(BaseModel):
+class PeerSettings(_Section):
     """How control planes that share a database look after each other."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     lease_s: Seconds = 10.0
     """A leader that does not beat for so long is replaced."""
     beat_s: Seconds = 1.0
+    """Between two signs of life."""
     poll_s: Seconds = 0.25
+    """Between two looks at what the others say."""
     stale_s: Seconds = 5.0
     """What one that does not beat for so long is asked for counts no more."""
     forget_s: Seconds = 60.0
+    """And then its row is removed."""
 
 
-class Settings(BaseModel):
+class Settings(_Section):
     """All of it; `data_dir` belongs to one control plane at a time."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     data_dir: Path
     host: str = "127.0.0.1"
@@ -99,6 +127,8 @@ class Settings(BaseModel):
     """What the zygote may keep in memory of the models used last: tokenizers, no weights."""
     limits: LimitSettings = LimitSettings()
     work: WorkSettings = WorkSettings()
+    encryption: EncryptionSettings = EncryptionSettings()
+    retention: RetentionSettings = RetentionSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     peers: PeerSettings = PeerSettings()
     telemetry: Telemetry = Telemetry()
@@ -118,6 +148,11 @@ class Settings(BaseModel):
     @property
     def objects_in_s3(self) -> bool:
         return self.objects is not None and not self.objects.startswith("/")
+
+    @property
+    def spool_dir(self) -> Path:
+        """Of objects on their way; emptied at each start."""
+        return self.data_dir / "spool"
 
     @property
     def replicas_dir(self) -> Path:

@@ -22,6 +22,7 @@
     ├── DeploymentFailed            the deployment will not become ready, with `reason`
     ├── InvocationFailed            the invocation ended without a result
     ├── BatchFailed                 the batch ended before it was completed
+    ├── TableError                  a table (CSV, JSON lines, Parquet) cannot be read or written
     └── LocalError                  what runs on this machine (platform, build) did not succeed
 
 `str(error)` is one sentence that names what was wrong, with which value, and what to do.
@@ -56,6 +57,7 @@ __all__ = [
     "RateLimited",
     "RequestTimeout",
     "ServerError",
+    "TableError",
     "TidegateError",
     "TooLarge",
     "Unavailable",
@@ -200,6 +202,10 @@ class InvocationFailed(TidegateError):
         self.invocation = invocation
         detail = f": {invocation.error.message}" if invocation.error else ""
         super().__init__(f"invocation {invocation.id} {invocation.status.value}{detail}")
+
+
+class TableError(TidegateError):
+    """A table cannot be read or written; the message says where and why."""
 
 
 class BatchFailed(TidegateError):

@@ -20,6 +20,10 @@ HEADROOM = 1.25
 """Spare slots, in square roots of those in use: enough that few requests wait (Halfin and Whitt,
 1981). A large deployment needs relatively less of it than a small one, which a fixed share misses.
 """
+LATE_SHARE = 0.25
+"""Of the time that a backlog may last, left to one that has lasted longer: four times the replicas,
+and not any number of them, for what is late already.
+"""
 FULL_KV = 0.9
 """Share of a KV cache in use at which requests that wait in the replica wait for memory."""
 
@@ -63,6 +67,9 @@ class Signals:
     tokens_per_request: float = 0.0
     """Prompt and output, on average; 0 while nothing is counted."""
     held_tokens: int = 0
+    queued_tokens: int = 0
+    oldest_queued_s: float = 0.0
+    """How long the oldest durable request waits already."""
     tokens_per_s: float | None = None
     """What one replica finishes with every slot taken; None before that was learned."""
     kv_used: float = 0.0
@@ -94,14 +101,14 @@ class Signals:
 
     @property
     def requests(self) -> float:
-        """The work in requests of average length: a long one that is held counts for several."""
+        """The work in requests of average length: a long one that waits counts for several."""
         if not self.tokens_per_request:
             return float(self.work)
-        return self.in_flight + self.queued + max(1.0 * self.held, self._held_requests)
-
-    @property
-    def _held_requests(self) -> float:
-        return self.held_tokens / self.tokens_per_request
+        return (
+            self.in_flight
+            + max(self.queued, self.queued_tokens / self.tokens_per_request)
+            + max(self.held, self.held_tokens / self.tokens_per_request)
+        )
 
 
 class Term(StrEnum):
@@ -216,12 +223,14 @@ def _for_arrivals(signals: Signals) -> int:
 def _for_backlog(bounds: Bounds, signals: Signals) -> int:
     """The fewest replicas, those ready soonest first, that will have taken up all work in time.
 
-    In time is `clear_s` after a replica that is requested now would be ready. Until then each takes
-    up what fills its slots, and what it finishes from the moment at which it is ready.
+    In time is `clear_s` after a replica that is requested now would be ready, less what the oldest
+    request in the queue has waited already. Until then each takes up what fills its slots, and what
+    it finishes from the moment at which it is ready.
     """
     if not signals.work:
         return 0
-    by_s = signals.cold_start_s + bounds.clear_s
+    clear_s = max(bounds.clear_s * LATE_SHARE, bounds.clear_s - signals.oldest_queued_s)
+    by_s = signals.cold_start_s + clear_s
     to_do = signals.requests + signals.arrivals_per_s * by_s
     rate = signals.requests_per_s
     etas = chain(repeat(0.0, signals.ready), sorted(signals.starting))
@@ -231,7 +240,7 @@ def _for_backlog(bounds: Bounds, signals: Signals) -> int:
             return count
         to_do -= signals.slots + rate * max(0.0, by_s - eta_s)
         count += 1
-    return count + max(0, math.ceil(to_do / (signals.slots + rate * bounds.clear_s) - 1e-9))
+    return count + max(0, math.ceil(to_do / (signals.slots + rate * clear_s) - 1e-9))
 
 
 def _for_kv_cache(signals: Signals) -> int:

@@ -54,6 +54,8 @@ class Sight:
     cold_start_s: float | None = None
     """Measured, or predicted by the plan."""
     held_tokens: int = 0
+    queued_tokens: int = 0
+    oldest_queued_s: float = 0.0
     in_flight_tokens: int = 0
     arrivals: int = 0
     arrived_tokens: int = 0
@@ -133,6 +135,8 @@ class History:
             arrivals_per_s=0.0 if pulled else self.load.arrivals_per_s,
             tokens_per_request=self.load.tokens_per_request,
             held_tokens=sight.held_tokens,
+            queued_tokens=sight.queued_tokens,
+            oldest_queued_s=sight.oldest_queued_s,
             tokens_per_s=self.capacity.tokens_per_s(slots),
             kv_used=sight.kv_used,
             kv_waiting=sight.kv_waiting,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+BYTES_PER_TOKEN = 4
+"""A rule of thumb, used only where nobody counted."""
 FIRST_MEAN_TOKENS = 256.0
 """Of an answer, before there was one."""
 LEARNING_RATE = 0.05
@@ -62,3 +64,8 @@ class OutputMean:
         """Of an answer that may have at most `most`."""
         mean = round(self.tokens)
         return mean if most is None else min(mean, most)
+
+
+def expected_work(body_bytes: int, most: int | None) -> int:
+    """The tokens that a request is expected to be, before its deployment's answers are known."""
+    return max(1, body_bytes // BYTES_PER_TOKEN + OutputMean().expected_tokens(most))

@@ -59,11 +59,12 @@ INVOCATION: Transitions[InvocationState] = {
     I.DEAD: frozenset(),
 }
 
+# After `validating` a batch fails only when its tables cannot be written beside its answers.
 BATCH: Transitions[BatchStatus] = {
     B.VALIDATING: frozenset({B.IN_PROGRESS, B.FAILED, B.CANCELLING}),
-    B.IN_PROGRESS: frozenset({B.FINALIZING, B.CANCELLING, B.EXPIRED}),
-    B.FINALIZING: frozenset({B.COMPLETED, B.CANCELLING}),
-    B.CANCELLING: frozenset({B.CANCELLED}),
+    B.IN_PROGRESS: frozenset({B.FINALIZING, B.CANCELLING, B.EXPIRED, B.FAILED}),
+    B.FINALIZING: frozenset({B.COMPLETED, B.CANCELLING, B.FAILED}),
+    B.CANCELLING: frozenset({B.CANCELLED, B.FAILED}),
     B.COMPLETED: frozenset(),
     B.FAILED: frozenset(),
     B.EXPIRED: frozenset(),

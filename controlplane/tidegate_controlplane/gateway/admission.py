@@ -18,9 +18,10 @@ from tidegate.protocol.openai import (
 )
 from tidegate.spec import Mode, Task
 from tidegate_controlplane.domain.prefix import prefix_blocks
+from tidegate_controlplane.domain.routing import BYTES_PER_TOKEN
 from tidegate_controlplane.errors import BadRequest, NotFound
 from tidegate_controlplane.gateway.catalog import Catalog, Served
-from tidegate_controlplane.gateway.replica import BYTES_PER_TOKEN, Ask
+from tidegate_controlplane.gateway.replica import Ask
 from tidegate_controlplane.web.body import JsonBody
 
 SHOWN_MODELS = 5
@@ -76,7 +77,7 @@ def admit(catalog: Catalog, project_id: str, path: str, body: JsonBody) -> Admit
         ask=Ask(
             project_id=project_id,
             prompt_tokens=len(body.raw) // BYTES_PER_TOKEN,
-            most_tokens=_most_tokens(asked),
+            most_tokens=most_tokens(asked),
             prefix=prefix_blocks(project_id, _prompt_bytes(asked)),
         ),
     )
@@ -123,7 +124,8 @@ def check_task(served: Served, path: str) -> None:
         )
 
 
-def _most_tokens(asked: WorkRequest) -> int | None:
+def most_tokens(asked: WorkRequest) -> int | None:
+    """As many as its answers may have in all; None when the caller sets no bound."""
     match asked:
         case ChatCompletionRequest():
             limit, sequences = asked.output_limit, asked.n or 1

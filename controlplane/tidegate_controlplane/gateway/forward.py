@@ -17,13 +17,14 @@ import aiohttp
 
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.domain.routing import BYTES_PER_TOKEN
 from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
 from tidegate_controlplane.gateway import hop
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.hop import OK, Question, ReplicaFailed, ReplicaFull, ReplicaGone
 from tidegate_controlplane.gateway.probe import Prober
-from tidegate_controlplane.gateway.replica import BYTES_PER_TOKEN, Ask, Slot
+from tidegate_controlplane.gateway.replica import Ask, Slot
 from tidegate_controlplane.gateway.sse import usage_of
 from tidegate_controlplane.gateway.trials import Exchange, Trials
 from tidegate_controlplane.gateway.watch import Watch

@@ -16,9 +16,6 @@ from tidegate_controlplane.domain.ejection import GOOD, Standing
 from tidegate_controlplane.domain.prefix import PrefixMemory
 from tidegate_controlplane.domain.routing import Candidate, slots
 
-BYTES_PER_TOKEN = 4
-"""A rule of thumb, used only where nobody counted."""
-
 
 @dataclass(frozen=True)
 class Endpoint:

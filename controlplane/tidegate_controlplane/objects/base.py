@@ -7,6 +7,7 @@ Putting a key again replaces the object, so a deterministic key makes writing id
     ├── ObjectNotFound
     ├── ObjectTooLarge
     ├── StoreFull            the disk is full
+    ├── ObjectRefused        asking again cannot help: no right to it, or it has changed
     └── StoreUnavailable     the store does not answer, or refuses
 """
 
@@ -15,12 +16,15 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from tidegate_controlplane.errors import ControlPlaneError
 
 PIECE_BYTES = 1024 * 1024
 """Bytes that are read at once."""
+LIST_PAGE = 1000
+"""Objects that are listed at once."""
 
 Chunks = AsyncIterable[bytes] | Iterable[bytes]
 
@@ -44,6 +48,10 @@ class StoreFull(ObjectStoreError):
     """No space is left; nothing was stored, and what was there is untouched."""
 
 
+class ObjectRefused(ObjectStoreError):
+    """No such bucket or object, no right to it, or it is not what it was; asking again is vain."""
+
+
 class StoreUnavailable(ObjectStoreError):
     """The store could not be used; the message says why."""
 
@@ -54,6 +62,15 @@ class Stored:
 
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One object of a listing. `modified_at` is by the store's own clock."""
+
+    key: str
+    bytes: int
+    modified_at: datetime
 
 
 class ObjectStore(Protocol):
@@ -79,6 +96,17 @@ class ObjectStore(Protocol):
         ...
 
     async def exists(self, key: str) -> bool: ...
+
+    def list(self, prefix: str = "") -> AsyncGenerator[Listed]:
+        """Each object whose key begins with `prefix`, a page at a time, in no promised order.
+
+        One that comes or goes meanwhile may be listed or not. Close it like `get`.
+        """
+        ...
+
+    async def drop_unfinished(self, older_than_s: float) -> int:
+        """Give back what writers left that were killed so long ago; how many there were."""
+        ...
 
 
 def check_key(key: str) -> str:

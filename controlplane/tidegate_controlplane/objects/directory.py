@@ -15,13 +15,17 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from io import BufferedReader
+from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from tidegate_controlplane.objects.base import (
+    LIST_PAGE,
     PIECE_BYTES,
     Chunks,
+    Listed,
     ObjectNotFound,
     Stored,
     StoreFull,
@@ -37,6 +41,8 @@ T = TypeVar("T")
 LEFT_S = 3600.0
 """Since the last write, after which an unfinished object counts as left behind."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TRIES = 10
+"""A deletion takes a folder away as soon as it is empty, so a writer may have to make it again."""
 
 
 class DirectoryStore:
@@ -46,7 +52,7 @@ class DirectoryStore:
         self._root = root
         self._unfinished = root / ".unfinished"  # no key begins with a dot
         self._unfinished.mkdir(parents=True, exist_ok=True)
-        _remove_left(self._unfinished)
+        self._drop(time.time() - LEFT_S)
 
     async def put(self, key: str, chunks: Chunks, max_bytes: int | None = None) -> Stored:
         target = self._path(key)
@@ -76,20 +82,64 @@ class DirectoryStore:
         return await _run(key, self._path(key).read_bytes)
 
     async def delete(self, key: str) -> None:
-        await _run(key, self._path(key).unlink, missing_ok=True)
+        await _run(key, self._unlink, self._path(key))
 
     async def exists(self, key: str) -> bool:
         return await _run(key, self._path(key).is_file)
 
+    async def list(self, prefix: str = "") -> AsyncGenerator[Listed]:
+        found = self._walk(self._root, prefix)
+        while page := await _run(prefix, _page, found):
+            for listed in page:
+                yield listed
+
+    async def drop_unfinished(self, older_than_s: float) -> int:
+        return await _run(".unfinished", self._drop, time.time() - older_than_s)
+
     def _path(self, key: str) -> Path:
         return self._root / check_key(key)
 
+    def _unlink(self, path: Path) -> None:
+        """Remove it, and the folders that it leaves empty."""
+        path.unlink(missing_ok=True)
+        for folder in path.parents:
+            if folder == self._root:
+                return
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # something is in it, or another deletion was faster
 
-def _remove_left(folder: Path) -> None:
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > LEFT_S:
-                path.unlink()
+    def _walk(self, folder: Path, prefix: str) -> Iterator[Listed]:
+        """Only into folders where such a key can be."""
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in entries:
+                key = str(Path(entry.path).relative_to(self._root))
+                if entry.is_dir(follow_symlinks=False):
+                    name = f"{key}/"
+                    if entry.name != self._unfinished.name and (
+                        name.startswith(prefix) or prefix.startswith(name)
+                    ):
+                        yield from self._walk(Path(entry.path), prefix)
+                elif key.startswith(prefix):
+                    with suppress(FileNotFoundError):
+                        status = entry.stat(follow_symlinks=False)
+                        moment = datetime.fromtimestamp(status.st_mtime, UTC)
+                        yield Listed(key, status.st_size, moment)
+
+    def _drop(self, before: float) -> int:
+        """Files in the temporary folder that nobody wrote to since (unix seconds)."""
+        number = 0
+        for path in self._unfinished.iterdir():
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    number += 1
+        return number
+
+
+def _page(found: Iterator[Listed]) -> list[Listed]:
+    return list(islice(found, LIST_PAGE))
 
 
 class _Reader:
@@ -126,6 +176,13 @@ class _Unfinished:
 
     def publish(self, target: Path) -> None:
         os.fsync(self._fd)
+        for _ in range(_TRIES):
+            with suppress(FileNotFoundError):
+                self._take_name(target)
+                return
+        self._take_name(target)
+
+    def _take_name(self, target: Path) -> None:
         _make_folder(target.parent)
         self._path.replace(target)
         _sync_folder(target.parent)

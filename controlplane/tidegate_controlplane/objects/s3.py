@@ -2,8 +2,8 @@
 
 boto3 blocks, so each call runs in a thread. A small object is one request; a larger one is a
 multipart upload, which becomes visible only when it is completed and is aborted when anything goes
-wrong. A writer that is killed leaves an unfinished upload, which takes space but is never seen:
-give the bucket a lifecycle rule with `AbortIncompleteMultipartUpload`.
+wrong. A writer that is killed leaves an unfinished upload, which takes space but is never seen;
+`drop_unfinished` aborts those that are old.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import boto3
@@ -18,8 +19,10 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tidegate_controlplane.objects.base import (
+    LIST_PAGE,
     PIECE_BYTES,
     Chunks,
+    Listed,
     ObjectNotFound,
     Stored,
     StoreUnavailable,
@@ -52,7 +55,7 @@ class S3Store:
 
     def check(self) -> None:
         """Raise StoreUnavailable unless the bucket answers. Blocks: for the start of a process."""
-        with _said_plainly(f"bucket {self._bucket}"):
+        with said_plainly(f"bucket {self._bucket}"):
             self._client.head_bucket(Bucket=self._bucket)
 
     async def put(self, key: str, chunks: Chunks, max_bytes: int | None = None) -> Stored:
@@ -91,6 +94,36 @@ class S3Store:
         except ObjectNotFound:
             return False
         return True
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[Listed]:
+        paginator = self._client.get_paginator("list_objects_v2")
+        pages = iter(
+            paginator.paginate(
+                Bucket=self._bucket,
+                Prefix=self._prefix + prefix,
+                PaginationConfig={"PageSize": LIST_PAGE},
+            )
+        )
+        while page := await _run(prefix, next, pages, None):
+            for found in page.get("Contents", []):
+                key = found["Key"].removeprefix(self._prefix)
+                yield Listed(key, found["Size"], found["LastModified"].astimezone(UTC))
+
+    async def drop_unfinished(self, older_than_s: float) -> int:
+        return await _run("unfinished uploads", self._abort_older, older_than_s)
+
+    def _abort_older(self, older_than_s: float) -> int:
+        before = datetime.now(UTC) - timedelta(seconds=older_than_s)
+        paginator = self._client.get_paginator("list_multipart_uploads")
+        number = 0
+        for page in paginator.paginate(Bucket=self._bucket, Prefix=self._prefix):
+            for upload in page.get("Uploads", []):
+                if upload["Initiated"] < before:
+                    self._client.abort_multipart_upload(
+                        Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+                    )
+                    number += 1
+        return number
 
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
@@ -188,12 +221,12 @@ def _code(error: ClientError) -> str:
 
 
 async def _run(key: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    with _said_plainly(key):
+    with said_plainly(key):
         return await in_thread(call, *args, **kwargs)
 
 
 @contextmanager
-def _said_plainly(key: str) -> Iterator[None]:
+def said_plainly(key: str) -> Iterator[None]:
     """Turn boto3's errors into the store's."""
     try:
         yield

@@ -35,7 +35,7 @@ from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, 
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
-from tidegate_controlplane.provision.log import last_line, read_lines
+from tidegate_controlplane.provision.log import bound, last_line, read_lines
 from tidegate_controlplane.provision.process import kill_exactly
 from tidegate_controlplane.provision.start import Starter
 from tidegate_controlplane.provision.status_bell import StatusBell
@@ -310,6 +310,7 @@ class LocalProvisioner:
 
     async def _health_check(self, child: _Child) -> None:
         """A process that lost its port to another one is not healthy, whatever that one says."""
+        await asyncio.to_thread(bound, self._directory / child.launch.replica_id / "log")
         try:
             answer = await self._health.get(self._url(child.port or 0) + "/readyz")
             ready = ReplicaReady.model_validate_json(answer.content)

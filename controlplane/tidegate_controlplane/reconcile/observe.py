@@ -27,8 +27,8 @@ from tidegate_controlplane.domain.room import Room
 from tidegate_controlplane.domain.schedule import scheduled_min
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoints
 from tidegate_controlplane.reconcile.memory import DeploymentMemory
+from tidegate_controlplane.store.backlog import Backlog, backlog
 from tidegate_controlplane.store.deployments import all_living, recent_replicas, revisions_of
-from tidegate_controlplane.store.invocations import Backlog, backlog
 from tidegate_controlplane.store.rollouts import open_rollouts
 from tidegate_controlplane.store.tables import Deployment, Replica, Rollout
 
@@ -112,17 +112,17 @@ def sight_of(
     moment: Moment,
 ) -> Sight:
     """A durable request that was claimed and has not reached a replica yet is in flight too."""
-    queued, running = 0, 0
-    if declared.backlog:
-        queued, running = declared.backlog.queued, declared.backlog.running
+    waiting = declared.backlog or Backlog(0, 0, 0, 0.0)
     starting = [r for r in declared.replicas if ReplicaPhase(r.phase) in STARTING]
     ages = (memory.replica(r.id).since(ReplicaPhase.REQUESTED, moment.now_s) for r in starting)
     processes = [one for one in seen.values() if isinstance(one, Running)]
     return Sight(
         now_s=moment.now_s,
-        in_flight=max(demand.in_flight, running - demand.held),
+        in_flight=max(demand.in_flight, waiting.running - demand.held),
         held=demand.held,
-        queued=queued,
+        queued=waiting.queued,
+        queued_tokens=waiting.queued_tokens,
+        oldest_queued_s=waiting.oldest_s,
         idle_s=demand.idle_s,
         ready=sum(r.phase == ReplicaPhase.READY for r in declared.replicas),
         starting_ages_s=tuple(age_s or 0.0 for age_s in ages),

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, func, update
+from sqlalchemy import ColumnElement, CursorResult, and_, case, func, update
+from sqlalchemy import select as columns
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
-from tidegate.protocol.work import BatchCounts, BatchStatus, InvocationState
+from tidegate.protocol.work import BatchStatus, InvocationState
+from tidegate_controlplane.domain.batch_progress import Tally
 from tidegate_controlplane.domain.states import BATCH, check_transition
 from tidegate_controlplane.store.tables import Batch, Invocation
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What a batch's next step depends on."""
+
+    queued: bool = False
+    running: bool = False
+    cut_off: bool = False
+    """Some ended only because the batch did."""
 
 
 def insert(session: Session, batch: Batch) -> None:
@@ -55,15 +70,110 @@ def change(session: Session, seen: Batch, after: BatchStatus, **values: Any) -> 
     return bool(done.rowcount == 1)
 
 
-def counts(session: Session, batch_ids: Collection[str]) -> dict[str, BatchCounts]:
-    """How many lines each batch has, and how they ended."""
-    by_state = _by_state(session, batch_ids)
-    return {batch_id: _summary(by_state.get(batch_id, {})) for batch_id in batch_ids}
+def lines(session: Session, batch_id: str) -> Lines:
+    """What is known of its lines, by a seek in an index for each question."""
+    ours = Invocation.batch_id == batch_id
+    unfinished = col(Invocation.finished_at).is_(None)
+    cut_off = [InvocationState.CANCELED.value, InvocationState.EXPIRED.value]
+    return Lines(
+        queued=_any(session, unfinished, ours, Invocation.status == InvocationState.QUEUED.value),
+        running=_any(session, unfinished, ours, Invocation.status == InvocationState.RUNNING.value),
+        cut_off=_any(
+            session,
+            col(Invocation.finished_at).is_not(None),
+            ours,
+            col(Invocation.status).in_(cut_off),
+        ),
+    )
 
 
-def lines_by_state(session: Session, batch_id: str) -> dict[InvocationState, int]:
-    """How many lines of one batch are in each state; states without lines are left out."""
-    return _by_state(session, [batch_id]).get(batch_id, {})
+def tally(session: Session, batch_id: str, since: datetime | None = None) -> Tally:
+    """How the lines ended that ended at all, or after `since`. Reads an index only, no row."""
+    succeeded = col(Invocation.status) == InvocationState.SUCCEEDED.value
+    query = columns(
+        func.count(),
+        func.coalesce(func.sum(case((succeeded, 1), else_=0)), 0),
+        func.coalesce(func.sum(Invocation.prompt_tokens), 0),
+        func.coalesce(func.sum(Invocation.completion_tokens), 0),
+        func.coalesce(func.sum(Invocation.cached_tokens), 0),
+        func.coalesce(func.sum(Invocation.replica_s), 0.0),
+    ).where(
+        col(Invocation.finished_at).is_not(None),
+        col(Invocation.batch_id) == batch_id,
+        # Named one by one, so that the index can seek to `since` in each.
+        col(Invocation.status).in_([state.value for state in InvocationState if state.is_final]),
+    )
+    if since is not None:
+        query = query.where(col(Invocation.finished_at) > since)
+    ended, answered, prompt, completion, cached, replica_s = session.execute(query).one()
+    return Tally(answered, ended - answered, prompt, completion, cached, replica_s)
+
+
+def keep_parts(session: Session, seen: Batch, parts: list[dict[str, Any]]) -> None:
+    """Remember the objects that it reads, unless somebody else did meanwhile."""
+    session.execute(
+        update(Batch)
+        .where(col(Batch.id) == seen.id, col(Batch.parts).is_(None))
+        .values(parts=parts)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def chain(session: Session, batch: Batch) -> list[str]:
+    """Its id, and those of the batches whose lines it runs again, the newest first."""
+    found = [batch.id]
+    former = batch.retry_of
+    while former is not None:
+        found.append(former)
+        row = session.get(Batch, former)
+        former = row.retry_of if row else None
+    return found
+
+
+def lines_between(
+    session: Session, batch_ids: Collection[str], first: int, last: int
+) -> list[Invocation]:
+    """The lines of several batches with these numbers, both ends included."""
+    query = (
+        select(Invocation)
+        .where(
+            col(Invocation.batch_id).in_(batch_ids),
+            col(Invocation.line_no) >= first,
+            col(Invocation.line_no) <= last,
+        )
+        .options(defer(Invocation.request))  # type: ignore[arg-type]
+    )
+    return list(session.exec(query))
+
+
+def count(session: Session, batch_id: str) -> int:
+    """Lines that have a row."""
+    return session.exec(select(func.count()).where(Invocation.batch_id == batch_id)).one()
+
+
+def unanswered(session: Session, batch_id: str, limit: int | None = None) -> list[int]:
+    """The numbers of its lines (at most `limit`) that ended in any way but with an answer."""
+    others = [s.value for s in InvocationState if s.is_final and s is not InvocationState.SUCCEEDED]
+    query = (
+        select(Invocation.line_no)
+        .where(
+            col(Invocation.finished_at).is_not(None),
+            col(Invocation.batch_id) == batch_id,
+            col(Invocation.status).in_(others),
+        )
+        .limit(limit)
+    )
+    return [number for number in session.exec(query) if number is not None]
+
+
+def retry_of(session: Session, batch_id: str) -> str | None:
+    """The id of a batch that runs its unanswered lines again, unless it ended without any."""
+    fruitless = and_(
+        col(Batch.in_progress_at).is_(None),
+        col(Batch.status).in_([status.value for status in BatchStatus if status.is_final]),
+    )
+    query = select(Batch.id).where(Batch.retry_of == batch_id, ~fruitless).limit(1)
+    return session.exec(query).first()
 
 
 def last_line(session: Session, batch_id: str) -> int:
@@ -105,32 +215,16 @@ def lines_after(
     query = (
         select(Invocation)
         .where(
-            Invocation.batch_id == batch_id,
+            col(Invocation.batch_id) == batch_id,
             col(Invocation.line_no) > line_no,
             Invocation.status == state if succeeded else Invocation.status != state,
         )
         .order_by(col(Invocation.line_no))
         .limit(limit)
+        .options(defer(Invocation.request))  # type: ignore[arg-type]
     )
     return list(session.exec(query))
 
 
-def _by_state(
-    session: Session, batch_ids: Collection[str]
-) -> dict[str, dict[InvocationState, int]]:
-    query = (
-        select(Invocation.batch_id, Invocation.status, func.count())
-        .where(col(Invocation.batch_id).in_(batch_ids))
-        .group_by(col(Invocation.batch_id), col(Invocation.status))
-    )
-    found: dict[str, dict[InvocationState, int]] = {}
-    for batch_id, status, number in session.exec(query):
-        assert batch_id is not None
-        found.setdefault(batch_id, {})[InvocationState(status)] = number
-    return found
-
-
-def _summary(lines: dict[InvocationState, int]) -> BatchCounts:
-    completed = lines.get(InvocationState.SUCCEEDED, 0)
-    final = sum(number for state, number in lines.items() if state.is_final)
-    return BatchCounts(total=sum(lines.values()), completed=completed, failed=final - completed)
+def _any(session: Session, *conditions: ColumnElement[bool] | bool) -> bool:
+    return session.exec(select(Invocation.id).where(*conditions).limit(1)).first() is not None

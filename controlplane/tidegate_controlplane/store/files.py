@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
 from tidegate.protocol.work import BatchStatus
@@ -14,24 +16,59 @@ def insert(session: Session, file: File) -> None:
     session.add(file)
 
 
-def get(session: Session, project_id: str, file_id: str) -> File | None:
-    """A file that is not deleted."""
+def get(session: Session, project_id: str, file_id: str, now: datetime) -> File | None:
+    """A file that is neither deleted nor expired."""
+    file = kept(session, project_id, file_id)
+    if file is None or (file.expires_at is not None and file.expires_at <= now):
+        return None
+    return file
+
+
+def kept(session: Session, project_id: str, file_id: str) -> File | None:
+    """A file that is not deleted: one that expired stays for the batch that reads it."""
     file = session.get(File, file_id)
     if file is None or file.project_id != project_id or file.deleted_at is not None:
         return None
     return file
 
 
-def page(
-    session: Session, project_id: str, *, after: str | None, limit: int, purpose: str | None
-) -> list[File]:
-    """At most `limit` files, newest first, those older than the file `after`."""
-    query = select(File).where(File.project_id == project_id, col(File.deleted_at).is_(None))
-    if after is not None:
-        query = query.where(File.id < after)
-    if purpose is not None:
-        query = query.where(File.purpose == purpose)
-    return list(session.exec(query.order_by(col(File.id).desc()).limit(limit)))
+@dataclass(frozen=True)
+class Page:
+    """Which files are listed, and in which order."""
+
+    after: str | None = None
+    limit: int = 20
+    purpose: str | None = None
+    ascending: bool = False
+    """Oldest first."""
+
+
+def page(session: Session, project_id: str, now: datetime, wanted: Page) -> list[File]:
+    """At most one file more than `wanted.limit`, so that it is known whether there are more."""
+    query = select(File).where(
+        File.project_id == project_id,
+        col(File.deleted_at).is_(None),
+        or_(col(File.expires_at).is_(None), col(File.expires_at) > now),
+    )
+    if wanted.after is not None:
+        later = col(File.id) > wanted.after
+        query = query.where(later if wanted.ascending else col(File.id) < wanted.after)
+    if wanted.purpose is not None:
+        query = query.where(File.purpose == wanted.purpose)
+    order = col(File.id).asc() if wanted.ascending else col(File.id).desc()
+    return list(session.exec(query.order_by(order).limit(wanted.limit + 1)))
+
+
+def expired(session: Session, now: datetime, limit: int) -> list[File]:
+    """At most `limit` files whose time has come and that no unfinished batch reads."""
+    unfinished = [status.value for status in BatchStatus if not status.is_final]
+    used = select(Batch.input_file_id).where(
+        col(Batch.input_file_id) == File.id, col(Batch.status).in_(unfinished)
+    )
+    query = select(File).where(
+        col(File.expires_at) <= now, col(File.deleted_at).is_(None), ~used.exists()
+    )
+    return list(session.exec(query.limit(limit)))
 
 
 def user_of(session: Session, file_id: str) -> str | None:

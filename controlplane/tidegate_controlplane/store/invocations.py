@@ -4,18 +4,18 @@ A row is changed only by whoever saw it last: `WHERE id AND lease_epoch AND stat
 changed means stale, and the caller drops what it holds. A claim raises the epoch, so the result of
 a lease that was lost can never land (Kleppmann, "How to do distributed locking": fencing tokens).
 
-`finished_at IS NULL` in a query selects the indexes that hold unfinished rows only.
+How rows are claimed is in `store.claims`, how much waits in `store.backlog`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, func, update
-from sqlmodel import Session, col, select
+from sqlalchemy import ColumnElement, CursorResult, update
+from sqlmodel import Session, col, select, text
 
 from tidegate.protocol.work import InvocationState
 from tidegate_controlplane.domain.states import INVOCATION, check_transition
@@ -27,17 +27,10 @@ BULK = 1000
 LINE_PRIORITY = 10
 """Of the lines of a batch; an invocation on its own has 0, and runs before them."""
 
+_QUEUED = "status = 'queued'"
+"""In so many words, as the indexes over a part of the table have it."""
+
 Q, RUNNING = InvocationState.QUEUED, InvocationState.RUNNING
-
-
-@dataclass(frozen=True)
-class Backlog:
-    """Unfinished work of one deployment."""
-
-    queued: int
-    running: int
-    oldest_s: float
-    """Age of the oldest queued request; 0 when none is queued."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,8 @@ class Result:
     key: str | None
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    replica_s: float = 0.0
 
 
 # --- one row --------------------------------------------------------------------------------------
@@ -129,31 +124,6 @@ def page(
 # --- leases ---------------------------------------------------------------------------------------
 
 
-def claim(
-    session: Session, deployment_id: str, owner: str, now: datetime, *, alone: int, lines: int
-) -> list[Invocation]:
-    """Lease at most `alone` due invocations, and at most `lines` requests in all with batch lines.
-
-    Invocations come first; among equals the oldest.
-    """
-    chosen = _due(session, deployment_id, now, alone, of_batch=False)
-    chosen += _due(session, deployment_id, now, lines - len(chosen), of_batch=True)
-    for row in chosen:
-        changed = _change(
-            session,
-            Lease.of(row),
-            Q,
-            RUNNING,
-            lease_owner=owner,
-            lease_epoch=row.lease_epoch + 1,
-            attempt=row.attempt + 1,
-            started_at=row.started_at or now,
-        )
-        assert changed, "one writer: nobody else can have taken it"
-        session.refresh(row)
-    return chosen
-
-
 def beat(session: Session, owner: str, leases: Collection[Lease]) -> list[Held]:
     """Show that the `owner` lives; returns those of its `leases` that it still holds."""
     ids = [lease.invocation_id for lease in leases]
@@ -199,6 +169,8 @@ def succeed(session: Session, lease: Lease, now: datetime, result: Result) -> bo
         error=None,
         prompt_tokens=result.prompt_tokens,
         completion_tokens=result.completion_tokens,
+        cached_tokens=result.cached_tokens,
+        replica_s=result.replica_s,
     )
 
 
@@ -232,7 +204,11 @@ def requeue(
     if row is not None and row.cancel_requested:
         canceled = InvocationState.CANCELED
         return canceled if end(session, lease, canceled, now) else None
-    values: dict[str, Any] = {"available_at": available_at, "lease_owner": None}
+    values: dict[str, Any] = {
+        "available_at": available_at,
+        "delayed": available_at > now,
+        "lease_owner": None,
+    }
     if not counted:
         values["attempt"] = Invocation.attempt - 1
     if error is not None:
@@ -258,11 +234,7 @@ def expire(session: Session, now: datetime) -> list[str]:
 
 def has_overdue(session: Session, now: datetime) -> bool:
     """Whether `expire` would find something."""
-    query = select(Invocation.id).where(
-        col(Invocation.finished_at).is_(None),
-        col(Invocation.expires_at) <= now,
-        Invocation.status == Q.value,
-    )
+    query = select(Invocation.id).where(text(_QUEUED), col(Invocation.expires_at) <= now)
     return session.exec(query.limit(1)).first() is not None
 
 
@@ -286,6 +258,7 @@ def end_lines(
     """
     _end_queued(session, after, now, col(Invocation.batch_id) == batch_id)
     running = [
+        col(Invocation.finished_at).is_(None),
         col(Invocation.batch_id) == batch_id,
         col(Invocation.status) == RUNNING.value,
     ]
@@ -296,51 +269,6 @@ def end_lines(
         .execution_options(synchronize_session=False)
     )
     return list(session.exec(select(Invocation.id).where(*running)))
-
-
-def deployments_with_work(session: Session) -> list[str]:
-    """The deployments that unfinished work names.
-
-    A skip scan: one index seek for each deployment, however long the queue is.
-    """
-    found: list[str] = []
-    while True:
-        query = select(func.min(Invocation.deployment_id)).where(
-            col(Invocation.finished_at).is_(None),
-            col(Invocation.deployment_id) > (found[-1] if found else ""),
-        )
-        if (following := session.exec(query).one()) is None:
-            return found
-        found.append(following)
-
-
-def backlog(session: Session, now: datetime) -> dict[str, Backlog]:
-    """Unfinished work by deployment id, whether due already or still backing off."""
-    query = (
-        select(
-            Invocation.deployment_id,
-            Invocation.status,
-            func.count(),
-            func.min(Invocation.created_at),
-        )
-        .where(col(Invocation.finished_at).is_(None), col(Invocation.deployment_id).is_not(None))
-        .group_by(col(Invocation.deployment_id), col(Invocation.status))
-    )
-    numbers: dict[str, dict[str, int]] = {}
-    oldest_s: dict[str, float] = {}
-    for deployment_id, status, number, oldest in session.exec(query):
-        assert deployment_id is not None
-        numbers.setdefault(deployment_id, {})[status] = number
-        if status == Q:
-            oldest_s[deployment_id] = max(0.0, (now - oldest) / timedelta(seconds=1))
-    return {
-        deployment_id: Backlog(
-            queued=number.get(Q, 0),
-            running=number.get(RUNNING, 0),
-            oldest_s=oldest_s.get(deployment_id, 0.0),
-        )
-        for deployment_id, number in numbers.items()
-    }
 
 
 # --- inside ---------------------------------------------------------------------------------------
@@ -364,30 +292,6 @@ def _change(
     return bool(done.rowcount == 1)
 
 
-def _due(
-    session: Session, deployment_id: str, now: datetime, limit: int, *, of_batch: bool
-) -> list[Invocation]:
-    if limit <= 0:
-        return []
-    query = (
-        select(Invocation)
-        .where(
-            col(Invocation.finished_at).is_(None),
-            Invocation.deployment_id == deployment_id,
-            Invocation.status == Q.value,
-            Invocation.priority >= LINE_PRIORITY
-            if of_batch
-            else Invocation.priority < LINE_PRIORITY,
-            Invocation.available_at <= now,
-            func.coalesce(Invocation.expires_at, now) >= now,
-        )
-        .order_by(col(Invocation.priority), col(Invocation.created_at), col(Invocation.id))
-        .limit(limit)
-        .execution_options(populate_existing=True)
-    )
-    return list(session.exec(query))
-
-
 def _end_queued(
     session: Session,
     after: InvocationState,
@@ -396,12 +300,13 @@ def _end_queued(
     error: dict[str, Any] | None = None,
 ) -> list[str]:
     check_transition(INVOCATION, Q, after)
-    queued: Sequence[ColumnElement[bool]] = [
-        col(Invocation.finished_at).is_(None),
-        col(Invocation.status) == Q.value,
-        which,
-    ]
-    ids = list(session.exec(select(Invocation.id).where(*queued).limit(BULK)))
+    query = (
+        select(Invocation.id)
+        .where(text(_QUEUED), col(Invocation.finished_at).is_(None), which)
+        .limit(BULK)
+        .with_for_update(skip_locked=True)
+    )
+    ids = list(session.exec(query))
     session.execute(
         update(Invocation)
         .where(col(Invocation.id).in_(ids))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 from alembic import command
@@ -21,8 +23,7 @@ def migrate(engine: Engine) -> None:
 
     Raises StartError when the database was written by a newer Tidegate than this one.
     """
-    with engine.begin() as connection:
-        alone(connection)
+    with changing_schema(engine) as connection:
         current = schema_revision(connection)
         if current is not None and not is_known(current):
             raise StartError(
@@ -33,7 +34,7 @@ def migrate(engine: Engine) -> None:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Upgrade to `revision` in the connection's transaction."""
+    """Upgrade to `revision` in the connection's transaction, one of `changing_schema`."""
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
@@ -42,10 +43,35 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 def downgrade(engine: Engine, revision: str) -> None:
     """Go back to an earlier `revision` (`base`: no tables), in one transaction."""
     config = _config()
-    with engine.begin() as connection:
-        alone(connection)
+    with changing_schema(engine) as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
+
+
+@contextmanager
+def changing_schema(engine: Engine) -> Iterator[Connection]:
+    """One transaction, in which SQLite lets a table be made anew while others refer to it.
+
+    Source: "Making Other Kinds Of Table Schema Changes" (SQLite, ALTER TABLE): references are not
+    watched meanwhile, and all of them are checked before the commit.
+    """
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            _alone(connection)
+            yield connection
+        return
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.execute("PRAGMA foreign_keys=OFF")  # says nothing inside a transaction
+        try:
+            with connection.begin():
+                yield connection
+                broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                if broken:
+                    raise StartError(f"the migration would leave {len(broken)} rows without owner")
+        finally:
+            driver.execute("PRAGMA foreign_keys=ON")
 
 
 def schema_revision(connection: Connection) -> str | None:
@@ -59,12 +85,11 @@ def is_known(revision: str) -> bool:
     return revision in {script.revision for script in scripts}
 
 
-def alone(connection: Connection) -> None:
-    """Until the transaction ends no other control plane migrates; SQLite has one writer anyway."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+def _alone(connection: Connection) -> None:
+    """Until the transaction ends no other control plane migrates: for PostgreSQL."""
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SET LOCAL lock_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
 
 
 def _config() -> Config:

@@ -23,6 +23,12 @@ from sqlmodel import Field, SQLModel
 
 DEFAULT_PROJECT = "prj_default"
 
+FAR = datetime(9999, 1, 1, tzinfo=UTC)
+"""A deadline that never comes; not null, so that the order of deadlines is one range of an index.
+"""
+CLAIMABLE = "status = 'queued' AND NOT delayed"
+DELAYED = "status = 'queued' AND delayed"
+
 
 class UtcDateTime(TypeDecorator[datetime]):
     """A moment in UTC; SQLite forgets the zone, so it is put back when read.
@@ -60,16 +66,12 @@ def _owner(table: str) -> Any:
 
 
 def _index_where(name: str, where: str, *columns: str) -> Index:
+    """An index of some rows: of unfinished work, it stays small however much is finished.
+
+    A query uses it when it says `where` in so many words, without parameters.
+    """
     condition = text(where)
     return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
-
-
-def _index_open(name: str, *columns: str) -> Index:
-    """An index of unfinished work only: it stays small however much is finished.
-
-    A query uses it when it says `finished_at IS NULL` in so many words.
-    """
-    return _index_where(name, "finished_at IS NULL", *columns)
 
 
 class Project(SQLModel, table=True):
@@ -252,6 +254,8 @@ class Decision(SQLModel, table=True):
 
 
 class File(SQLModel, table=True):
+    __table_args__ = (_index_where("ix_file_expiry", "deleted_at IS NULL", "expires_at"),)
+
     id: str = Field(primary_key=True)
     project_id: str = _owner("project")
     filename: str
@@ -270,7 +274,9 @@ class Batch(SQLModel, table=True):
     status: str = Field(index=True)
     endpoint: str
     model: str | None = None
-    input_file_id: str = _owner("file")
+    input_file_id: str | None = Field(
+        default=None, sa_column=Column(ForeignKey("file.id"), nullable=True, index=True)
+    )
     completion_window: str
     output_file_id: str | None = None
     error_file_id: str | None = None
@@ -280,6 +286,18 @@ class Batch(SQLModel, table=True):
     )
     total: int = 0
     key_id: str | None = None
+    output_expires_after_s: int | None = None
+    retry_of: str | None = Field(
+        default=None, index=True, description="whose unanswered lines it runs again"
+    )
+    source: dict[str, Any] | None = _json(nullable=True)
+    """The tables it reads, when it reads no file: a `TableInput`."""
+    target: dict[str, Any] | None = _json(nullable=True)
+    """Where it writes them: a `TableOutput`."""
+    parts: list[dict[str, Any]] | None = _json(nullable=True)
+    """The objects under `source` as they were when it began: key, etag, rows."""
+    tally: dict[str, Any] | None = _json(nullable=True)
+    """How its lines ended, once it has; counted from them before."""
     version: int = 1
     created_at: datetime = _moment()
     in_progress_at: datetime | None = _moment(nullable=True)
@@ -313,13 +331,44 @@ class Invocation(SQLModel, table=True):
             postgresql_where=text("custom_id IS NOT NULL"),
         ),
         Index("uq_invocation_batch_line", "batch_id", "line_no", unique=True),
-        _index_open(
-            "ix_invocation_claim", "deployment_id", "status", "priority", "created_at", "id"
+        _index_where(
+            "ix_invocation_claim",
+            CLAIMABLE,
+            "deployment_id",
+            "priority",
+            "project_id",
+            "due_at",
+            "affinity",
+            "created_at",
+            "id",
         ),
-        _index_open("ix_invocation_expiry", "expires_at"),
+        _index_where(
+            "ix_invocation_backlog",
+            "finished_at IS NULL",
+            "deployment_id",
+            "status",
+            "created_at",
+            "tokens",
+        ),
+        _index_where("ix_invocation_delayed", DELAYED, "available_at"),
+        _index_where(
+            "ix_invocation_expiry", "status = 'queued' AND expires_at IS NOT NULL", "expires_at"
+        ),
         _index_where("ix_invocation_lease", "lease_owner IS NOT NULL", "lease_owner"),
         _index_where("ix_invocation_list", "batch_id IS NULL", "project_id", "id"),
-        Index("ix_invocation_batch_status", "batch_id", "status"),
+        _index_where("ix_invocation_batch_open", "finished_at IS NULL", "batch_id", "status"),
+        # Whatever a batch says of its lines is read from here, never from the rows.
+        _index_where(
+            "ix_invocation_batch_done",
+            "finished_at IS NOT NULL AND batch_id IS NOT NULL",
+            "batch_id",
+            "status",
+            "finished_at",
+            "prompt_tokens",
+            "completion_tokens",
+            "cached_tokens",
+            "replica_s",
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -345,6 +394,8 @@ class Invocation(SQLModel, table=True):
     """`{"status_code", "message", "type", "param", "code"}` of the last failure."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    replica_s: float = Field(default=0.0, description="its share of the replicas' time")
     batch_id: str | None = Field(
         default=None, sa_column=Column(ForeignKey("batch.id"), nullable=True)
     )
@@ -357,6 +408,12 @@ class Invocation(SQLModel, table=True):
     created_at: datetime = _moment()
     available_at: datetime = _moment()
     """Not claimed before this time: the back-off between attempts."""
+    delayed: bool = Field(default=False, description="`available_at` has not come yet")
+    due_at: datetime = Field(default=FAR, sa_type=UtcDateTime, nullable=False)
+    """Not claimed after this time, and claimed the earlier the nearer it is: an invocation's own
+    deadline, or that of a line's batch."""
+    affinity: str = Field(default="", description="equal for requests that should run together")
+    tokens: int = Field(default=0, description="prompt and expected output, estimated")
     started_at: datetime | None = _moment(nullable=True)
     finished_at: datetime | None = _moment(nullable=True)
     expires_at: datetime | None = _moment(nullable=True)

@@ -15,6 +15,7 @@ from pydantic_core import to_json
 
 from tidegate.protocol.openai import error_from_validation
 from tidegate.protocol.work import BatchError, BatchLine
+from tidegate_controlplane.domain.routing import expected_work
 from tidegate_controlplane.errors import BadRequest, NotFound, Refused
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.work.lines import Line
@@ -30,6 +31,8 @@ class Valid:
     custom_id: str
     served: Served
     body: bytes
+    tokens: int
+    """Prompt and expected output."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def read_line(line: Line, rules: Rules) -> Valid | Faulty:
             raise BadRequest(
                 f"Invalid value for 'url': this batch is for {rules.endpoint} "
                 f"(got {request.url[:80]!r}).",
+                code="url_mismatch",
                 param="url",
             )
         wanted = check(request.body, rules.endpoint)
@@ -72,7 +76,9 @@ def read_line(line: Line, rules: Rules) -> Valid | Faulty:
         return _faulty(line, document, refused)
     except (BadRequest, NotFound) as refused:
         return _faulty(line, document, refused)
-    return Valid(line.number, request.custom_id, served, to_json(request.body))
+    body = to_json(request.body)
+    tokens = expected_work(len(body), wanted.most_tokens)
+    return Valid(line.number, request.custom_id, served, body, tokens)
 
 
 def custom_id_of(document: dict[str, Any]) -> str | None:
@@ -143,18 +149,23 @@ def _duplicate(custom_id: str, first: int, number: int) -> BatchError:
 
 def _too_many(max_lines: int) -> BatchError:
     return BatchError(
-        code="too_many_lines",
+        code="too_many_tasks",
         message=f"the input file has more than {max_lines} lines; split it",
     )
 
 
 def _document(line: Line, rules: Rules) -> dict[str, Any]:
+    if line.fault is not None:
+        raise BadRequest(line.fault, code="invalid_row")
     if line.text is None:
         raise BadRequest(
             f"the line is longer than {rules.max_line_bytes} bytes", code="line_too_long"
         )
-    # The line wraps the request in one more object.
-    return parse(line.text, rules.depth + 1)
+    try:
+        # The line wraps the request in one more object.
+        return parse(line.text, rules.depth + 1)
+    except BadRequest as refused:
+        raise BadRequest(refused.message, code="invalid_json_line") from None
 
 
 def _faulty(line: Line, document: dict[str, Any], refused: Refused) -> Faulty:

@@ -43,6 +43,14 @@ def error_line(row: Invocation, ending: BatchStatus) -> bytes:
     return _line(row, response=_response(row, failure.status_code, body))
 
 
+def failure_text(row: Invocation | None, ending: BatchStatus) -> str:
+    """Why a row of a table has no answer, in one sentence; `row` is None when it was never read."""
+    if row is None or row.status in (InvocationState.CANCELED, InvocationState.EXPIRED):
+        return ": ".join(_CUT_OFF.get(ending, _CUT_OFF[BatchStatus.CANCELLED]))
+    failure = Failure.model_validate(row.error)
+    return f"{failure.code or failure.status_code}: {failure.message}"
+
+
 def file_name(batch: Batch, kind: str) -> str:
     return f"{batch.id}_{kind}.jsonl"
 

@@ -8,10 +8,10 @@ cancelling   end the lines; all ended: write the files                    → ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum, auto
 
-from tidegate.protocol.work import BatchStatus, InvocationState
+from tidegate.protocol.work import BatchStatus
+from tidegate_controlplane.store.batches import Lines
 
 
 class Step(Enum):
@@ -26,27 +26,18 @@ class Step(Enum):
     NOTHING = auto()
 
 
-Lines = Mapping[InvocationState, int]
-"""How many lines are in each state."""
-
-
 def next_step(status: BatchStatus, lines: Lines, *, overdue: bool) -> Step:
     """`overdue` says whether the completion window has passed."""
-    waiting = any(number for state, number in lines.items() if not state.is_final)
+    waiting = lines.queued or lines.running
     match status:
         case BatchStatus.VALIDATING:
             return Step.VALIDATE
         case BatchStatus.IN_PROGRESS if waiting:
             return Step.END_LINES if overdue else Step.WAIT
         case BatchStatus.IN_PROGRESS:
-            return Step.EXPIRE if _was_cut_off(lines) else Step.FINALIZE
+            return Step.EXPIRE if lines.cut_off else Step.FINALIZE
         case BatchStatus.FINALIZING:
             return Step.COMPLETE
         case BatchStatus.CANCELLING:
             return Step.END_LINES if waiting else Step.CANCEL
     return Step.NOTHING
-
-
-def _was_cut_off(lines: Lines) -> bool:
-    """Whether the window ended a line: lines of a batch are canceled for no other reason."""
-    return any(lines.get(state) for state in (InvocationState.CANCELED, InvocationState.EXPIRED))

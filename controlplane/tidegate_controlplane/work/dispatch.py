@@ -14,8 +14,10 @@ from sqlmodel import Session
 
 from tidegate.protocol.resources import DeploymentPhase
 from tidegate.spec import Mode
+from tidegate_controlplane.domain.shares import Turns
 from tidegate_controlplane.gateway.catalog import Catalog, Served
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import claims, invocations
+from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.tables import Deployment
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.outcome import deployment_deleted
@@ -60,11 +62,14 @@ class Dispatcher:
         self._worker = worker
         self._notices = notices
         self._owner = owner
+        self._turns: dict[str, Turns] = {}
+        """Of each deployment: whom the next claim begins after."""
 
     async def tick(self) -> None:
         """Look once at every deployment that has unfinished work."""
+        await self._promote()
         await self._expire()
-        for deployment_id in await self._plane.db.read(invocations.deployments_with_work):
+        for deployment_id in await self._plane.db.read(claims.deployments_with_work):
             if served := self._catalog.by_id(deployment_id):
                 await self._feed(served)
             else:
@@ -74,15 +79,19 @@ class Dispatcher:
         space = self._room(served)
         if not space.alone:
             return
+        turns = self._turns.get(served.deployment_id, Turns())
         claim = partial(
-            invocations.claim,
+            claims.claim,
             deployment_id=served.deployment_id,
             owner=self._owner,
             now=self._plane.clock.now(),
             alone=space.alone,
             lines=space.lines,
+            turns=turns,
         )
-        for row in await self._plane.db.write(claim):
+        claimed = await self._plane.db.write(Guarded(claim))
+        self._turns[served.deployment_id] = claims.turns_after(turns, claimed)
+        for row in claimed:
             self._worker.start(row, served)
 
     def _room(self, served: Served) -> Room:
@@ -94,10 +103,17 @@ class Dispatcher:
             served.mode,
         )
 
+    async def _promote(self) -> None:
+        now = self._plane.clock.now()
+        if await self._plane.db.read(partial(claims.has_promotable, now=now)):
+            await self._plane.db.write(Guarded(partial(claims.promote, now=now)))
+
     async def _expire(self) -> None:
         now = self._plane.clock.now()
         if await self._plane.db.read(partial(invocations.has_overdue, now=now)):
-            self._notices.finished(await self._plane.db.write(partial(invocations.expire, now=now)))
+            self._notices.finished(
+                await self._plane.db.write(Guarded(partial(invocations.expire, now=now)))
+            )
 
     async def _bury(self, deployment_id: str) -> None:
         """Fail what waits for a deployment that is gone, if the database says so too."""

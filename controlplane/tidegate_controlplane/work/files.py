@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import PurePosixPath
 
+from pydantic import ValidationError
 from sqlmodel import Session
 
+from tidegate.protocol.batch import ExpiresAfter
 from tidegate.protocol.work import MAX_BATCH_BYTES, FileDeleted, FileList, FileObject
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
@@ -23,6 +27,11 @@ from tidegate_controlplane.work.storage import answering_for_storage
 from tidegate_controlplane.work.views import file_object
 
 MAX_FIELD_BYTES = 1024
+ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
+FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
+DEFAULT_EXPIRY_S = 30 * 86_400
+"""Of an uploaded file that names none, as at OpenAI."""
+SWEPT_AT_ONCE = 100
 MAX_NAME_CHARS = 255
 
 
@@ -45,7 +54,7 @@ class Files:
         self._clock = clock
 
     async def create(self, principal: Principal, form: AsyncIterator[Part]) -> FileObject:
-        """Keep the `file` part of `form`, whose `purpose` must be `batch`.
+        """Keep the `file` part of `form`, whose `purpose` must be `batch`, for 30 days or as asked.
 
         The bytes go to the object store as they come. Raises BadRequest naming the part that is
         missing or wrong, TooLarge, Unavailable; nothing is kept then.
@@ -54,8 +63,7 @@ class Files:
         key = file_key(principal.project_id, file_id)
         try:
             upload = await self._receive(form, key)
-            file = _row(principal, file_id, key, upload)
-            file.created_at = self._clock.now()
+            file = _row(principal, file_id, key, upload, self._clock.now())
             await self._db.write(lambda session: files.insert(session, file))
         except BaseException:
             # Asked of the writer, so after an insertion that a cancellation left on its way.
@@ -67,22 +75,18 @@ class Files:
     async def get(self, principal: Principal, file_id: str) -> FileObject:
         return file_object(await self._find(principal, file_id))
 
-    async def list(
-        self, principal: Principal, *, after: str | None, limit: int, purpose: str | None = None
-    ) -> FileList:
-        """Newest first."""
-        check_cursor(after, "file")
+    async def list(self, principal: Principal, wanted: files.Page) -> FileList:
+        check_cursor(wanted.after, "file")
+        now = self._clock.now()
         rows = await self._db.read(
-            lambda session: files.page(
-                session, principal.project_id, after=after, limit=limit + 1, purpose=purpose
-            )
+            lambda session: files.page(session, principal.project_id, now, wanted)
         )
-        data = [file_object(row) for row in rows[:limit]]
+        data = [file_object(row) for row in rows[: wanted.limit]]
         return FileList(
             data=data,
             first_id=data[0].id if data else None,
             last_id=data[-1].id if data else None,
-            has_more=len(rows) > limit,
+            has_more=len(rows) > wanted.limit,
         )
 
     async def delete(self, principal: Principal, file_id: str) -> FileDeleted:
@@ -90,7 +94,7 @@ class Files:
         now = self._clock.now()
 
         def unit(session: Session) -> File:
-            file = files.get(session, principal.project_id, file_id)
+            file = files.get(session, principal.project_id, file_id, now)
             if file is None:
                 raise _unknown(file_id)
             if user := files.user_of(session, file_id):
@@ -116,9 +120,28 @@ class Files:
                 raise NotFound(f"the content of {file_id} is gone from the object store")
         return file_object(file), self._objects.get(file.object_key)
 
+    async def sweep(self) -> None:
+        """Delete files whose time has come, except those that an unfinished batch reads.
+
+        A process that dies between the two leaves bytes that no row names.
+        """
+        now = self._clock.now()
+        if not await self._db.read(partial(files.expired, now=now, limit=1)):
+            return
+
+        def unit(session: Session) -> list[str]:
+            found = files.expired(session, now, SWEPT_AT_ONCE)
+            for file in found:
+                files.delete(session, file, now)
+            return [file.object_key for file in found]
+
+        for key in await self._db.write(unit):
+            await self._objects.delete(key)
+
     async def _find(self, principal: Principal, file_id: str) -> File:
+        now = self._clock.now()
         file = await self._db.read(
-            lambda session: files.get(session, principal.project_id, file_id)
+            lambda session: files.get(session, principal.project_id, file_id, now)
         )
         if file is None:
             raise _unknown(file_id)
@@ -127,41 +150,37 @@ class Files:
     async def _receive(self, form: AsyncIterator[Part], key: str) -> _Upload:
         stored: Stored | None = None
         filename: str | None = None
-        purpose: str | None = None
+        fields: dict[str, str] = {}
         async for part in form:
-            match part.name:
-                case "file" if stored is None:
-                    filename = part.filename
-                    with answering_for_storage():
-                        stored = await self._objects.put(key, part.data, MAX_BATCH_BYTES)
-                case "purpose" if purpose is None:
-                    purpose = await _text(part)
-                case "file" | "purpose":
-                    raise _refused(part.name, f"'{part.name}' is given more than once")
-                case name:
-                    raise BadRequest(
-                        f"Unsupported parameter: '{name[:64]}'. This server does not honour it; "
-                        "remove it.",
-                        code="unsupported_parameter",
-                        param=name[:64],
-                    )
+            if part.name in fields or (part.name == "file" and stored is not None):
+                raise _refused(part.name, f"'{part.name}' is given more than once")
+            if part.name == "file":
+                filename = part.filename
+                with answering_for_storage():
+                    stored = await self._objects.put(key, part.data, MAX_BATCH_BYTES)
+            elif part.name in FIELDS:
+                fields[part.name] = await _text(part)
+            else:
+                raise BadRequest(
+                    f"Unsupported parameter: '{part.name[:64]}'. This server does not honour it; "
+                    "remove it.",
+                    code="unsupported_parameter",
+                    param=part.name[:64],
+                )
         if stored is None:
             raise _missing("file")
-        if purpose is None:
-            raise _missing("purpose")
-        if purpose != "batch":
-            raise _refused("purpose", f"expected 'batch', got {purpose[:64]!r}")
-        return _Upload(_plain_name(filename), purpose, stored)
+        return _Upload(_plain_name(filename), _purpose(fields), _expires_after_s(fields), stored)
 
 
 @dataclass(frozen=True)
 class _Upload:
     filename: str
     purpose: str
+    expires_after_s: int
     stored: Stored
 
 
-def _row(principal: Principal, file_id: str, key: str, upload: _Upload) -> File:
+def _row(principal: Principal, file_id: str, key: str, upload: _Upload, now: datetime) -> File:
     return File(
         id=file_id,
         project_id=principal.project_id,
@@ -170,7 +189,33 @@ def _row(principal: Principal, file_id: str, key: str, upload: _Upload) -> File:
         bytes=upload.stored.bytes,
         sha256=upload.stored.sha256,
         object_key=key,
+        created_at=now,
+        expires_at=now + timedelta(seconds=upload.expires_after_s),
     )
+
+
+def _purpose(fields: Mapping[str, str]) -> str:
+    purpose = fields.get("purpose")
+    if purpose is None:
+        raise _missing("purpose")
+    if purpose != "batch":
+        raise _refused("purpose", f"expected 'batch', got {purpose[:64]!r}")
+    return purpose
+
+
+def _expires_after_s(fields: Mapping[str, str]) -> int:
+    anchor, seconds = fields.get(ANCHOR), fields.get(SECONDS)
+    if anchor is None and seconds is None:
+        return DEFAULT_EXPIRY_S
+    if anchor is None or seconds is None:
+        raise _missing(ANCHOR if anchor is None else SECONDS)
+    given = int(seconds) if seconds.isdecimal() else seconds
+    try:
+        return ExpiresAfter.model_validate({"anchor": anchor, "seconds": given}).seconds
+    except ValidationError as error:
+        [first, *_] = error.errors()
+        name = f"expires_after[{first['loc'][0]}]"
+        raise _refused(name, f"{first['msg']} (got {fields[name][:64]!r})") from None
 
 
 def _plain_name(given: str | None) -> str:

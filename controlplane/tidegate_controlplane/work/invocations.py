@@ -15,6 +15,7 @@ from tidegate.protocol.work import Invocation as InvocationObject
 from tidegate.protocol.work import InvocationList, InvocationState
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.domain.routing import expected_work
 from tidegate_controlplane.errors import (
     BadRequest,
     Conflict,
@@ -36,7 +37,7 @@ from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.object_keys import request_key
 from tidegate_controlplane.work.outcome import Failure, Interrupted
 from tidegate_controlplane.work.pages import check_cursor
-from tidegate_controlplane.work.payloads import Payload, Payloads
+from tidegate_controlplane.work.payloads import Payloads, result_of
 from tidegate_controlplane.work.request import INVOCATION_MODES, check, find, infer_endpoint, parse
 from tidegate_controlplane.work.storage import answering_for_storage
 from tidegate_controlplane.work.views import invocation_object
@@ -161,7 +162,7 @@ class Invocations:
         if row.status != InvocationState.SUCCEEDED:
             raise refusal(row)
         with answering_for_storage():
-            return await self._payloads.read(Payload(row.result, row.result_key))
+            return await self._payloads.read(result_of(row))
 
     async def cancel(self, principal: Principal, invocation_id: str) -> InvocationObject:
         """Cancel what is not finished; what is finished stays as it is."""
@@ -217,6 +218,7 @@ class Invocations:
         wanted = check(document, infer_endpoint(document))
         served = find(self._catalog, principal.project_id, wanted, INVOCATION_MODES)
         now = self._clock.now()
+        expires_at = now + timedelta(seconds=terms.expires_in_s)
         return Invocation(
             id=new_id("inv"),
             project_id=principal.project_id,
@@ -231,7 +233,9 @@ class Invocations:
             idempotency_key=terms.idempotency_key,
             created_at=now,
             available_at=now,
-            expires_at=now + timedelta(seconds=terms.expires_in_s),
+            expires_at=expires_at,
+            due_at=expires_at,
+            tokens=expected_work(len(body), wanted.most_tokens),
         )
 
     def _known(self, session: Session, asked: _Asked) -> Invocation | None:

@@ -15,6 +15,7 @@ from datetime import datetime
 from sqlmodel import Session
 
 from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.invocations import Held, Lease
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.outcome import Again, End, Interrupted, after_lost_lease
@@ -97,7 +98,7 @@ class LeaseKeeper:
         if not mine:
             return
         held = await self._plane.db.write(
-            lambda session: invocations.beat(session, self._owner, mine)
+            Guarded(lambda session: invocations.beat(session, self._owner, mine))
         )
         canceled = {one.lease for one in held if one.cancel_requested}
         lost = set(mine) - {one.lease for one in held}

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 GROUP_LINES = 500
-GROUP_BYTES = 8 * 1024 * 1024
+GROUP_BYTES = 2 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -17,10 +17,12 @@ class Line:
     number: int
     text: bytes | None
     """None when it is longer than a line may be."""
+    fault: str | None = None
+    """Why there is nothing to read in it."""
 
     @property
     def is_blank(self) -> bool:
-        return self.text is not None and not self.text.strip()
+        return self.fault is None and self.text is not None and not self.text.strip()
 
 
 async def split(pieces: AsyncIterator[bytes], max_line_bytes: int) -> AsyncIterator[Line]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tidegate_controlplane.store.tables import Invocation
+
 
 def request_key(project_id: str, invocation_id: str) -> str:
     return f"{project_id}/requests/{invocation_id}"
@@ -24,3 +26,15 @@ def line_key(project_id: str, batch_id: str, line_no: int) -> str:
 def batch_file_key(project_id: str, batch_id: str, kind: str) -> str:
     """`kind` is `output` or `error`."""
     return f"{project_id}/batches/{batch_id}/{kind}.jsonl"
+
+
+def request_key_of(row: Invocation) -> str:
+    """Of an invocation, or of a line of a batch."""
+    if row.batch_id is None:
+        return request_key(row.project_id, row.id)
+    return line_key(row.project_id, row.batch_id, row.line_no or 0)
+
+
+def result_key_of(row: Invocation) -> str:
+    """Of the run that succeeded: the row's epoch is still that run's."""
+    return result_key(row.project_id, row.id, row.lease_epoch)

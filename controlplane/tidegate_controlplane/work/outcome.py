@@ -75,6 +75,7 @@ class Success:
     body: bytes
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,12 @@ def _read(body: bytes) -> Success | None:
         return None
     usage = document.get("usage")
     tokens = usage if isinstance(usage, dict) else {}
+    details = tokens.get("prompt_tokens_details")
     return Success(
-        body, _count(tokens.get("prompt_tokens")), _count(tokens.get("completion_tokens"))
+        body,
+        _count(tokens.get("prompt_tokens")),
+        _count(tokens.get("completion_tokens")),
+        _count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
     )
 
 

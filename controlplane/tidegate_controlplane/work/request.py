@@ -12,7 +12,7 @@ from tidegate.spec import Mode
 from tidegate_controlplane.domain.nesting import is_within
 from tidegate_controlplane.errors import BadRequest
 from tidegate_controlplane.gateway import admission
-from tidegate_controlplane.gateway.admission import check_task, validated
+from tidegate_controlplane.gateway.admission import check_task, most_tokens, validated
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 
 ENDPOINT_OF_FIELD = {
@@ -29,6 +29,8 @@ class Wanted:
 
     endpoint: str
     model: str
+    most_tokens: int | None = None
+    """Of its answers, as far as the caller bounds them."""
 
 
 def parse(body: bytes, depth: int) -> dict[str, Any]:
@@ -71,7 +73,7 @@ def check(document: dict[str, Any], endpoint: str) -> Wanted:
             code="unsupported_value",
             param="stream",
         )
-    return Wanted(endpoint, request.model)
+    return Wanted(endpoint, request.model, most_tokens(request))
 
 
 def find(catalog: Catalog, project_id: str, wanted: Wanted, modes: frozenset[Mode]) -> Served:

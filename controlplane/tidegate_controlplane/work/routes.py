@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from litestar import Request, Response, delete, get, post
 from litestar.di import NamedDependency
@@ -35,6 +35,7 @@ from tidegate.protocol.work import (
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.errors import TooLarge
 from tidegate_controlplane.settings import Settings
+from tidegate_controlplane.store.files import Page
 from tidegate_controlplane.web.body import read_bytes, read_model
 from tidegate_controlplane.web.openapi import JSON, Header, Media, describe
 from tidegate_controlplane.web.prefer import SCHEMA as WAIT
@@ -61,6 +62,8 @@ UPLOAD = Media(
         "properties": {
             "file": {"type": "string", "format": "binary", "description": "JSONL, at most 200 MB"},
             "purpose": {"type": "string", "enum": ["batch"]},
+            "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+            "expires_after[seconds]": {"type": "integer", "minimum": 3600, "maximum": 2592000},
         },
         "required": ["file", "purpose"],
         "additionalProperties": False,
@@ -70,6 +73,8 @@ CONTENT = Media(BYTES, schema={"type": "string", "format": "binary"})
 
 
 class FilesQuery(PageQuery):
+    limit: int = Field(default=10_000, ge=1, le=10_000)
+    order: Literal["asc", "desc"] = "desc"
     purpose: Annotated[str, Field(max_length=64)] | None = None
 
 
@@ -117,11 +122,10 @@ async def create_file(
 async def list_files(
     request: AnyRequest, files: NamedDependency[Files], principal: NamedDependency[Principal]
 ) -> Response[bytes]:
-    """Newest first."""
+    """Newest first, or oldest first with `order=asc`."""
     query = read_query(request, FilesQuery)
-    return _json(
-        await files.list(principal, after=query.after, limit=query.limit, purpose=query.purpose)
-    )
+    wanted = Page(query.after, query.limit, query.purpose, ascending=query.order == "asc")
+    return _json(await files.list(principal, wanted))
 
 
 @get("/v1/files/{file_id:str}", opt=describe("Describe a file", answers={200: FileObject}))
@@ -222,6 +226,24 @@ async def cancel_batch(
 ) -> Response[bytes]:
     """A finished one stays as it is."""
     return _json(await batches.cancel(principal, batch_id))
+
+
+@post(
+    "/v1/batches/{batch_id:str}/retry",
+    status_code=200,
+    opt=describe(
+        "Run the lines again that a batch did not answer",
+        answers={200: BatchObject},
+        refuses=(409,),
+    ),
+)
+async def retry_batch(
+    batch_id: FromPath[str],
+    batches: NamedDependency[Batches],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """They are a new batch; the old one and its files stay as they are."""
+    return _json(await batches.retry(principal, batch_id))
 
 
 # --- invocations ----------------------------------------------------------------------------------
@@ -359,6 +381,7 @@ HANDLERS: list[ControllerRouterHandler] = [
     list_batches,
     get_batch,
     cancel_batch,
+    retry_batch,
     create_invocation,
     list_invocations,
     get_invocation,

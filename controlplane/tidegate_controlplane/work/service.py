@@ -15,6 +15,7 @@ from tidegate_controlplane.work.leases import LeaseKeeper
 from tidegate_controlplane.work.lines import GROUP_LINES
 from tidegate_controlplane.work.loop import Loop
 from tidegate_controlplane.work.notices import Notices
+from tidegate_controlplane.work.spool import Spool
 from tidegate_controlplane.work.worker import Plane, Worker
 
 
@@ -39,20 +40,23 @@ class Work:
         self.leads: Callable[[], bool] = lambda: True
         """Whether this control plane is the one that carries out batches; lines run everywhere."""
         self.files = Files(plane.db, plane.objects, plane.clock)
-        self.batches = Batches(plane.db, plane.clock)
+        self._sweeping = Loop("file sweeper", self.files.sweep, settings.work.sweep_s)
+
+        self.batches = Batches(plane.db, plane.clock, settings.limits)
         self.invocations = Invocations(
             plane.db, plane.payloads, catalog, plane.clock, settings, worker, notices
         )
         self.invocations.on_queued = self._queued
         self.batches.on_changed = self._batching.wake
-        self._runner.on_queued = self._queued
+        self._runner.intake.on_queued = self._queued
         self._runner.on_progress = self._batching.wake
         worker.on_room = self._dispatching.wake
 
     async def start(self) -> None:
         """Take over what a former process left, and begin to work."""
+        Spool(self._plane.settings.spool_dir).clear()
         await self._leases.recover()
-        for loop in (self._dispatching, self._batching, self._keeping):
+        for loop in (self._dispatching, self._batching, self._keeping, self._sweeping):
             loop.start()
 
     async def stop(self) -> None:
@@ -61,6 +65,7 @@ class Work:
         The database must stay open until this returns.
         """
         self.notices.close()
+        await self._sweeping.stop()
         await self._batching.stop()
         await self._runner.stop()
         await self._dispatching.stop()

@@ -5,6 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from pydantic_core import to_json
+
+from tidegate.protocol.batch import (
+    BatchProgress,
+    BatchUsage,
+    InputTokensDetails,
+    TableInput,
+    TableOutput,
+)
 from tidegate.protocol.openai import ErrorDetail
 from tidegate.protocol.work import (
     BatchCounts,
@@ -16,6 +25,7 @@ from tidegate.protocol.work import (
     InvocationState,
 )
 from tidegate.protocol.work import Invocation as InvocationObject
+from tidegate_controlplane.domain.batch_progress import Tally
 from tidegate_controlplane.store.tables import Batch, File, Invocation
 
 
@@ -49,7 +59,8 @@ def file_object(file: File) -> FileObject:
     )
 
 
-def batch_object(batch: Batch, counts: BatchCounts) -> BatchObject:
+def batch_object(batch: Batch, tally: Tally, progress: BatchProgress | None = None) -> BatchObject:
+    """The batch, of whose lines `tally` is known."""
     moments: dict[str, Any] = {
         name: _unix_or_none(getattr(batch, name))
         for name in (
@@ -75,9 +86,25 @@ def batch_object(batch: Batch, counts: BatchCounts) -> BatchObject:
         output_file_id=batch.output_file_id,
         error_file_id=batch.error_file_id,
         created_at=_unix(batch.created_at),
-        request_counts=counts,
+        request_counts=BatchCounts(
+            total=batch.total, completed=tally.succeeded, failed=tally.failed
+        ),
+        usage=_usage(tally),
         metadata=batch.labels,
+        input=TableInput.model_validate_json(to_json(batch.source)) if batch.source else None,
+        output=TableOutput.model_validate_json(to_json(batch.target)) if batch.target else None,
+        retry_of=batch.retry_of,
+        progress=progress,
         **moments,
+    )
+
+
+def _usage(tally: Tally) -> BatchUsage:
+    return BatchUsage(
+        input_tokens=tally.prompt_tokens,
+        input_tokens_details=InputTokensDetails(cached_tokens=tally.cached_tokens),
+        output_tokens=tally.completion_tokens,
+        total_tokens=tally.tokens,
     )
 
 

@@ -17,13 +17,15 @@ from typing import Protocol
 
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.domain.batch_progress import replica_share_s
+from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.errors import DeadlinePassed, Refused
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStore, ObjectStoreError
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
-from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.notices import Notices
@@ -41,7 +43,7 @@ from tidegate_controlplane.work.outcome import (
     Try,
     decide,
 )
-from tidegate_controlplane.work.payloads import Payload, Payloads
+from tidegate_controlplane.work.payloads import Payloads, request_of
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +90,12 @@ class Plane:
     settings: Settings
     jitter: Callable[[], float] = random.random
     """A number in [0, 1)."""
+    envelopes: Envelopes = field(default_factory=Envelopes)
+    """What seals bodies in rows; `objects` seals its own."""
 
     @property
     def payloads(self) -> Payloads:
-        return Payloads(self.objects, self.settings.limits.inline_body_bytes)
+        return Payloads(self.objects, self.envelopes, self.settings.limits.inline_body_bytes)
 
 
 @dataclass(eq=False)
@@ -104,6 +108,8 @@ class Run:
     """A replica has it, and counts it as in flight."""
     interrupted: Interrupted | None = None
     call: asyncio.Task[Answered] | None = field(default=None, repr=False)
+    replica_s: float = 0.0
+    """Its share of the replicas' time."""
 
     @property
     def lease(self) -> Lease:
@@ -171,7 +177,7 @@ class Worker:
 
     async def _ask(self, run: Run) -> Reply:
         try:
-            body = await self._payloads.read(Payload(run.row.request, run.row.request_key))
+            body = await self._payloads.read(request_of(run.row))
         except ObjectNotFound:
             return REQUEST_LOST
         except ObjectStoreError as error:
@@ -198,9 +204,10 @@ class Worker:
         if not self._plane.endpoints.has_room(served.deployment_id, priority):
             raise _NoReplica
         run.asked = True  # nothing is awaited until the replica that has room has it
+        began, before = self._plane.clock.monotonic(), self._in_flight(served)
         try:
             async with asyncio.timeout(row.timeout_s):
-                return await self._plane.forwarder.call(
+                answer = await self._plane.forwarder.call(
                     served,
                     row.endpoint,
                     body,
@@ -211,6 +218,15 @@ class Worker:
                 )
         except DeadlinePassed:
             raise _NoReplica from None
+        run.replica_s = replica_share_s(
+            self._plane.clock.monotonic() - began,
+            len(self._plane.endpoints.ready(served.deployment_id)),
+            1 + max(before, self._in_flight(served)),
+        )
+        return answer
+
+    def _in_flight(self, served: Served) -> int:
+        return self._plane.endpoints.demand(served.deployment_id).in_flight
 
     async def _publish(self, run: Run, outcome: Outcome) -> None:
         lease, now = run.lease, self._plane.clock.now()
@@ -220,7 +236,7 @@ class Worker:
             case End(state=state, failure=failure):
                 error = failure.model_dump() if failure else None
                 await self._plane.db.write(
-                    lambda session: invocations.end(session, lease, state, now, error)
+                    Guarded(lambda session: invocations.end(session, lease, state, now, error))
                 )
             case Again(after_s=after_s, counted=counted, failure=failure):
                 error = failure.model_dump() if failure else None
@@ -240,9 +256,16 @@ class Worker:
         plane, lease = self._plane, run.lease
         key = result_key(run.row.project_id, lease.invocation_id, lease.epoch)
         kept = await self._payloads.keep(key, success.body)
-        result = Result(kept.inline, kept.key, success.prompt_tokens, success.completion_tokens)
+        result = Result(
+            kept.inline,
+            kept.key,
+            success.prompt_tokens,
+            success.completion_tokens,
+            success.cached_tokens,
+            run.replica_s,
+        )
         publish = partial(invocations.succeed, lease=lease, now=plane.clock.now(), result=result)
-        if await plane.db.write(publish):
+        if await plane.db.write(Guarded(publish)):
             plane.usage.record(
                 run.row.project_id,
                 run.served,

@@ -95,7 +95,7 @@ def _is_alone() -> bool:
 
 def _redirect(log_path: str) -> None:
     """Output goes to the log from now on, and there is no input."""
-    log_file = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log_file = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(log_file, 1)

@@ -15,6 +15,7 @@ from tidegate.cli import (
     artifacts,
     backup,
     declare,
+    encryption,
     info,
     keys,
     manage,
@@ -62,3 +63,4 @@ for commands in (
 ):
     commands.register(app)
 app.add_typer(keys.app, name="keys")
+app.add_typer(encryption.app, name="encryption")

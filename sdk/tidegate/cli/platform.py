@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -20,11 +21,11 @@ from tidegate.local.home import Home, default_data
 from tidegate.local.launch import Start
 from tidegate.local.process import ProcessId
 from tidegate.local.readiness import Before
+from tidegate.local.settings import settings_text
 from tidegate.local.stop import stop
 from tidegate.profile import Profile, profile_path, write_profile
 from tidegate.telemetry.logs import LogFormat
 
-DEFAULT_PORT = 8686
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 
@@ -32,15 +33,26 @@ STOP_TIMEOUT_S = 60.0
 def register(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
+    app.command()(settings)
 
 
 def up(
     data: Data = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML file of settings (docs/settings.md); other options are over it.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option(min=0, max=65_535, help="0 takes any free one.  [default: 8686]"),
     ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on.  [default: 127.0.0.1]")
+    ] = None,
     objects: Annotated[
         str | None,
         typer.Option(help="s3://bucket/prefix for payloads and results, not the directory."),
@@ -50,11 +62,23 @@ def up(
         typer.Option(help="postgresql://user@host/name for all rows, not the SQLite file."),
     ] = None,
     log_format: Annotated[
-        LogFormat, typer.Option(help="How the platform logs; text is for people.")
-    ] = "json",
+        LogFormat | None,
+        typer.Option(help="How the platform logs; text is for people.  [default: json]"),
+    ] = None,
     otlp_endpoint: Annotated[
         str | None, typer.Option(help="Send traces there by OTLP, as http://host:4318.")
     ] = None,
+    encryption_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Seal bodies and results: a key file, or kms:<key id>; again for older keys, the "
+            "last one seals.",
+            metavar="PLACE",
+        ),
+    ] = None,
+    encryption_required: Annotated[
+        bool, typer.Option("--encryption-required", help="Refuse to read what is not sealed.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Leave it running.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -66,12 +90,27 @@ def up(
         return
     launch.require_installed()
     home.create()
-    listen_on = DEFAULT_PORT if port is None else port
-    start = Start(home, host, listen_on, objects, database, log_format, otlp_endpoint)
+    start = Start(
+        home,
+        config=config,
+        host=host,
+        port=port,
+        objects=objects,
+        database=database,
+        log_format=log_format,
+        otlp_endpoint=otlp_endpoint or None,
+        encryption_keys=encryption_key or (),
+        encryption_required=encryption_required,
+    )
     if detach:
         _up_detached(start, as_json=as_json)
     else:
         _up_foreground(start, as_json=as_json)
+
+
+def settings() -> None:
+    """Print every setting with its default, as a file for 'tidegate up --config'."""
+    say(settings_text().rstrip("\n"))
 
 
 def down(data: Data = None, as_json: Json = False) -> None:

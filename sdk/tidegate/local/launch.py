@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tidegate.errors import LocalError
 from tidegate.local.home import Home
@@ -22,28 +24,43 @@ GRACE_S = 10.0
 class Start:
     """What to start: on which directory, listening where. `port` 0 takes any free one.
 
-    `objects` is an `s3://bucket/prefix` for payloads and results, instead of the directory;
-    `database` is a `postgresql://…` URL for all rows, instead of the SQLite file;
-    `otlp_endpoint` is where traces go, if not where the environment says.
+    `config` is a YAML file of settings; what is given beside it is over it. `objects` is an
+    `s3://bucket/prefix` for payloads and results, instead of the directory; `database` is a
+    `postgresql://…` URL for all rows, instead of the SQLite file; `otlp_endpoint` is where traces
+    go, if not where the environment says; `encryption_keys` are key files, or `kms:<key id>`, the
+    last of which seals what is stored.
     """
 
     home: Home
-    host: str
-    port: int
+    config: Path | None = None
+    host: str | None = None
+    port: int | None = None
     objects: str | None = None
     database: str | None = None
-    log_format: LogFormat = "json"
+    log_format: LogFormat | None = None
     otlp_endpoint: str | None = None
+    encryption_keys: Sequence[str] = ()
+    encryption_required: bool = False
 
     @property
     def command(self) -> list[str]:
         """The control plane's command line."""
-        where = ["--data", str(self.home.path), "--host", self.host, "--port", str(self.port)]
-        objects = ["--objects", self.objects] if self.objects else []
-        database = ["--database", self.database] if self.database else []
-        logs = ["--log-format", self.log_format] if self.log_format != "json" else []
-        traces = ["--otlp-endpoint", self.otlp_endpoint] if self.otlp_endpoint else []
-        return [sys.executable, "-m", MODULE, *where, *objects, *database, *logs, *traces]
+        given: list[tuple[str, object]] = [
+            ("--data", self.home.path),
+            ("--config", self.config and self.config.absolute()),
+            ("--host", self.host),
+            ("--port", self.port),
+            ("--objects", self.objects),
+            ("--database", self.database),
+            ("--log-format", self.log_format),
+            ("--otlp-endpoint", self.otlp_endpoint),
+            *(("--encryption-key", place) for place in self.encryption_keys),
+        ]
+        options = [
+            word for name, value in given if value is not None for word in (name, f"{value}")
+        ]
+        required = ["--encryption-required"] if self.encryption_required else []
+        return [sys.executable, "-m", MODULE, *options, *required]
 
 
 def require_installed() -> None:

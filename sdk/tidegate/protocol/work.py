@@ -8,13 +8,21 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from tidegate.protocol.batch import (
+    BatchProgress,
+    BatchUsage,
+    CompletionWindow,
+    ExpiresAfter,
+    Metadata,
+    TableInput,
+    TableOutput,
+)
 from tidegate.protocol.openai import Answer, ErrorDetail, WireModel
 
 MAX_BATCH_LINES = 50_000
 MAX_BATCH_BYTES = 200 * 1024 * 1024
-MAX_METADATA_PAIRS = 16
 
 
 class InvocationState(StrEnum):
@@ -66,6 +74,7 @@ class FileObject(Answer):
     filename: str
     purpose: Literal["batch", "batch_output"]
     status: Literal["processed"] = "processed"
+    status_details: str | None = None
 
 
 class FileList(Answer):
@@ -104,10 +113,25 @@ class BatchStatus(StrEnum):
 
 
 class BatchRequest(WireModel):
-    input_file_id: str = Field(min_length=1, max_length=64)
+    """`input_file_id`; or `input` and `output`, which are not OpenAI's."""
+
+    input_file_id: str | None = Field(default=None, min_length=1, max_length=64)
     endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
-    completion_window: Literal["24h"]
-    metadata: dict[str, str] | None = Field(default=None, max_length=MAX_METADATA_PAIRS)
+    completion_window: CompletionWindow
+    metadata: Metadata | None = None
+    output_expires_after: ExpiresAfter | None = None
+    input: TableInput | None = None
+    output: TableOutput | None = None
+
+    @model_validator(mode="after")
+    def _has_one_input(self) -> BatchRequest:
+        if (self.input_file_id is None) == (self.input is None):
+            raise ValueError("input_file_id: give exactly one of 'input_file_id' and 'input'")
+        if (self.input is None) != (self.output is None):
+            raise ValueError("output: 'input' and 'output' go together")
+        if self.input is not None and self.output_expires_after is not None:
+            raise ValueError("output_expires_after: only files expire; 'output' names a place")
+        return self
 
 
 class BatchError(Answer):
@@ -134,7 +158,7 @@ class BatchObject(Answer):
     endpoint: str
     model: str | None = None
     errors: BatchErrors | None = None
-    input_file_id: str
+    input_file_id: str | None = None
     completion_window: str
     status: BatchStatus
     output_file_id: str | None = None
@@ -149,7 +173,14 @@ class BatchObject(Answer):
     cancelling_at: int | None = None
     cancelled_at: int | None = None
     request_counts: BatchCounts = BatchCounts()
+    usage: BatchUsage = BatchUsage()
     metadata: dict[str, str] | None = None
+    input: TableInput | None = None
+    output: TableOutput | None = None
+    retry_of: str | None = Field(default=None, description="the batch whose lines are run again")
+    progress: BatchProgress | None = Field(
+        default=None, description="since its lines began; left out of lists"
+    )
 
 
 class BatchList(Answer):

@@ -1,7 +1,8 @@
 """One control plane as a process of its own: `plane_process.py SETTINGS_JSON NOTES`.
 
-It notes each commit of its reconciler in the file NOTES, as `EPOCH landed` or `EPOCH void`. While
-there is a file NOTES.stop, it stops itself right before the next of them, with a decision in hand.
+Whenever the fence lets a write of its reconciler through, it notes the term in the file NOTES.
+While there is a file NOTES.stop, it stops itself right before the next write, with a decision in
+hand, and notes when it goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from tidegate_controlplane.peers.fence import Fenced
 from tidegate_controlplane.process import connect, running
 from tidegate_controlplane.provision.start import SpawningStarter
 from tidegate_controlplane.settings import Settings
-from tidegate_controlplane.store.leadership import Deposed
 
 NOTES = Path(sys.argv[2])
 STOP = NOTES.with_suffix(".stop")
@@ -28,13 +28,13 @@ async def noted_write(self, unit):
     if STOP.exists():
         STOP.unlink()
         os.kill(os.getpid(), signal.SIGSTOP)
-    try:
-        found = await write(self, unit)
-    except Deposed:
-        note(f"{self._epoch} void")
-        raise
-    note(f"{self._epoch} landed")
-    return found
+        note("goes on")
+
+    def let_through(session):
+        note(f"{self._epoch}")
+        return unit(session)
+
+    return await write(self, let_through)
 
 
 def note(line: str) -> None:

@@ -14,6 +14,7 @@ CANARY: dict[str, Any] = {
     "strategy": "canary",
     "canary": {"steps": [{"weight": 30, "bake_s": 0.3}]},
 }
+SLOW_CANARY = {"strategy": "canary", "canary": {"steps": [{"weight": 30, "bake_s": 60}]}}
 
 
 def check(stage: Stage, load: Load, *revisions: str) -> None:
@@ -44,7 +45,7 @@ async def test_a_canary_and_one_that_is_aborted_fail_no_stream(stage: Stage) -> 
     async with stage.asked_by(STREAMS) as load:
         await stage.declare(4, rollout=CANARY)
         await stage.until_phase("promoted")
-        await stage.declare(5, rollout=CANARY)
+        await stage.declare(5, rollout=SLOW_CANARY)
         await stage.until_phase("baking")
         await asyncio.sleep(0.3)
         view = await stage.rollout()

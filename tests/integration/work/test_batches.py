@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
+from pydantic import ValidationError
 
 from tidegate.protocol.replica import Priority
 from tidegate.protocol.work import BatchRequest
 from tidegate.spec import Mode, Task
 from tidegate_controlplane.errors import BadRequest, Conflict, NotFound
+from tidegate_controlplane.store.files import Page
 from tidegate_controlplane.store.tables import Batch
 from tidegate_controlplane.work.batch_runner import BatchRunner
 from tidegate_controlplane.work.notices import Notices
@@ -58,7 +61,7 @@ async def test_a_line_that_is_not_json_fails_and_the_rest_run(house, kit):
     assert [line["custom_id"] for line in output] == ["a", "b"]
     assert [line["custom_id"] for line in errors] == [None, "c"]
     assert [line["response"] for line in errors] == [None, None]
-    assert errors[0]["error"]["code"] == "invalid_json"
+    assert errors[0]["error"]["code"] == "invalid_json_line"
     assert errors[0]["error"]["message"].startswith("line 2: ")
     assert errors[1]["error"]["param"] == "url"
 
@@ -152,6 +155,56 @@ async def test_a_batch_needs_an_input_file_of_its_own_project(house, kit, file_i
     assert refused.value.param == "input_file_id"
 
 
+# --- terms ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("window", "hours"), [("1h", 1), ("24h", 24), ("168h", 168), ("7d", 168)])
+async def test_a_batch_may_have_another_window(house, kit, window, hours):
+    work = house.work()
+    file_id = await house.upload(work, b"{}\n")
+    wanted = BatchRequest(input_file_id=file_id, endpoint=CHAT, completion_window=window)
+    batch = await work.batches.create(kit.principal, wanted)
+    assert batch.completion_window == window
+    assert batch.expires_at - batch.created_at == hours * 3600
+
+
+@pytest.mark.parametrize("window", ["0h", "169h", "8d", "90m", "1w", "h", "", "-1h", "24H", "1.5h"])
+def test_a_window_that_is_not_whole_hours_or_days_up_to_a_week_is_refused(window):
+    with pytest.raises(ValidationError) as refused:
+        BatchRequest(input_file_id="file_1", endpoint=CHAT, completion_window=window)
+    assert refused.value.errors()[0]["loc"] == ("completion_window",)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{str(n): "" for n in range(17)}, {"k" * 65: ""}, {"k": "v" * 513}],
+    ids=["pairs", "key", "value"],
+)
+def test_metadata_is_sixteen_pairs_of_64_and_512_characters(metadata):
+    most = {str(n).zfill(64): "v" * 512 for n in range(16)}
+    BatchRequest(input_file_id="file_1", endpoint=CHAT, completion_window="24h", metadata=most)
+    with pytest.raises(ValidationError):
+        BatchRequest(
+            input_file_id="file_1", endpoint=CHAT, completion_window="24h", metadata=metadata
+        )
+
+
+async def test_output_files_expire_when_they_were_told_to(house, kit):
+    await house.deploy()
+    async with house.working() as work:
+        file_id = await house.upload(work, b"junk\n" + json.dumps(kit.line("a")).encode())
+        wanted = BatchRequest(
+            input_file_id=file_id,
+            endpoint=CHAT,
+            completion_window="24h",
+            output_expires_after={"anchor": "created_at", "seconds": 3600},
+        )
+        done = await house.ended(work, (await work.batches.create(kit.principal, wanted)).id)
+        for file_id in (done.output_file_id, done.error_file_id):
+            file = await work.files.get(kit.principal, file_id)
+            assert file.expires_at == file.created_at + 3600
+
+
 # --- ending early ---------------------------------------------------------------------------------
 
 
@@ -226,12 +279,12 @@ async def test_a_step_that_was_overtaken_names_no_files(house, kit):
     async with house.working() as work:
         batch_id = await house.batch(work, [kit.line("a")])
         await house.ended(work, batch_id)
-    before = await work.files.list(kit.principal, after=None, limit=9)
+    before = await work.files.list(kit.principal, Page(limit=9))
     overtaken = await house.db.read(lambda session: session.get(Batch, batch_id))
     overtaken.status, overtaken.version = "finalizing", overtaken.version - 1
     plane = house.plane()
     await BatchRunner(plane, house.catalog, Worker(plane, Notices())).step(overtaken)
-    assert await work.files.list(kit.principal, after=None, limit=9) == before
+    assert await work.files.list(kit.principal, Page(limit=9)) == before
     assert (await work.batches.get(kit.principal, batch_id)).status == "completed"
 
 

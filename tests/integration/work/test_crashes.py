@@ -11,6 +11,7 @@ import asyncio
 import pytest
 
 from tidegate.spec import Mode
+from tidegate_controlplane.store.files import Page
 
 LINES = ["a", "b", "c", "d"]
 
@@ -101,7 +102,7 @@ def once(house, kit):
             done = await house.ended(work, batch_id)
             output = await house.lines_of(work, done.output_file_id)
             errors = await house.lines_of(work, done.error_file_id)
-            files = await work.files.list(kit.principal, after=None, limit=100)
+            files = await work.files.list(kit.principal, Page(limit=100))
         named = {done.output_file_id, done.error_file_id} - {None}
         listed = {file.id for file in files.data if file.filename.startswith(batch_id)}
         assert listed == named

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import claims, invocations
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.leases import LeaseKeeper
@@ -18,9 +18,7 @@ from tidegate_controlplane.work.worker import Worker
 
 async def claimed_by(house, served, owner):
     [row] = await house.db.write(
-        lambda s: invocations.claim(
-            s, served.deployment_id, owner, house.clock.now(), alone=1, lines=1
-        )
+        lambda s: claims.claim(s, served.deployment_id, owner, house.clock.now(), alone=1, lines=1)
     )
     return row
 

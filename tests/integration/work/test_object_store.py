@@ -10,11 +10,16 @@ import os
 import stat
 import time
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
 
+from tidegate_controlplane.encryption.key_file import FileKeys
+from tidegate_controlplane.encryption.keyring import Keyring
 from tidegate_controlplane.errors import StartError
+from tidegate_controlplane.objects import directory
+from tidegate_controlplane.objects import s3 as s3_module
 from tidegate_controlplane.objects.base import (
     ObjectNotFound,
     ObjectTooLarge,
@@ -24,6 +29,7 @@ from tidegate_controlplane.objects.base import (
 from tidegate_controlplane.objects.directory import LEFT_S, DirectoryStore
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.objects.s3 import PART_BYTES, S3Store
+from tidegate_controlplane.objects.sealed import SealedStore
 from tidegate_controlplane.settings import Settings
 
 BUCKET = "tidegate-test"
@@ -37,12 +43,16 @@ def s3(s3_server, monkeypatch):
     return boto3.client("s3")
 
 
-@pytest.fixture(params=["directory", "s3"])
+@pytest.fixture(params=["directory", "s3", "sealed directory", "sealed s3"])
 def store(request, tmp_path):
-    if request.param == "directory":
-        return DirectoryStore(tmp_path / "objects")
-    request.getfixturevalue("s3")
-    return S3Store(BUCKET, f"test/{tmp_path.name}")
+    if request.param.endswith("directory"):
+        plain = DirectoryStore(tmp_path / "objects")
+    else:
+        request.getfixturevalue("s3")
+        plain = S3Store(BUCKET, f"test/{tmp_path.name}")
+    if not request.param.startswith("sealed"):
+        return plain
+    return SealedStore(plain, Keyring([FileKeys([os.urandom(32)])]), required=True)
 
 
 async def whole(store, key, start=0):
@@ -164,6 +174,28 @@ async def test_a_key_that_could_leave_the_store_is_refused(store, key):
             await use
 
 
+async def test_a_listing_has_each_object_below_the_prefix_with_its_size_and_time(store):
+    before = datetime.now(UTC) - timedelta(seconds=2)  # a store may keep whole seconds
+    for key in ("prj_1/a/1", "prj_1/a/2", "prj_1/ab", "prj_2/a/1"):
+        await store.put(key, [b"x" * 10])
+    found = [listed async for listed in store.list("prj_1/a")]
+    assert sorted(listed.key for listed in found) == ["prj_1/a/1", "prj_1/a/2", "prj_1/ab"]
+    assert all(listed.bytes >= 10 for listed in found)
+    assert all(before <= listed.modified_at <= datetime.now(UTC) for listed in found)
+    assert len([listed async for listed in store.list()]) == 4
+    assert [listed async for listed in store.list("prj_3/")] == []
+
+
+async def test_a_listing_of_several_pages_has_each_object_once(store, monkeypatch):
+    for module in (directory, s3_module):
+        monkeypatch.setattr(module, "LIST_PAGE", 2)
+    keys = {f"prj_1/{number}" for number in range(5)}
+    for key in keys:
+        await store.put(key, [b"x"])
+    found = [listed.key async for listed in store.list("prj_1/")]
+    assert len(found) == 5 and set(found) == keys
+
+
 # --- the directory --------------------------------------------------------------------------------
 
 
@@ -195,6 +227,38 @@ async def test_an_object_is_synced_before_it_has_its_name_and_its_folder_after(
     assert happened == [("file", False), ("folder", False), ("folder", True)]
 
 
+async def test_a_deletion_leaves_no_empty_folder_and_spares_what_is_beside(tmp_path):
+    store = DirectoryStore(tmp_path)
+    for key in ("p/results/1/1", "p/results/1/2"):
+        await store.put(key, [b"x"])
+    await store.delete("p/results/1/1")
+    assert await store.read("p/results/1/2") == b"x"
+    await store.delete("p/results/1/2")
+    assert not (tmp_path / "p").exists() and tmp_path.exists()
+
+
+async def test_writers_and_deletions_of_neighbours_do_not_disturb_each_other(tmp_path):
+    store = DirectoryStore(tmp_path)
+
+    async def come_and_go(number):
+        for _ in range(30):
+            await store.put(f"p/q/{number}", [b"x"])
+            await store.delete(f"p/q/{number}")
+
+    await asyncio.gather(*(come_and_go(number) for number in range(4)))
+
+
+async def test_old_leftovers_of_writers_are_dropped_and_young_ones_stay(tmp_path):
+    store = DirectoryStore(tmp_path)
+    for name, age_s in (("old", 7200), ("young", 0)):
+        path = tmp_path / ".unfinished" / name
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age_s, time.time() - age_s))
+    assert await store.drop_unfinished(3600) == 1
+    assert [path.name for path in (tmp_path / ".unfinished").iterdir()] == ["young"]
+    assert [listed async for listed in store.list()] == []
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 async def test_a_full_disk_is_said_plainly_and_leaves_nothing(tmp_path, monkeypatch, code):
     store = DirectoryStore(tmp_path)
@@ -219,6 +283,19 @@ async def test_a_failed_multipart_upload_is_aborted(s3):
         await store.put("k", slowly(b"x" * (3 * PART_BYTES), ConnectionResetError()))
     found = s3.list_multipart_uploads(Bucket=BUCKET, Prefix="aborted/")
     assert found.get("Uploads", []) == []
+
+
+async def test_old_unfinished_uploads_are_aborted_and_young_ones_and_neighbours_stay(s3):
+    for key in ("mine/a", "other/a"):
+        s3.create_multipart_upload(Bucket=BUCKET, Key=key)
+    store = S3Store(BUCKET, "mine")
+
+    def unfinished(prefix):
+        return s3.list_multipart_uploads(Bucket=BUCKET, Prefix=prefix).get("Uploads", [])
+
+    assert await store.drop_unfinished(3600) == 0 and len(unfinished("mine/")) == 1
+    assert await store.drop_unfinished(-5) == 1 and unfinished("mine/") == []
+    assert len(unfinished("other/")) == 1
 
 
 def test_settings_choose_a_bucket_and_a_prefix(s3, tmp_path):

@@ -26,8 +26,9 @@ from tidegate.profile import profile_path, read_profile
 STAND_IN = """
 import argparse, http.server, json, os, pathlib, signal, sys
 parser = argparse.ArgumentParser()
-for name in ("--data", "--host", "--port"):
-    parser.add_argument(name)
+parser.add_argument("--data")
+parser.add_argument("--host", default="127.0.0.1")
+parser.add_argument("--port", default="8686")
 given = parser.parse_args()
 data = pathlib.Path(given.data)
 print("starting", flush=True)
@@ -208,7 +209,47 @@ def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_up_passes_on_where_rows_are_how_to_log_and_where_traces_go(data: Path) -> None:
     place, traces = "postgresql://host/name", "http://127.0.0.1:4318"
-    command = Start(Home.at(data), "127.0.0.1", 0, None, place, "text", traces).command
+    start = Start(Home.at(data), database=place, log_format="text", otlp_endpoint=traces)
+    command = start.command
     assert command[command.index("--database") + 1] == place
     assert command[command.index("--log-format") + 1] == "text"
     assert command[command.index("--otlp-endpoint") + 1] == "http://127.0.0.1:4318"
+
+
+def test_up_says_only_what_it_was_told_so_that_a_file_of_settings_can_say_the_rest(
+    data: Path,
+) -> None:
+    assert Start(Home.at(data)).command[3:] == ["--data", str(data)]
+    start = Start(Home.at(data), config=Path("settings.yaml"), port=0)
+    config = str(Path.cwd() / "settings.yaml")
+    assert start.command[3:] == ["--data", str(data), "--config", config, "--port", "0"]
+
+
+def test_settings_are_printed_as_a_file_to_begin_from() -> None:
+    printed = run("settings")
+    assert printed.exit_code == 0
+    assert "\nlimits:\n" in printed.stdout
+
+
+def test_up_passes_on_the_keys_in_their_order(data: Path) -> None:
+    keys = ("old", "kms:alias/new")
+    start = Start(Home.at(data), encryption_keys=keys, encryption_required=True)
+    at = start.command.index("--encryption-key")
+    assert start.command[at:] == [
+        "--encryption-key",
+        "old",
+        "--encryption-key",
+        "kms:alias/new",
+        "--encryption-required",
+    ]
+
+
+def test_each_new_key_is_the_last_line_of_a_file_for_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    assert json.loads(run("encryption", "add-key", str(path), "--json").stdout)["keys"] == 1
+    first = path.read_text()
+    assert run("encryption", "add-key", str(path)).exit_code == 0
+    assert path.read_text().startswith(first) and len(path.read_text().splitlines()) == 2
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+    assert run("encryption", "add-key", str(tmp_path / "no" / "keys")).exit_code == 1

@@ -286,3 +286,24 @@ def test_a_decision_replays_from_its_record_to_the_same_result(
     recorded = json.loads(json.dumps(decision.inputs))
     again = recorded["signals"] | {"starting": tuple(recorded["signals"]["starting"])}
     assert decide(Bounds(**recorded["bounds"]), Signals(**again)) == decision
+
+
+# --- the age and the tokens of durable work -------------------------------------------------------
+
+
+def test_long_requests_in_the_queue_count_for_several() -> None:
+    short = decided(queued=100, queued_tokens=100 * 500, clear_s=60.0, **LEARNED)
+    long = decided(queued=100, queued_tokens=1000 * 500, clear_s=60.0, **LEARNED)
+    assert (short.desired, long.desired) == (1, 9)
+
+
+def test_short_requests_in_the_queue_need_a_slot_each_all_the_same() -> None:
+    tiny = decided(queued=1000, queued_tokens=1000, clear_s=60.0, **LEARNED)
+    assert tiny.desired == decided(queued=1000, clear_s=60.0, **LEARNED).desired
+
+
+def test_what_waits_for_long_already_is_cleared_sooner_but_not_by_any_number_of_replicas() -> None:
+    def after(seconds: float) -> int:
+        return decided(queued=1000, oldest_queued_s=seconds, clear_s=60.0, **LEARNED).desired
+
+    assert [after(seconds) for seconds in (0, 30, 45, 86_400)] == [9, 16, 25, 25]

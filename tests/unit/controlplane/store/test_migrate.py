@@ -73,3 +73,31 @@ def test_a_migration_that_fails_leaves_nothing_half_made(empty: Database) -> Non
     with pytest.raises(Exception, match=r'usage_record"? already exists'):
         migrate(empty.writer)
     assert table_names(empty) == {"usage_record"}
+
+
+def test_batches_and_their_lines_survive_the_change_of_the_batch_table(database: Database) -> None:
+    with database.writer.begin() as connection:
+        for statement in ROWS_OF_A_BATCH:
+            connection.execute(text(statement))
+    for _ in range(2):
+        downgrade(database.writer, "0003")
+        migrate(database.writer)
+    with database.writer.connect() as connection:
+        assert connection.execute(text("SELECT id, input_file_id FROM batch")).all() == [("b", "f")]
+        assert connection.execute(text("SELECT batch_id FROM invocation")).all() == [("b",)]
+        if connection.dialect.name == "sqlite":
+            assert connection.execute(text("PRAGMA foreign_keys")).scalar_one() == 1
+
+
+ROWS_OF_A_BATCH = (
+    "INSERT INTO project (id, name, created_at) VALUES ('p', 'p', '2026-01-01')",
+    "INSERT INTO file (id, project_id, filename, purpose, bytes, sha256, object_key, created_at) "
+    "VALUES ('f', 'p', 'f', 'batch', 1, 'x', 'k', '2026-01-01')",
+    "INSERT INTO batch (id, project_id, status, endpoint, input_file_id, completion_window, total, "
+    "version, created_at) VALUES ('b', 'p', 'completed', '/v1', 'f', '24h', 1, 1, '2026-01-01')",
+    "INSERT INTO invocation (id, project_id, model, endpoint, status, priority, attempt, "
+    "max_attempts, timeout_s, request_sha256, prompt_tokens, completion_tokens, cached_tokens, "
+    "replica_s, batch_id, line_no, lease_epoch, lease_beat, cancel_requested, created_at, "
+    "available_at) VALUES ('i', 'p', 'm', '/v1', 'succeeded', 10, 1, 3, 1, 'x', 1, 1, 0, 0, 'b', "
+    "1, 0, 0, false, '2026-01-01', '2026-01-01')",
+)

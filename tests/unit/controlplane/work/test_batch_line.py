@@ -97,7 +97,7 @@ def test_as_many_lines_as_allowed_are_fine_and_one_more_is_not():
     survey.add(3, [])
     assert survey.finish() == [] and not survey.is_over
     survey.add(1, [])
-    assert [error.code for error in survey.finish()] == ["too_many_lines"] and survey.is_over
+    assert [error.code for error in survey.finish()] == ["too_many_tasks"] and survey.is_over
 
 
 def test_not_every_duplicate_is_told_of():

@@ -6,20 +6,21 @@ from itertools import product
 
 import pytest
 
-from tidegate.protocol.work import BatchStatus, InvocationState
+from tidegate.protocol.work import BatchStatus
 from tidegate_controlplane.domain.states import BATCH
+from tidegate_controlplane.store.batches import Lines
 from tidegate_controlplane.work.batch_steps import Step, next_step
 
-B, I = BatchStatus, InvocationState  # noqa: E741
+B = BatchStatus
 
 LINES = {
-    "none": {},
-    "queued": {I.QUEUED: 1, I.SUCCEEDED: 1},
-    "running": {I.RUNNING: 1, I.FAILED: 1},
-    "ended": {I.SUCCEEDED: 1, I.FAILED: 1, I.DEAD: 1},
-    "cut off": {I.SUCCEEDED: 1, I.CANCELED: 1},
+    "queued": Lines(queued=True),
+    "running": Lines(running=True),
+    "ending": Lines(queued=True, running=True, cut_off=True),
+    "ended": Lines(),
+    "cut off": Lines(cut_off=True),
 }
-OPEN = ("queued", "running")
+OPEN = ("queued", "running", "ending")
 
 
 def expected(status, lines, overdue):
