@@ -60,9 +60,9 @@ class Crowd:
                 continue
             told = Told.model_validate(row.demand)
             self._heard[row.id] = Heard(row.beat, now_s, told, row.seen)
+            held |= any(demand.held for demand in told.demand.values())
             if last is not None:
                 self._count(last.told, told)
-                held |= any(demand.held for demand in told.demand.values())
         return held
 
     def silent(self, for_s: float) -> list[str]:

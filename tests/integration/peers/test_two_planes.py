@@ -11,6 +11,10 @@ from tests.integration.peers.conftest import PEERS, PRINCIPAL, until
 
 from tidegate.protocol.resources import DeploymentPhase
 from tidegate_controlplane.errors import NotFound, StartError, Unauthenticated
+from tidegate_controlplane.provision.process import is_alive
+from tidegate_controlplane.store import leadership
+from tidegate_controlplane.store.database import Guarded
+from tidegate_controlplane.store.leadership import read_claim
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT, ControlPlane, Replica
 
 
@@ -58,7 +62,8 @@ async def test_work_submitted_at_one_is_run_by_the_other_and_awaited_where_it_wa
     for here, there in ((leader, follower), (follower, leader)):
         await here.work._dispatching.stop()
         key = await here.submit("hello")
-        done = await here.services.invocations.wait(PRINCIPAL, key, 20.0)
+        async with asyncio.timeout(20):  # the wait itself would be longer
+            done = await here.services.invocations.wait(PRINCIPAL, key, 60.0)
         assert done.status == "succeeded"
         result = await there.services.invocations.result(PRINCIPAL, key)
         assert b"echo hello" in result
@@ -102,14 +107,34 @@ async def test_a_key_revoked_at_one_is_refused_by_the_other(two):
 async def test_a_leader_that_stops_hands_over_at_once(platform):
     async with AsyncExitStack() as stack:
         first = await platform.plane("one", stack)
-        second = await platform.plane("two")
+        second = await platform.plane("two", peers=PEERS.model_copy(update={"lease_s": 600.0}))
         await second.declare(platform.model, scaling={"min_replicas": 1})
         before = await second.ask("hello")
         assert first.leads
-    await until(lambda: second.leads, within_s=1.4)  # less than a lease
+    await until(lambda: second.leads)
     assert (await second.ask("hello")) != before, "the new leader starts its own"
     rows = await second.services.database.read(lambda s: list(s.exec(select(ControlPlane))))
     assert len(rows) == 1, "the first one took its row with it"
+
+
+async def test_a_deposed_leader_ends_its_replicas_and_leads_again_when_the_other_is_lost(platform):
+    plane = await platform.plane("one")
+    await plane.declare(platform.model, scaling={"min_replicas": 1})
+    first = await plane.ask("hello")
+    database = plane.services.database
+    (process,) = [(row.pid, row.process_start) for row in await replicas(plane)]
+
+    async def take_over() -> bool:  # as a process that dies right afterwards
+        seen = await database.read(read_claim)
+        unit = Guarded(lambda s: leadership.take_over(s, seen, "cp_other"))
+        return await database.write(unit) is not None
+
+    await until(take_over)
+    await until(lambda: not plane.leads)
+    await until(lambda: not is_alive(*process))
+    await until(lambda: plane.leads)
+    assert (await database.read(read_claim)).epoch == 3
+    assert (await plane.ask("hello")) != first
 
 
 @pytest.mark.parametrize(
