@@ -183,6 +183,7 @@ async def running(
                     token_of=token_of,
                     clock=clock,
                     settings=settings.peers,
+                    shutdown_s=settings.shutdown_s,
                 ),
                 Place.of(settings, pepper),
                 settings.pepper_path,

@@ -90,6 +90,10 @@ class Crowd:
     def in_flight_on(self, replica_id: str) -> int:
         return sum(heard.told.in_flight.get(replica_id, 0) for heard in self._living())
 
+    def is_served(self) -> bool:
+        """Whether one has a request on any replica."""
+        return any(any(heard.told.in_flight.values()) for heard in self._living())
+
     def _living(self) -> list[Heard]:
         return [h for h in self._heard.values() if self._now_s - h.since_s < self._stale_s]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,8 @@ class Parts:
     token_of: Callable[[str], str]
     clock: Clock
     settings: PeerSettings
+    shutdown_s: float
+    """Seconds that requests in flight may finish when this process stops."""
 
 
 class Membership:
@@ -104,23 +107,28 @@ class Membership:
     async def __aexit__(self, *_: object) -> None:
         await self._loop.stop()
         if self._term is not None:
-            await self._end_term(self._term)
+            await self._retire(self._term)
         await self._leave()
 
     async def tick(self) -> None:
         """Look at every row, and do what follows from it."""
-        view = await self._parts.database.read(planes.look)
+        view = await self._look()
         now_s = self._parts.clock.monotonic()
         self._sighting = observe(self._sighting, view.claim, now_s)
-        others = [row for row in view.planes if row.id != self._row.id]
-        if self._crowd.see(others, now_s):
-            self._parts.endpoints.wanted.set()
         await self._parts.refresh.see(view)
         if self._term is not None:
             await self._lead(self._term, view, now_s)
         else:
             await self._follow(self._sighting, view, now_s)
         await self._tell_when_due(now_s)
+
+    async def _look(self) -> View:
+        """Everything that is said, and what of it concerns the others' requests."""
+        view = await self._parts.database.read(planes.look)
+        others = [row for row in view.planes if row.id != self._row.id]
+        if self._crowd.see(others, self._parts.clock.monotonic()):
+            self._parts.endpoints.wanted.set()
+        return view
 
     # --- leading and following ---
 
@@ -138,6 +146,22 @@ class Membership:
             await self._end_term(term)
         for gone in self._crowd.silent(self._parts.settings.forget_s):
             await self._write(partial(planes.leave, plane_id=gone))
+
+    async def _retire(self, term: Term) -> None:
+        """Offer no replica, let the others' requests end within the time of a stop, and go."""
+        clock, settings = self._parts.clock, self._parts.settings
+        until_s = clock.monotonic() + self._parts.shutdown_s
+        await term.halt()
+        self._parts.endpoints.withdraw()
+        with suppress(Deposed):
+            while clock.monotonic() < until_s:
+                await term.publisher.write()
+                await self._write(partial(leadership.beat, epoch=term.epoch))
+                view = await self._look()
+                if not (self._crowd.lags(view.published) or self._crowd.is_served()):
+                    break
+                await asyncio.sleep(settings.poll_s)
+        await self._end_term(term)
 
     async def _end_term(self, term: Term) -> None:
         self._term, self._published = None, -1

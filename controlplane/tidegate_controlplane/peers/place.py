@@ -24,6 +24,8 @@ class Place(BaseModel):
     objects: str
     pepper: str
     """Its fingerprint."""
+    seals: bool
+    """Whether it encrypts what it stores."""
     replica_host: str
     """Where its replicas listen, if it leads."""
 
@@ -35,6 +37,7 @@ class Place(BaseModel):
             machine=machine,
             objects=settings.objects or own,
             pepper=fingerprint(pepper),
+            seals=bool(settings.encryption.keys),
             replica_host=settings.replica_host,
         )
 
@@ -49,6 +52,11 @@ class Place(BaseModel):
             return (
                 f"it has another pepper; copy the file {pepper_path.name} of its --data directory "
                 f"to {pepper_path}"
+            )
+        if self.seals != other.seals:
+            return (
+                "one of the two encrypts what it stores, the other does not; start every control "
+                "plane with the same encryption.keys"
             )
         if self.machine != other.machine and _is_loopback(other.replica_host):
             return (

@@ -42,10 +42,14 @@ class Term:
         """Whether its reconciler has, which runs until it is deposed."""
         return self._running.done()
 
-    async def end(self) -> None:
-        """Reconcile no more, and end every replica: the next leader starts its own."""
+    async def halt(self) -> None:
+        """Reconcile no more; replicas go on."""
         self._running.cancel()
         await asyncio.wait([self._running])
+
+    async def end(self) -> None:
+        """Reconcile no more, and end every replica: the next leader starts its own."""
+        await self.halt()
         await self._provisioner.end_all()
 
 

@@ -117,6 +117,21 @@ async def test_a_leader_that_stops_hands_over_at_once(platform):
     assert len(rows) == 1, "the first one took its row with it"
 
 
+async def test_a_leader_that_stops_lets_the_requests_of_the_others_end(platform, monkeypatch):
+    monkeypatch.setenv("REPLICA_S", "0.8")
+    async with AsyncExitStack() as stack:
+        await platform.plane("one", stack, shutdown_s=20.0)
+        second = await platform.plane("two")
+        await second.declare(platform.model, scaling={"min_replicas": 1})
+        served = second.services.catalog.get(DEFAULT_PROJECT, "smol")
+        asked = asyncio.create_task(second.ask("hello"))
+        endpoints = second.services.endpoints
+        await until(lambda: endpoints.own_demand(served.deployment_id).in_flight == 1)
+        (first,) = await replicas(second)
+    assert asked.done(), "the leader has gone, and its replicas with it"
+    assert await asked == f"echo hello by {first.id}"
+
+
 async def test_a_deposed_leader_ends_its_replicas_and_leads_again_when_the_other_is_lost(platform):
     plane = await platform.plane("one")
     await plane.declare(platform.model, scaling={"min_replicas": 1})
