@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, help="YAML file of settings; options are over it")
     parser.add_argument("--host", help="address to listen on; 127.0.0.1 if absent")
     parser.add_argument("--port", type=int, help="0 takes any free one; 8686 if absent")
-    parser.add_argument("--objects", help="s3://bucket/prefix; a directory under --data if absent")
+    parser.add_argument(
+        "--objects", help="s3://bucket/prefix or a directory; one under --data if absent"
+    )
     parser.add_argument("--database", help="postgresql://…; a SQLite file under --data if absent")
     parser.add_argument(
         "--encryption-key",

@@ -9,6 +9,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -19,6 +20,7 @@ from tidegate.telemetry.traces import open_tracer
 from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
+from tidegate_controlplane.access.replica_token import replica_token
 from tidegate_controlplane.api import deployments as deployment_routes
 from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import platform as platform_routes
@@ -52,7 +54,11 @@ from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.objects.open import open_objects
+from tidegate_controlplane.peers.membership import Membership, Parts
+from tidegate_controlplane.peers.place import Place
+from tidegate_controlplane.peers.refresh import Refresh
 from tidegate_controlplane.provision.local import LocalProvisioner
+from tidegate_controlplane.provision.start import Starter
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
@@ -94,10 +100,13 @@ async def serve(settings: Settings) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
+async def running(
+    settings: Settings, starter: Starter | None = None
+) -> AsyncIterator[tuple[Services, Work]]:
     """Every service, started; stopped at the end in the opposite order.
 
-    Stopping ends the replicas, hands unfinished work back to the queue, and closes the books.
+    `starter` makes the replicas' processes; a zygote does when it is absent. Stopping ends the
+    replicas, hands unfinished work back to the queue, and closes the books.
     """
     clock = SystemClock()
     async with contextlib.AsyncExitStack() as stack:
@@ -106,6 +115,8 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         await asyncio.to_thread(migrate, database.writer)
         keyring = await asyncio.to_thread(open_keyring, settings.encryption, clock)
         objects = await asyncio.to_thread(open_objects, settings, keyring)
+        pepper = load_pepper(settings.pepper_path)
+        token_of = partial(replica_token, pepper)
         client = await stack.enter_async_context(replica_client())
         endpoints = Endpoints(
             clock,
@@ -117,20 +128,20 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         stack.push_async_callback(asyncio.to_thread, tracer.close)
         watch = Watch(Metrics(), clock, tracer)
         watch.metrics.watch_demand(
-            lambda: [(each.name, endpoints.demand(each.deployment_id)) for each in catalog.all()]
+            lambda: [
+                (each.name, endpoints.own_demand(each.deployment_id)) for each in catalog.all()
+            ]
         )
-        starter = ZygoteStarter(
-            settings.zygote_log_path, settings.warm_bytes, zygote_command(settings.telemetry)
-        )
-        starter.open()
         provisioner = LocalProvisioner(
             settings.replicas_dir,
             settings.cache_dir,
             settings.reconcile,
             clock,
-            starter,
+            starter or _zygote(settings),
             changed=endpoints.wanted,
             telemetry=settings.telemetry,
+            host=settings.replica_host,
+            token_of=token_of,
         )
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)
@@ -142,19 +153,17 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         copier = Copier(client)
         stack.push_async_callback(copier.close)
         trials = Trials(clock, copier)
-        reconciler = Reconciler(
-            database,
-            provisioner,
-            endpoints,
-            deployments.bell,
-            clock,
-            settings.reconcile,
+        make_reconciler = partial(
+            Reconciler,
+            provisioner=provisioner,
+            endpoints=endpoints,
+            bell=deployments.bell,
+            clock=clock,
+            settings=settings.reconcile,
             trials=trials,
             memory_bytes=machine.memory_bytes,
             metrics=watch.metrics,
         )
-        await reconciler.recover()
-        await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
         forwarder = Forwarder(endpoints, client, clock, trials, watch)
         plane = Plane(
             db=database,
@@ -166,12 +175,36 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             settings=settings,
             envelopes=Envelopes(keyring, required=settings.encryption.required),
         )
-        pepper = load_pepper(settings.pepper_path)
         box = SecretBox(pepper)
         webhooks = Webhooks(database, box, clock, settings)
         deliverer = await stack.enter_async_context(delivering(database, box, clock, settings))
         webhooks.on_due = deliverer.wake
-        work = await stack.enter_async_context(Work(plane, catalog))
+        work = Work(plane, catalog)
+        keys = KeyService(database, pepper, clock)
+        if database.shared:
+            membership = Membership(
+                Parts(
+                    database=database,
+                    endpoints=endpoints,
+                    catalog=catalog,
+                    refresh=Refresh(database, deployments, keys, endpoints, work.notices),
+                    provisioner=provisioner,
+                    make_reconciler=make_reconciler,
+                    token_of=token_of,
+                    clock=clock,
+                    settings=settings.peers,
+                    shutdown_s=settings.shutdown_s,
+                ),
+                Place.of(settings, pepper),
+                settings.pepper_path,
+            )
+            work.leads = membership.leads
+            await stack.enter_async_context(membership)
+        else:
+            reconciler = make_reconciler(database)
+            await reconciler.recover()
+            await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
+        await stack.enter_async_context(work)
         if isinstance(database, PostgresDatabase):
             from tidegate_controlplane.store.hints import Hints  # which needs the driver
 
@@ -186,7 +219,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             database=database,
             endpoints=endpoints,
             catalog=catalog,
-            keys=KeyService(database, pepper, clock),
+            keys=keys,
             quotas=Quotas(clock),
             usage=usage,
             watch=watch,
@@ -199,6 +232,14 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             ready=ready,
         )
         yield services, work
+
+
+def _zygote(settings: Settings) -> Starter:
+    starter = ZygoteStarter(
+        settings.zygote_log_path, settings.warm_bytes, zygote_command(settings.telemetry)
+    )
+    starter.open()
+    return starter
 
 
 async def connect(services: Services, url: str) -> str:

@@ -135,6 +135,21 @@ class ReconcileSettings(_Section):
     backoff_max_s: Seconds = 60.0
 
 
+class PeerSettings(_Section):
+    """How control planes that share a database look after each other."""
+
+    lease_s: Seconds = 10.0
+    """A leader that does not beat for so long is replaced."""
+    beat_s: Seconds = 1.0
+    """Between two signs of life."""
+    poll_s: Seconds = 0.25
+    """Between two looks at what the others say."""
+    stale_s: Seconds = 5.0
+    """What one that does not beat for so long is asked for counts no more."""
+    forget_s: Seconds = 60.0
+    """And then its row is removed."""
+
+
 class Settings(_Section):
     """All of it; `data_dir` belongs to one control plane at a time."""
 
@@ -142,9 +157,12 @@ class Settings(_Section):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8686
     objects: str | None = None
-    """`s3://bucket/prefix` for payloads and results; a directory under `data_dir` when absent."""
+    """`s3://bucket/prefix` for payloads and results, or a directory; one under `data_dir` when
+    absent."""
     database: str | None = None
     """`postgresql://user@host/name`; a SQLite file under `data_dir` when absent."""
+    replica_host: str = "127.0.0.1"
+    """Where replicas of this machine listen: an address that other control planes reach, if any."""
     warm_bytes: Annotated[int, Field(ge=0)] = 1024**3
     """What the zygote may keep in memory of the models used last: tokenizers, no weights."""
     limits: LimitSettings = LimitSettings()
@@ -153,6 +171,7 @@ class Settings(_Section):
     retention: RetentionSettings = RetentionSettings()
     webhooks: WebhookSettings = WebhookSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
+    peers: PeerSettings = PeerSettings()
     telemetry: Telemetry = Telemetry()
     shutdown_s: Seconds = 30.0
     """Seconds that requests in flight may finish after SIGTERM."""
@@ -163,7 +182,13 @@ class Settings(_Section):
 
     @property
     def objects_dir(self) -> Path:
-        return self.data_dir / "objects"
+        """Where objects are when they are not in S3."""
+        named = None if self.objects_in_s3 else self.objects
+        return Path(named) if named else self.data_dir / "objects"
+
+    @property
+    def objects_in_s3(self) -> bool:
+        return self.objects is not None and not self.objects.startswith("/")
 
     @property
     def spool_dir(self) -> Path:

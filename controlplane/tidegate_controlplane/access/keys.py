@@ -14,6 +14,7 @@ from tidegate_controlplane.errors import Conflict, NotFound, Unauthenticated
 from tidegate_controlplane.store import keys as rows
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
+from tidegate_controlplane.store.planes import KEYS, raising
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT, ApiKey
 
 CACHED_KEYS = 10_000
@@ -24,7 +25,8 @@ class KeyService:
     """Every key of the platform.
 
     Keys in use are kept in memory, so a request costs no database read. `revoke` is the only change
-    that a key sees, and it drops the key from memory; a read that began before a revocation is not
+    that a key sees, and it drops the key from memory; so does word of a revocation by another
+    control plane (`forget`). A read that began before a revocation is not
     kept (`_revocations` has moved on), so a stale row cannot come back.
     """
 
@@ -70,6 +72,11 @@ class KeyService:
                 f"the API key {row.name!r} was revoked; use another one", code="key_revoked"
             )
         return _principal(row)
+
+    def forget(self) -> None:
+        """Ask the database again for every key."""
+        self._revocations += 1
+        self._known.clear()
 
     async def ensure_first(self) -> str | None:
         """The secret of a first, unlimited admin key; None when there is any key already."""
@@ -119,7 +126,7 @@ class KeyService:
             row.revoked_at = now
             return row
 
-        row = await self._db.write(unit)
+        row = await self._db.write(raising(KEYS, unit))
         self._revocations += 1
         self._known.pop(key_id, None)
         return _view(row)

@@ -27,7 +27,9 @@ from sqlalchemy import (
     select,
 )
 
-OF_PROCESSES = frozenset({"alembic_version"})
+OF_PROCESSES = frozenset(
+    {"alembic_version", "leader", "control_plane", "publication", "shared_counter"}
+)
 """What running control planes say to each other; of no use to the next ones."""
 OBJECT_COLUMNS = {"invocation": ("request_key", "result_key"), "file": ("object_key",)}
 """The columns that name objects, by table."""

@@ -41,7 +41,7 @@ async def save(settings: Settings, target: Path, clock: Clock, *, with_s3: bool)
     Raises BackupError, and ObjectStoreError.
     """
     check_is_there(settings)
-    included = settings.objects is None or with_s3
+    included = with_s3 or not settings.objects_in_s3
     with closing(ArchiveWriter(target)) as archive, archive.spool() as keys:
         taken_at = clock.now()
         database = open_database(settings.database, settings.database_path)

@@ -15,6 +15,11 @@ class Bell:
         if event := self._waiting.pop(key, None):
             event.set()
 
+    def ring_all(self) -> None:
+        """For whoever waits: something may have changed, it is not known where."""
+        for key in list(self._waiting):
+            self.ring(key)
+
     def listen(self, key: str) -> asyncio.Event:
         """The event of the next ring. Take it before reading, so that no ring falls in between."""
         return self._waiting.setdefault(key, asyncio.Event())

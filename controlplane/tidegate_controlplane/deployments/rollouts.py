@@ -28,6 +28,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.store import deployments as rows
 from tidegate_controlplane.store import rollouts as rollout_rows
 from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.planes import DEPLOYMENTS, raising
 from tidegate_controlplane.store.tables import Deployment, ModelVersion, Revision, Rollout
 
 FINISHED = (RolloutPhase.PROMOTED.value, RolloutPhase.ROLLED_BACK.value)
@@ -98,7 +99,7 @@ class Rollouts:
                 rows.add_event(session, deployment, now, reason, f"asked to {wanted} the rollout")
             return deployment.id, _view(session, row, deployment)
 
-        deployment_id, view = await self._database.write(note)
+        deployment_id, view = await self._database.write(raising(DEPLOYMENTS, note))
         self._endpoints.wanted.set()
         self._bell.ring(deployment_id)
         return view
@@ -149,7 +150,7 @@ class Rollouts:
             )
             return row
 
-        return await self._database.write(declare)
+        return await self._database.write(raising(DEPLOYMENTS, declare))
 
     def _planned(self, session: Session, spec: DeploymentSpec, revision: Revision) -> ResolvedPlan:
         """The plan of `spec` for the very files that the revision served."""

@@ -41,6 +41,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.provision.base import Provisioner
 from tidegate_controlplane.store import deployments as rows
 from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.planes import DEPLOYMENTS, raising
 from tidegate_controlplane.store.tables import Deployment, Revision
 
 
@@ -65,10 +66,13 @@ class Deployments:
         self.rollouts = Rollouts(database, planner.capabilities, endpoints, self.bell, clock)
 
     async def load_catalog(self) -> None:
-        """Fill the catalog from the database, once, before the first request."""
-        for row in await self._database.read(rows.all_living):
-            if row.phase != DeploymentPhase.DELETING:
-                self._catalog.put(served(row))
+        """Make the catalog what the database says: at a start, and when others changed that."""
+        while True:
+            before = self._catalog.changes
+            found = await self._database.read(rows.all_living)
+            if self._catalog.changes == before:
+                break
+        self._catalog.replace(served(r) for r in found if r.phase != DeploymentPhase.DELETING)
 
     async def plan(self, project_id: str, spec: DeploymentSpec) -> PlanView:
         """What applying `spec` would change and run. Touches nothing."""
@@ -113,7 +117,12 @@ class Deployments:
         planned = await self._planner.plan(spec)
         now, memory_bytes = self._clock.now(), self._planner.capabilities.memory_bytes
         row, created = await self._database.write(
-            lambda s: declare(s, project_id, planned, precondition, now, memory_bytes=memory_bytes)
+            raising(
+                DEPLOYMENTS,
+                lambda s: declare(
+                    s, project_id, planned, precondition, now, memory_bytes=memory_bytes
+                ),
+            )
         )
         self._catalog.put(served(row))
         self._notice(row)
@@ -149,7 +158,7 @@ class Deployments:
             rows.add_event(session, row, now, "WakeRequested", "asked to wake")
             return row
 
-        row = await self._database.write(forgive)
+        row = await self._database.write(raising(DEPLOYMENTS, forgive))
         self._endpoints.touch(row.id)
         self._notice(row)
         return await self.read.view(row)
@@ -175,7 +184,7 @@ class Deployments:
                 rows.add_event(session, row, now, "DeleteRequested", "asked to delete")
             return row
 
-        row = await self._database.write(mark)
+        row = await self._database.write(raising(DEPLOYMENTS, mark))
         self._catalog.remove(project_id, name)
         self._notice(row)
         return await self.read.view(row)

@@ -1,11 +1,13 @@
 """Which deployments can be named in a request: the living ones, by project and name.
 
-One process owns the database, so the catalog is kept in memory: loaded at start, changed after each
-commit that changes it. A request never waits for the database to find its deployment.
+The catalog is kept in memory: loaded at start, changed after each commit of this process that
+changes it, and loaded again when another control plane made such a commit. A request never waits
+for the database to find its deployment.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,12 +31,20 @@ class Catalog:
 
     def __init__(self) -> None:
         self._served: dict[tuple[str, str], Served] = {}
+        self.changes = 0
+        """Made here so far, so that whoever loads it sees whether what was read is out of date."""
 
     def put(self, served: Served) -> None:
+        self.changes += 1
         self._served[served.project_id, served.name] = served
 
     def remove(self, project_id: str, name: str) -> None:
+        self.changes += 1
         self._served.pop((project_id, name), None)
+
+    def replace(self, found: Iterable[Served]) -> None:
+        """Hold these and no others."""
+        self._served = {(served.project_id, served.name): served for served in found}
 
     def get(self, project_id: str, name: str) -> Served | None:
         return self._served.get((project_id, name))

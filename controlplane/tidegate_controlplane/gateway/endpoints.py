@@ -1,7 +1,9 @@
 """The replicas that can answer now, and the requests that they have or that wait for one.
 
 The reconciler publishes; the gateway and the workers acquire. One process, one event loop, no lock:
-every method that changes something does it without awaiting.
+every method that changes something does it without awaiting. Where several control planes share the
+replicas, what the leader's table says is published to the others', and what each is asked for is
+told to the leader.
 
 A request that finds no free slot is *held*: it waits in a bounded line, which the autoscaler reads
 as a signal, until it is admitted or its deadline passes. A slot is given back by a context manager,
@@ -14,13 +16,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from copy import copy
-from dataclasses import dataclass
 from functools import partial
 
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.errors import DeadlinePassed, Unavailable
+from tidegate_controlplane.gateway.demand import NOWHERE, Demand, Elsewhere, combined
 from tidegate_controlplane.gateway.pool import Pool
+from tidegate_controlplane.gateway.publication import NOTHING_PUBLISHED, Hopeless, Publication
 from tidegate_controlplane.gateway.replica import Ask, Endpoint, Replica, Slot
 
 __all__ = ["Demand", "Endpoint", "Endpoints"]
@@ -28,26 +31,6 @@ __all__ = ["Demand", "Endpoint", "Endpoints"]
 ANYTHING = Ask()
 PROJECT_HOLD_QUEUE = 2000
 UNKNOWN_COLD_START_S = 10.0
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What one deployment is asked for at this moment, and was since the process began."""
-
-    held: int
-    in_flight: int
-    idle_s: float | None
-    """Seconds since the last request ended; 0 while there is one, None when there was none yet."""
-    held_tokens: int = 0
-    """Prompt and expected output of what is held."""
-    in_flight_tokens: int = 0
-    """The same of what replicas have."""
-    arrivals: int = 0
-    """Requests that ever asked for a replica, each once; also those that were refused."""
-    arrived_tokens: int = 0
-    """Their prompts and expected outputs."""
-    finished_tokens: int = 0
-    """Prompts and outputs as they really were, of requests that ended."""
 
 
 class Endpoints:
@@ -61,6 +44,8 @@ class Endpoints:
         self._project_hold_queue = project_hold_queue
         self._deployments: dict[str, Pool] = {}
         self._closing = False
+        self.elsewhere: Elsewhere = NOWHERE
+        """What other control planes have, where there are others."""
         self.wanted = asyncio.Event()
         """Set when a request finds no replica, or a bad one, so that the reconciler need not wait
         for a tick."""
@@ -100,8 +85,36 @@ class Endpoints:
         for pool in self._deployments.values():
             pool.refuse(partial(_stopping, pool))
 
+    def publications(self) -> dict[str, Publication]:
+        """What is published now, by deployment id."""
+        found = {
+            deployment_id: Publication(
+                endpoints=[each.endpoint.shown for each in pool.published()],
+                weights=dict(pool.weights) if pool.weights is not None else None,
+                hopeless=Hopeless.of(pool.hopeless) if pool.hopeless else None,
+                cold_start_s=pool.cold_start_s,
+            )
+            for deployment_id, pool in self._deployments.items()
+        }
+        return {key: value for key, value in found.items() if value != NOTHING_PUBLISHED}
+
+    def withdraw(self) -> None:
+        """Offer no replica of any deployment; requests wait for what is published next."""
+        for deployment_id in list(self._deployments):
+            self.publish(deployment_id, [])
+
     def demand(self, deployment_id: str) -> Demand:
-        """What the autoscaler looks at."""
+        """What the autoscaler looks at: here, and in the other control planes."""
+        return combined([self.own_demand(deployment_id), *self.elsewhere.demand(deployment_id)])
+
+    def own_demands(self) -> dict[str, Demand]:
+        """What every deployment is asked for here, by its id."""
+        return {
+            deployment_id: self.own_demand(deployment_id) for deployment_id in self._deployments
+        }
+
+    def own_demand(self, deployment_id: str) -> Demand:
+        """What is asked for here."""
         pool = self._of(deployment_id)
         in_flight, held = pool.in_flight, pool.held
         if in_flight or held:
@@ -122,9 +135,23 @@ class Endpoints:
         )
 
     def in_flight_on(self, deployment_id: str, replica_id: str) -> int:
-        """Requests now running on one replica."""
+        """Requests now running on one replica, from here and from elsewhere."""
         found = self._of(deployment_id).replicas.get(replica_id)
-        return len(found.slots) if found else 0
+        own = len(found.slots) if found else 0
+        return own + self.elsewhere.in_flight_on(replica_id)
+
+    def may_be_chosen_elsewhere(self) -> bool:
+        """Whether another control plane may not know yet what was published last."""
+        return self.elsewhere.lags()
+
+    def own_in_flight(self) -> dict[str, int]:
+        """Requests from here, by the id of the replica that runs them."""
+        return {
+            replica_id: len(replica.slots)
+            for pool in self._deployments.values()
+            for replica_id, replica in pool.replicas.items()
+            if replica.slots
+        }
 
     def touch(self, deployment_id: str) -> None:
         """Count as activity: an explicit wake."""

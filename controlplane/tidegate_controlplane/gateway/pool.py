@@ -59,7 +59,8 @@ class Pool:
     hopeless: Unavailable | None = None
     """Why no replica will come, when that is known: held requests are answered with it."""
     cold_start_s: float | None = None
-    _weights: Mapping[str, float] | None = None
+    weights: Mapping[str, float] | None = None
+    """Of the revisions, by id; all replicas are alike without."""
     _credits: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -85,7 +86,7 @@ class Pool:
         for each in [each for each in self.published() if each.endpoint.replica_id not in found]:
             each.is_published = False
             self._forget_when_empty(each)
-        self._weights = weights
+        self.weights = weights
         self.admit()
 
     # --- admission ---
@@ -207,8 +208,8 @@ class Pool:
         serving = [each for each in self.published() if not each.standing.is_ejected(now)]
         others = [each for each in serving if each.endpoint.replica_id not in ask.exclude]
         free = [each for each in others or serving if each.has_room(ask.priority, now)]
-        if self._weights is not None and free:
-            free = self._of_revision(free, self._weights)
+        if self.weights is not None and free:
+            free = self._of_revision(free, self.weights)
         chosen = choose([each.candidate(ask) for each in free])
         if chosen is None:
             return None

@@ -28,6 +28,23 @@ class Endpoint:
     """Requests it decodes in one batch."""
     revision_id: str = ""
 
+    @property
+    def shown(self) -> ShownEndpoint:
+        return ShownEndpoint(self.replica_id, self.url, self.capacity, self.revision_id)
+
+
+@dataclass(frozen=True)
+class ShownEndpoint:
+    """An endpoint without its token."""
+
+    replica_id: str
+    url: str
+    capacity: int
+    revision_id: str
+
+    def with_token(self, token: str) -> Endpoint:
+        return Endpoint(self.replica_id, self.url, token, self.capacity, self.revision_id)
+
 
 @dataclass(frozen=True)
 class Ask:

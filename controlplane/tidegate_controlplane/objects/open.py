@@ -24,11 +24,14 @@ def open_objects(settings: Settings, keyring: Keyring | None = None) -> ObjectSt
 
 
 def _open_plain(settings: Settings) -> ObjectStore:
-    if settings.objects is None:
+    if settings.objects is None or not settings.objects_in_s3:
         return DirectoryStore(settings.objects_dir)
     place = urlsplit(settings.objects)
     if place.scheme != "s3" or not place.netloc:
-        raise StartError(f"objects: expected s3://bucket/prefix, got {settings.objects!r}")
+        raise StartError(
+            f"objects: expected s3://bucket/prefix or an absolute directory, got "
+            f"{settings.objects!r}"
+        )
     from tidegate_controlplane.objects.s3 import S3Store  # boto3 takes half a second to import
 
     store = S3Store(place.netloc, place.path)

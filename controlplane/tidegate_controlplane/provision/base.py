@@ -84,6 +84,10 @@ class Provisioner(Protocol):
         """Whole lines from a byte offset of its log; empty when there is none."""
         ...
 
+    async def end_all(self) -> None:
+        """End every replica and wait for it; more may be started afterwards."""
+        ...
+
     async def close(self) -> None:
         """End every replica and wait for it."""
         ...

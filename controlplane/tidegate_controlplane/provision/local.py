@@ -1,8 +1,7 @@
-"""Replicas as child processes of this machine, each on a loopback port, each with its own log.
+"""Replicas as child processes of this machine, each on a port of its own, each with its own log.
 
 A child asks the kernel to be killed when the control plane dies, and watches for it besides, so
-none survives it. The token a replica wants is made for it here and lives in memory and in its
-environment only.
+none survives it. The token a replica wants lives in memory and in its environment only.
 
 What changes rings `changed`: a replica's status, by a datagram, and its end. Both are hints; what
 is true is in the status file and in the process.
@@ -15,7 +14,7 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,6 +42,7 @@ from tidegate_controlplane.provision.status_bell import StatusBell
 from tidegate_controlplane.provision.subreaper import Strays
 from tidegate_controlplane.settings import ReconcileSettings
 
+LOOPBACK = "127.0.0.1"
 END_GRACE_S = 5.0
 """Seconds for a process that said it failed, or whose drain is over, to end by itself."""
 _PHASES = {
@@ -102,7 +102,10 @@ class LocalProvisioner:
         starter: Starter,
         changed: asyncio.Event | None = None,
         telemetry: Telemetry | None = None,
+        host: str = LOOPBACK,
+        token_of: Callable[[str], str] = lambda _: secrets.token_urlsafe(32),
     ) -> None:
+        """Replicas listen on `host`, and want the token that `token_of` makes of their id."""
         self._directory = directory
         self._cache_dir = cache_dir
         self._settings = settings
@@ -110,6 +113,8 @@ class LocalProvisioner:
         self._starter = starter
         self._changed = changed or asyncio.Event()
         self._telemetry = telemetry or Telemetry()
+        self._host = host
+        self._token_of = token_of
         self._children: dict[str, _Child] = {}
         self._strays = Strays()
         self._health = httpx.AsyncClient(timeout=settings.health_timeout_s, trust_env=False)
@@ -120,7 +125,7 @@ class LocalProvisioner:
             return
         home = self._directory / launch.replica_id
         config = self._write_config(launch, home)
-        token, now = secrets.token_urlsafe(32), self._clock.monotonic()
+        token, now = self._token_of(launch.replica_id), self._clock.monotonic()
         child = self._children[launch.replica_id] = _Child(launch, token, now)
         child.making = asyncio.create_task(self._make(child, config, home / "log"))
 
@@ -146,10 +151,14 @@ class LocalProvisioner:
             return None
         return Endpoint(
             replica_id=replica_id,
-            url=f"http://127.0.0.1:{child.port}",
+            url=self._url(child.port),
             token=child.token,
             capacity=child.launch.plan.max_sequences,
         )
+
+    def _url(self, port: int) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{port}"
 
     async def drain(self, replica_id: str) -> None:
         child = self._children.get(replica_id)
@@ -183,6 +192,11 @@ class LocalProvisioner:
 
     async def close(self) -> None:
         await self._starter.close()
+        await self.end_all()
+        self._bell.close()
+        await self._health.aclose()
+
+    async def end_all(self) -> None:
         children = list(self._children.values())
         checks = [child.check for child in children if child.check]
         for check in checks:
@@ -192,9 +206,8 @@ class LocalProvisioner:
         await asyncio.gather(*checks, return_exceptions=True)
         await asyncio.gather(*(child.making for child in children if child.making))
         await asyncio.gather(*(child.process.wait() for child in children if child.process))
-        self._children.clear()
-        self._bell.close()
-        await self._health.aclose()
+        for child in children:
+            self._children.pop(child.launch.replica_id, None)
 
     def _write_config(self, launch: Launch, home: Path) -> Path:
         plan = launch.plan
@@ -206,6 +219,7 @@ class LocalProvisioner:
                 "source_digest": launch.digest,
                 "task": launch.task,
                 "revision": launch.revision,
+                "host": self._host,
                 "status_path": str(home / "status.json"),
                 "status_bell": self._bell.name,
                 "cache_dir": str(self._cache_dir),
@@ -298,7 +312,7 @@ class LocalProvisioner:
         """A process that lost its port to another one is not healthy, whatever that one says."""
         await asyncio.to_thread(bound, self._directory / child.launch.replica_id / "log")
         try:
-            answer = await self._health.get(f"http://127.0.0.1:{child.port or 0}/readyz")
+            answer = await self._health.get(self._url(child.port or 0) + "/readyz")
             ready = ReplicaReady.model_validate_json(answer.content)
         except (httpx.HTTPError, ValueError):
             child.failed_checks += 1

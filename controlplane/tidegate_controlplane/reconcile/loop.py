@@ -66,8 +66,9 @@ from tidegate_controlplane.reconcile.write import (
     write_start_failure,
 )
 from tidegate_controlplane.settings import ReconcileSettings
-from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.database import Transactions
 from tidegate_controlplane.store.deployments import StaleRow, unfinished_replicas
+from tidegate_controlplane.store.leadership import Deposed
 from tidegate_controlplane.store.tables import ModelVersion, Replica, Revision, Rollout
 
 logger = logging.getLogger("tidegate.reconcile")
@@ -79,7 +80,7 @@ MOVING = STARTING | {ReplicaPhase.DRAINING}
 class Reconciler:
     def __init__(
         self,
-        database: Database,
+        database: Transactions,
         provisioner: Provisioner,
         endpoints: Endpoints,
         bell: Bell,
@@ -119,11 +120,13 @@ class Reconciler:
         await self._database.write(lambda session: close_former(session, now))
 
     async def run(self) -> NoReturn:
-        """Until cancelled."""
+        """Until cancelled. Raises Deposed when another control plane reconciles instead."""
         while True:
             settled = True
             try:
                 settled = await self.reconcile()
+            except Deposed:
+                raise
             except Exception:
                 logger.exception("a pass failed; the next one starts over")
             pause_s = self._settings.tick_s if settled else self._settings.busy_tick_s
@@ -132,7 +135,7 @@ class Reconciler:
             self._endpoints.wanted.clear()
 
     async def reconcile(self) -> bool:
-        """One pass over every deployment; whether all are as they should be."""
+        """One pass over every deployment; whether all are as they should be. Raises Deposed."""
         now = self._clock.now()
         everything = await self._database.read(lambda session: read_all(session, now))
         await self._tidy(everything)
@@ -146,6 +149,8 @@ class Reconciler:
             except StaleRow as stale:
                 settled = False
                 logger.debug("%s", stale)
+            except Deposed:
+                raise
             except Exception:
                 logger.exception("a pass over deployment %s failed", declared.row.id)
         await self._end_unwanted()
@@ -275,7 +280,8 @@ class Reconciler:
         """Ask it to end once its requests have ended; end it when the drain deadline has passed."""
         memory = self._memory[declared.row.id].replica(replica.id)
         draining_s = memory.since(ReplicaPhase.DRAINING, now) or 0.0
-        if not self._endpoints.in_flight_on(declared.row.id, replica.id):
+        in_flight = self._endpoints.in_flight_on(declared.row.id, replica.id)
+        if not in_flight and not self._endpoints.may_be_chosen_elsewhere():
             await self._provisioner.drain(replica.id)
         elif draining_s >= declared.plan.drain_timeout_s:
             await self._provisioner.kill(replica.id)

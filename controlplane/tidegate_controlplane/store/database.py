@@ -22,18 +22,8 @@ from sqlmodel import Session
 T = TypeVar("T")
 
 
-class Database(Protocol):
-    """Where rows live. `write` and `read` run a unit of work and return what it returns."""
-
-    @property
-    def shared(self) -> bool:
-        """Whether other control planes may use it at the same time."""
-        ...
-
-    @property
-    def writer(self) -> Engine:
-        """An engine that may change tables, for migrations before anything else runs."""
-        ...
+class Transactions(Protocol):
+    """Runs a unit of work, whole or not at all, and returns what it returns."""
 
     async def write(self, unit: Callable[[Session], T]) -> T:
         """Run `unit` and commit what it did, or nothing of it when it raises.
@@ -45,6 +35,20 @@ class Database(Protocol):
 
     async def read(self, unit: Callable[[Session], T]) -> T:
         """Run `unit` on one consistent view; it cannot write."""
+        ...
+
+
+class Database(Transactions, Protocol):
+    """Where rows live."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other control planes may use it at the same time."""
+        ...
+
+    @property
+    def writer(self) -> Engine:
+        """An engine that may change tables, for migrations before anything else runs."""
         ...
 
     def snapshot(self) -> Connection:

@@ -91,6 +91,10 @@ class Notices:
             if bell.wants_text:
                 bell.woken.set()
 
+    def waited_for(self) -> list[str]:
+        """The invocations that somebody waits for."""
+        return list(self._waiting)
+
     def close(self) -> None:
         """Wake everybody: the process stops."""
         self.closing = True

@@ -29,15 +29,18 @@ class Work:
         settings, owner, notices = plane.settings, new_id("wrk"), Notices()
         worker = Worker(plane, notices)
         self._plane = plane
-        self._notices = notices
         self._worker = worker
         self._leases = LeaseKeeper(plane, worker, notices, owner)
         self._runner = BatchRunner(plane, catalog, worker, group_lines)
         dispatcher = Dispatcher(plane, catalog, worker, notices, owner)
         poll_s = settings.work.poll_s
         self._dispatching = Loop("work dispatcher", dispatcher.tick, poll_s)
-        self._batching = Loop("batch runner", self._runner.tick, poll_s)
+        self._batching = Loop("batch runner", self._step_batches, poll_s)
         self._keeping = Loop("lease keeper", self._leases.tick, settings.work.heartbeat_s)
+
+        self.notices = notices
+        self.leads: Callable[[], bool] = lambda: True
+        """Whether this control plane is the one that carries out batches; lines run everywhere."""
         self.files = Files(plane.db, plane.objects, plane.clock)
         self._sweeping = Loop("file sweeper", self.files.sweep, settings.work.sweep_s)
 
@@ -72,7 +75,7 @@ class Work:
 
         The database must stay open until this returns.
         """
-        self._notices.close()
+        self.notices.close()
         await self._sweeping.stop()
         await self._batching.stop()
         await self._runner.stop()
@@ -80,6 +83,10 @@ class Work:
         await self._worker.drain(self._plane.settings.shutdown_s)
         await self._keeping.stop()
         await self._leases.release()
+
+    async def _step_batches(self) -> None:
+        if self.leads():
+            await self._runner.tick()
 
     def _queued(self) -> None:
         """There is something to claim, and perhaps no replica yet to run it."""
