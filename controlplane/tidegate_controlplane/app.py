@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tidegate_controlplane.work.batches import Batches
     from tidegate_controlplane.work.files import Files
     from tidegate_controlplane.work.invocations import Invocations
+    from tidegate_controlplane.work.rotation import Rotation
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Services:
     files: Files
     batches: Batches
     invocations: Invocations
+    rotation: Rotation
     ready: asyncio.Event
     """Set while requests may be sent; `/readyz` says so."""
 

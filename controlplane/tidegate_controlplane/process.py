@@ -20,6 +20,7 @@ from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.api import deployments as deployment_routes
+from tidegate_controlplane.api import encryption as encryption_routes
 from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.api import rollouts as rollout_routes
@@ -58,6 +59,7 @@ from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 from tidegate_controlplane.work import routes as work_routes
+from tidegate_controlplane.work.key_ledger import settle_keys
 from tidegate_controlplane.work.service import Work
 from tidegate_controlplane.work.worker import Plane
 
@@ -68,6 +70,7 @@ HANDLERS = [
     *deployment_routes.HANDLERS,
     *rollout_routes.HANDLERS,
     *platform_routes.HANDLERS,
+    *encryption_routes.HANDLERS,
     *metrics_routes.HANDLERS,
 ]
 
@@ -98,6 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
         await asyncio.to_thread(migrate, database.writer)
         keyring = await asyncio.to_thread(open_keyring, settings.encryption, clock)
         objects = await asyncio.to_thread(open_objects, settings, keyring)
+        await settle_keys(database, objects, keyring, clock)
         client = await stack.enter_async_context(replica_client())
         endpoints = Endpoints(
             clock,
@@ -156,6 +160,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             usage=usage,
             clock=clock,
             settings=settings,
+            registry=watch.metrics.registry,
             envelopes=Envelopes(keyring, required=settings.encryption.required),
         )
         work = await stack.enter_async_context(Work(plane, catalog))
@@ -176,6 +181,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             files=work.files,
             batches=work.batches,
             invocations=work.invocations,
+            rotation=work.rotation,
             ready=ready,
         )
         yield services, work

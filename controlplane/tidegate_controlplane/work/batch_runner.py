@@ -13,7 +13,7 @@ import hashlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlmodel import Session
@@ -239,6 +239,7 @@ class BatchRunner:
         ]
         output, errors = written
         now = self._plane.clock.now()
+        kept = timedelta(seconds=self._plane.settings.limits.result_retention_s)
 
         def unit(session: Session) -> None:
             ids = {
@@ -248,6 +249,7 @@ class BatchRunner:
             if batches.change(session, batch, after, **ids, **moments):
                 for file in filter(None, written):
                     file.created_at = now
+                    file.expires_at = now + kept
                     files.insert(session, file)
 
         await self._plane.db.write(unit)

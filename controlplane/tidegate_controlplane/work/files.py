@@ -19,7 +19,7 @@ from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import File
 from tidegate_controlplane.work.object_keys import file_key
 from tidegate_controlplane.work.pages import check_cursor
-from tidegate_controlplane.work.storage import answering_for_storage
+from tidegate_controlplane.work.storage import answering_for_storage, check_still_there
 from tidegate_controlplane.work.views import file_object
 
 MAX_FIELD_BYTES = 1024
@@ -39,10 +39,13 @@ class Part:
 class Files:
     """The service behind `/v1/files`."""
 
-    def __init__(self, db: Database, objects: ObjectStore, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, objects: ObjectStore, clock: Clock, orphan_grace_s: float
+    ) -> None:
         self._db = db
         self._objects = objects
         self._clock = clock
+        self._orphan_grace_s = orphan_grace_s
 
     async def create(self, principal: Principal, form: AsyncIterator[Part]) -> FileObject:
         """Keep the `file` part of `form`, whose `purpose` must be `batch`.
@@ -56,7 +59,7 @@ class Files:
             upload = await self._receive(form, key)
             file = _row(principal, file_id, key, upload)
             file.created_at = self._clock.now()
-            await self._db.write(lambda session: files.insert(session, file))
+            await self._db.write(lambda session: self._insert(session, file, upload))
         except BaseException:
             # Asked of the writer, so after an insertion that a cancellation left on its way.
             if await self._db.write(lambda session: session.get(File, file_id)) is None:
@@ -116,6 +119,10 @@ class Files:
                 raise NotFound(f"the content of {file_id} is gone from the object store")
         return file_object(file), self._objects.get(file.object_key)
 
+    def _insert(self, session: Session, file: File, upload: _Upload) -> None:
+        check_still_there(upload.stored_at, self._clock.monotonic(), self._orphan_grace_s)
+        files.insert(session, file)
+
     async def _find(self, principal: Principal, file_id: str) -> File:
         file = await self._db.read(
             lambda session: files.get(session, principal.project_id, file_id)
@@ -126,6 +133,7 @@ class Files:
 
     async def _receive(self, form: AsyncIterator[Part], key: str) -> _Upload:
         stored: Stored | None = None
+        stored_at = 0.0
         filename: str | None = None
         purpose: str | None = None
         async for part in form:
@@ -134,6 +142,7 @@ class Files:
                     filename = part.filename
                     with answering_for_storage():
                         stored = await self._objects.put(key, part.data, MAX_BATCH_BYTES)
+                    stored_at = self._clock.monotonic()
                 case "purpose" if purpose is None:
                     purpose = await _text(part)
                 case "file" | "purpose":
@@ -151,7 +160,7 @@ class Files:
             raise _missing("purpose")
         if purpose != "batch":
             raise _refused("purpose", f"expected 'batch', got {purpose[:64]!r}")
-        return _Upload(_plain_name(filename), purpose, stored)
+        return _Upload(_plain_name(filename), purpose, stored, stored_at)
 
 
 @dataclass(frozen=True)
@@ -159,6 +168,8 @@ class _Upload:
     filename: str
     purpose: str
     stored: Stored
+    stored_at: float
+    """When its last byte was (monotonic seconds)."""
 
 
 def _row(principal: Principal, file_id: str, key: str, upload: _Upload) -> File:

@@ -12,9 +12,10 @@ from datetime import timedelta
 from sqlmodel import Session
 
 from tidegate.protocol.work import Invocation as InvocationObject
-from tidegate.protocol.work import InvocationList, InvocationState
+from tidegate.protocol.work import InvocationDeleted, InvocationList, InvocationState
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.domain.retention import forget_at
 from tidegate_controlplane.errors import (
     BadRequest,
     Conflict,
@@ -28,9 +29,10 @@ from tidegate_controlplane.errors import (
 )
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.settings import Settings
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import invocations, retention
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
+from tidegate_controlplane.store.retention import Forgotten
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.object_keys import request_key
@@ -38,7 +40,7 @@ from tidegate_controlplane.work.outcome import Failure, Interrupted
 from tidegate_controlplane.work.pages import check_cursor
 from tidegate_controlplane.work.payloads import Payloads, result_of
 from tidegate_controlplane.work.request import INVOCATION_MODES, check, find, infer_endpoint, parse
-from tidegate_controlplane.work.storage import answering_for_storage
+from tidegate_controlplane.work.storage import answering_for_storage, check_still_there
 from tidegate_controlplane.work.views import invocation_object
 from tidegate_controlplane.work.worker import Worker
 
@@ -57,6 +59,8 @@ class Terms:
     timeout_s: float | None = None
     """Run limit; the platform's default when absent."""
     expires_in_s: float = 86_400.0
+    result_ttl_s: float | None = None
+    """How long after its end the body and the result are kept; as long as any when absent."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,10 @@ class Invocations:
         known = await self._db.read(lambda session: self._known(session, asked))
         if known is None:
             row = self._row(principal, body, terms)
-            async with self._stored(row, body):
-                known = await self._db.write(lambda session: self._insert(session, asked, row))
+            async with self._stored(row, body) as stored_at:
+                known = await self._db.write(
+                    lambda session: self._insert(session, asked, row, stored_at)
+                )
         if known is not None:
             return invocation_object(_same_body(known, asked)), False
         self.on_queued()
@@ -155,9 +161,14 @@ class Invocations:
                 code="not_finished",
                 retry_after_s=1.0,
             )
-        kept = timedelta(seconds=self._settings.limits.result_retention_s)
-        if row.finished_at + kept <= self._clock.now():
-            raise Gone(f"the result was kept for {kept.days} days and is gone", code="result_gone")
+        gone_at = forget_at(
+            row.finished_at, row.result_ttl_s, self._settings.limits.result_retention_s
+        )
+        if row.forgotten_at is not None or gone_at <= self._clock.now():
+            raise Gone(
+                f"the result was deleted, or kept until {gone_at:%Y-%m-%d %H:%M} UTC and is gone",
+                code="result_gone",
+            )
         if row.status != InvocationState.SUCCEEDED:
             raise refusal(row)
         with answering_for_storage():
@@ -182,6 +193,28 @@ class Invocations:
             return invocation_object(row)
         self._worker.interrupt([invocation_id], Interrupted.CANCELED)
         return await self.wait(principal, invocation_id, CANCEL_S)
+
+    async def delete(self, principal: Principal, invocation_id: str) -> InvocationDeleted:
+        """Remove the body and the result now; that it was there stays listed for a while.
+
+        Raises Conflict before it is finished.
+        """
+        now = self._clock.now()
+
+        def unit(session: Session) -> list[Forgotten]:
+            row = invocations.get(session, principal.project_id, invocation_id)
+            if row is None:
+                raise _unknown(invocation_id)
+            if row.finished_at is None:
+                raise Conflict(
+                    f"the invocation is {row.status}; cancel it first", code="not_finished"
+                )
+            return retention.forget(session, [row.id], now)
+
+        for forgotten in await self._db.write(unit):
+            with answering_for_storage():
+                await self._payloads.delete(forgotten.keys)
+        return InvocationDeleted(id=invocation_id)
 
     async def wait(
         self, principal: Principal, invocation_id: str, seconds: float
@@ -213,6 +246,11 @@ class Invocations:
                 f"timeout_s: at most {limits.invocation_run_max_s:g} (got {timeout_s:g})",
                 param="timeout_s",
             )
+        if terms.result_ttl_s is not None and terms.result_ttl_s > limits.result_retention_s:
+            raise BadRequest(
+                f"result_ttl_s: at most {limits.result_retention_s:g} (got {terms.result_ttl_s:g})",
+                param="result_ttl_s",
+            )
         document = parse(body, limits.json_depth)
         wanted = check(document, infer_endpoint(document))
         served = find(self._catalog, principal.project_id, wanted, INVOCATION_MODES)
@@ -232,6 +270,7 @@ class Invocations:
             created_at=now,
             available_at=now,
             expires_at=now + timedelta(seconds=terms.expires_in_s),
+            result_ttl_s=terms.result_ttl_s,
         )
 
     def _known(self, session: Session, asked: _Asked) -> Invocation | None:
@@ -241,8 +280,12 @@ class Invocations:
             return None
         return row
 
-    def _insert(self, session: Session, asked: _Asked, row: Invocation) -> Invocation | None:
+    def _insert(
+        self, session: Session, asked: _Asked, row: Invocation, stored_at: float
+    ) -> Invocation | None:
         """Insert `row`; or return the one that its key made before."""
+        grace_s = self._settings.retention.orphan_grace_s
+        check_still_there(stored_at, self._clock.monotonic(), grace_s)
         if known := self._known(session, asked):
             return known
         if stale := self._by_key(session, asked):
@@ -257,16 +300,17 @@ class Invocations:
         return invocations.by_key(session, asked.project_id, asked.key)
 
     @asynccontextmanager
-    async def _stored(self, row: Invocation, body: bytes) -> AsyncIterator[None]:
-        """Inside, the body is stored; outside, only if the row was inserted."""
+    async def _stored(self, row: Invocation, body: bytes) -> AsyncIterator[float]:
+        """Inside, the body is stored, since when (monotonic); outside, only if its row was."""
         with answering_for_storage():
             kept = await self._payloads.keep(request_key(row.project_id, row.id), body)
         row.request, row.request_key = kept.inline, kept.key
+        stored_at = self._clock.monotonic()
         if kept.key is None:
-            yield
+            yield stored_at
             return
         try:
-            yield
+            yield stored_at
         finally:
             # Asked of the writer, so after an insertion that a cancellation left on its way.
             if await self._db.write(lambda session: session.get(Invocation, row.id)) is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from tidegate_controlplane.store.references import Kind, Owner
 from tidegate_controlplane.store.tables import Invocation
 
 
@@ -38,3 +41,21 @@ def request_key_of(row: Invocation) -> str:
 def result_key_of(row: Invocation) -> str:
     """Of the run that succeeded: the row's epoch is still that run's."""
     return result_key(row.project_id, row.id, row.lease_epoch)
+
+
+_SHAPES = {
+    Kind.REQUEST: re.compile(r"([^/]+)/requests/([^/]+)"),
+    Kind.RESULT: re.compile(r"([^/]+)/results/([^/]+)/(\d+)"),
+    Kind.FILE: re.compile(r"([^/]+)/files/([^/]+)"),
+    Kind.LINE: re.compile(r"([^/]+)/batches/([^/]+)/requests/(\d+)"),
+    Kind.BATCH_FILE: re.compile(r"([^/]+)/batches/([^/]+)/(?:output|error)\.jsonl"),
+}
+
+
+def owner_of(key: str) -> Owner | None:
+    """Whose object it is; None when this file makes no such name."""
+    for kind, shape in _SHAPES.items():
+        if found := shape.fullmatch(key):
+            project_id, owner_id, *part = found.groups()
+            return Owner(kind, project_id, owner_id, *map(int, part))
+    return None

@@ -7,6 +7,8 @@
 | any other 4xx                                    | failed: the request is at fault              |
 | the run limit passed                             | failed, `timeout`                            |
 | no replica                                       | again; it was no attempt                     |
+| storage or keys do not answer, or are full       | again, after the longest back-off; no attempt |
+| what is stored does not open                     | again after a back-off; no attempt left: dead |
 | the caller cancelled                             | canceled                                     |
 | this process stops, or lost the lease            | again; it was no attempt                     |
 """
@@ -57,7 +59,14 @@ class Interrupted(Enum):
     """The lease was taken back; whatever is decided, it changes nothing any more."""
 
 
-Reply = Answered | Refused | Failure | Interrupted
+@dataclass(frozen=True)
+class Outage:
+    """The platform's own storage, or its keys, could not be used: the request is not at fault."""
+
+    failure: Failure
+
+
+Reply = Answered | Refused | Failure | Interrupted | Outage
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,8 @@ def decide(reply: Reply, tried: Try, settings: WorkSettings) -> Outcome:
             return End(InvocationState.CANCELED)
         case Interrupted.SHUTDOWN | Interrupted.LOST:
             return Again(0.0, counted=False)
+        case Outage(failure=failure):
+            return Again(settings.retry_max_s, counted=False, failure=failure)
         case Refused():
             return _again_or_dead(_of_refusal(reply), tried, settings)
         case Failure():

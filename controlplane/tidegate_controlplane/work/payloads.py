@@ -6,6 +6,7 @@ object, or would have, and follows from whose body it is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tidegate_controlplane.encryption.envelopes import Envelopes
@@ -60,6 +61,11 @@ class Payloads:
         if payload.inline is not None:
             return await self._envelopes.open(payload.name, payload.inline)
         return await self._objects.read(payload.name)
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects that no row names any more."""
+        for key in keys:
+            await self._objects.delete(key)
 
     async def discard(self, payload: Payload) -> None:
         """For one whose row was never written."""

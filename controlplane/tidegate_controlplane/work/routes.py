@@ -29,6 +29,7 @@ from tidegate.protocol.work import (
     FileList,
     FileObject,
     Invocation,
+    InvocationDeleted,
     InvocationList,
     InvocationState,
 )
@@ -88,6 +89,13 @@ class SubmitQuery(Query):
         le=604_800,
         allow_inf_nan=False,
         description="it expires when it has not begun by then",
+    )
+    result_ttl_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="how long after its end the request and the result are kept; at most, and when "
+        "absent, as long as the platform keeps any",
     )
 
 
@@ -253,7 +261,12 @@ async def create_invocation(
     """The endpoint follows from the body's fields."""
     query = read_query(request, SubmitQuery)
     patience_s = wait_s(request.headers.get("prefer"), MAX_WAIT_S)
-    terms = Terms(request.headers.get("idempotency-key"), query.timeout_s, query.expires_in_s)
+    terms = Terms(
+        request.headers.get("idempotency-key"),
+        query.timeout_s,
+        query.expires_in_s,
+        query.result_ttl_s,
+    )
     body = await read_bytes(request, settings.limits.invocation_body_bytes)
     accepted, _ = await invocations.submit(principal, body, terms)
     if patience_s is not None:
@@ -317,6 +330,24 @@ async def get_invocation_result(
     return Response(await invocations.result(principal, invocation_id), media_type=JSON)
 
 
+@delete(
+    "/v1/invocations/{invocation_id:str}",
+    status_code=200,
+    opt=describe(
+        "Delete the request and the result of a finished invocation",
+        answers={200: InvocationDeleted},
+        refuses=(409, 503),
+    ),
+)
+async def delete_invocation(
+    invocation_id: FromPath[str],
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """409 before it is finished: cancel it first."""
+    return _json(await invocations.delete(principal, invocation_id))
+
+
 @post(
     "/v1/invocations/{invocation_id:str}/cancel",
     status_code=200,
@@ -363,5 +394,6 @@ HANDLERS: list[ControllerRouterHandler] = [
     list_invocations,
     get_invocation,
     get_invocation_result,
+    delete_invocation,
     cancel_invocation,
 ]

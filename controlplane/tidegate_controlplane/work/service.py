@@ -13,6 +13,8 @@ from tidegate_controlplane.work.leases import LeaseKeeper
 from tidegate_controlplane.work.lines import GROUP_LINES
 from tidegate_controlplane.work.loop import Loop
 from tidegate_controlplane.work.notices import Notices
+from tidegate_controlplane.work.retention import Retention
+from tidegate_controlplane.work.rotation import Rotation
 from tidegate_controlplane.work.worker import Plane, Worker
 
 
@@ -33,8 +35,10 @@ class Work:
         self._dispatching = Loop("work dispatcher", dispatcher.tick, poll_s)
         self._batching = Loop("batch runner", self._runner.tick, poll_s)
         self._keeping = Loop("lease keeper", self._leases.tick, settings.work.heartbeat_s)
+        self._retaining = Loop("retention", Retention(plane).tick, settings.retention.every_s)
 
-        self.files = Files(plane.db, plane.objects, plane.clock)
+        self.files = Files(plane.db, plane.objects, plane.clock, settings.retention.orphan_grace_s)
+        self.rotation = Rotation(plane)
         self.batches = Batches(plane.db, plane.clock)
         self.invocations = Invocations(
             plane.db, plane.payloads, catalog, plane.clock, settings, worker, notices
@@ -48,7 +52,7 @@ class Work:
     async def start(self) -> None:
         """Take over what a former process left, and begin to work."""
         await self._leases.recover()
-        for loop in (self._dispatching, self._batching, self._keeping):
+        for loop in (self._dispatching, self._batching, self._keeping, self._retaining):
             loop.start()
 
     async def stop(self) -> None:
@@ -57,6 +61,8 @@ class Work:
         The database must stay open until this returns.
         """
         self._notices.close()
+        await self._retaining.stop()
+        await self.rotation.stop()
         await self._batching.stop()
         await self._runner.stop()
         await self._dispatching.stop()

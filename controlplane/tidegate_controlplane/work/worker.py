@@ -15,13 +15,20 @@ from datetime import timedelta
 from functools import partial
 from typing import Protocol
 
+from prometheus_client import CollectorRegistry
+
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.errors import DeadlinePassed, Refused
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
-from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStore, ObjectStoreError
+from tidegate_controlplane.objects.base import (
+    ObjectNotFound,
+    ObjectStore,
+    ObjectStoreError,
+    StoreUnavailable,
+)
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database
@@ -36,6 +43,7 @@ from tidegate_controlplane.work.outcome import (
     End,
     Failure,
     Interrupted,
+    Outage,
     Outcome,
     Reply,
     Success,
@@ -91,6 +99,8 @@ class Plane:
     """A number in [0, 1)."""
     envelopes: Envelopes = field(default_factory=Envelopes)
     """What seals bodies in rows; `objects` seals its own."""
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """Where what is counted is told."""
 
     @property
     def payloads(self) -> Payloads:
@@ -170,7 +180,11 @@ class Worker:
         row, settings = run.row, self._plane.settings.work
         reply = await self._ask(run)
         tried = Try(row.attempt, row.max_attempts, row.timeout_s, self._plane.jitter())
-        await self._publish(run, decide(reply, tried, settings))
+        try:
+            await self._publish(run, decide(reply, tried, settings))
+        except ObjectStoreError as error:
+            outage = Outage(_storage_failure("the result could not be stored", error))
+            await self._publish(run, decide(outage, tried, settings))
 
     async def _ask(self, run: Run) -> Reply:
         try:
@@ -178,7 +192,8 @@ class Worker:
         except ObjectNotFound:
             return REQUEST_LOST
         except ObjectStoreError as error:
-            return _storage_failure(error)
+            failure = _storage_failure("the stored body of this request could not be read", error)
+            return Outage(failure) if isinstance(error, StoreUnavailable) else failure
         run.call = asyncio.create_task(self._call(run, body))
         if run.interrupted:
             run.call.cancel()
@@ -261,10 +276,10 @@ class _NoReplica(Exception):
     """The replica that had room when the request was claimed is gone, or full."""
 
 
-def _storage_failure(error: ObjectStoreError) -> Failure:
+def _storage_failure(what: str, error: ObjectStoreError) -> Failure:
     return Failure(
         status_code=503,
-        message=f"the stored body of this request could not be read: {error}",
+        message=f"{what}: {error}",
         type="server_error",
         code="storage_unavailable",
     )

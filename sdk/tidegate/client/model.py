@@ -75,11 +75,13 @@ class ServedModel:
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        result_ttl_s: float | None = None,
         **sampling: Unpack[generate.ChatSampling],
     ) -> Invocation:
         """Hand in a prompt, a conversation or a whole body, to be answered later.
 
-        `timeout_s` bounds its run and `expires_in_s` its life, queue included; both are seconds.
+        `timeout_s` bounds its run, `expires_in_s` its life, queue included, and `result_ttl_s` how
+        long it is kept after its end; all are seconds.
         The key, made up when absent, makes sure that a repeated request is not a second one.
         """
         flow = invocations.submit(
@@ -87,6 +89,7 @@ class ServedModel:
             idempotency_key=idempotency_key or uuid.uuid4().hex,
             timeout_s=timeout_s,
             expires_in_s=expires_in_s,
+            result_ttl_s=result_ttl_s,
         )
         return Invocation(self._pump, self._pump.run(flow))
 

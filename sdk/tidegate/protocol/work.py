@@ -49,6 +49,14 @@ class Invocation(Answer):
     error: ErrorDetail | None = None
 
 
+class InvocationDeleted(Answer):
+    """Its request and result are gone; `GET …/{id}` still says that it was there, for a while."""
+
+    id: str
+    object: Literal["invocation"] = "invocation"
+    deleted: bool = True
+
+
 class InvocationList(Answer):
     object: Literal["list"] = "list"
     data: list[Invocation]

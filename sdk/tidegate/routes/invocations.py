@@ -11,7 +11,7 @@ from tidegate.errors import InvocationFailed
 from tidegate.flow.pages import pages, read
 from tidegate.flow.poll import poll
 from tidegate.flow.steps import Emitting, Flow, Request, ask
-from tidegate.protocol.work import Invocation, InvocationState
+from tidegate.protocol.work import Invocation, InvocationDeleted, InvocationState
 from tidegate.routes.generate import Messages, conversation
 
 T = TypeVar("T")
@@ -34,9 +34,14 @@ def submit(
     idempotency_key: str,
     timeout_s: float | None,
     expires_in_s: float | None,
+    result_ttl_s: float | None,
 ) -> Flow[Invocation]:
     """Hand in work. The key makes a repeated request the same invocation."""
-    bounds = {"timeout_s": timeout_s, "expires_in_s": expires_in_s}
+    bounds = {
+        "timeout_s": timeout_s,
+        "expires_in_s": expires_in_s,
+        "result_ttl_s": result_ttl_s,
+    }
     query = {key: value for key, value in bounds.items() if value is not None}
     headers = {"Idempotency-Key": idempotency_key}
     reply = yield from ask(Request("POST", ROOT, query=query, headers=headers, json=dict(body)))
@@ -51,6 +56,11 @@ def get(invocation_id: str) -> Flow[Invocation]:
 def cancel(invocation_id: str) -> Flow[Invocation]:
     reply = yield from ask(Request("POST", _path(invocation_id, "cancel")))
     return read(reply, Invocation)
+
+
+def delete(invocation_id: str) -> Flow[InvocationDeleted]:
+    reply = yield from ask(Request("DELETE", _path(invocation_id)))
+    return read(reply, InvocationDeleted)
 
 
 def listing(

@@ -109,7 +109,7 @@ class Broken:
     ],
 )
 async def test_what_the_store_cannot_take_is_answered_plainly(house, kit, error, answer, code):
-    files = Files(house.db, Broken(error), house.clock)
+    files = Files(house.db, Broken(error), house.clock, 600)
     with pytest.raises(answer) as refused:
         await files.create(kit.principal, form(FILE, PURPOSE))
     assert refused.value.code == code

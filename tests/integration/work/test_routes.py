@@ -41,6 +41,7 @@ async def http(house):
             files=work.files,
             batches=work.batches,
             invocations=work.invocations,
+            rotation=work.rotation,
             ready=asyncio.Event(),
         )
         transport = httpx.ASGITransport(app=build_app(services, HANDLERS))
