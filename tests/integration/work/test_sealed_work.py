@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 from contextlib import suppress
 
+import httpx
 import pytest
 from sqlalchemy import update
 
+from tidegate_controlplane.api.encryption import HANDLERS
+from tidegate_controlplane.app import build_app
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.encryption.errors import KeysUnavailable
 from tidegate_controlplane.encryption.key_file import FileKeys
@@ -17,6 +21,8 @@ from tidegate_controlplane.encryption.keyring import Keyring
 from tidegate_controlplane.errors import Conflict, StartError, Unavailable
 from tidegate_controlplane.objects.base import StoreFull
 from tidegate_controlplane.objects.sealed import SealedStore
+from tidegate_controlplane.process import running
+from tidegate_controlplane.settings import EncryptionSettings, Settings
 from tidegate_controlplane.store import encryption_keys
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.key_ledger import settle_keys
@@ -221,20 +227,19 @@ async def test_a_rotation_seals_what_was_there_before_and_then_sealing_can_be_re
         assert await results(house, work, kit, ids) == ["echo large"] * 2
 
 
-async def test_a_row_that_changes_under_a_rotation_keeps_its_change(house, kit, monkeypatch):
+async def test_a_row_that_changes_under_a_rotation_keeps_its_change(house):
     await house.deploy()
     ids = await fill(house, OLD)
     rotation, write = Rotation(house.plane(**sealed(house, OLD, NEW))), house.db.write
 
-    async def cleared_first(unit):
+    async def changed_first(unit):
+        house.db.write = write
         await write(lambda session: session.execute(update(Invocation).values(request=b"other")))
         return await write(unit)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(house.db, "write", cleared_first)
-        await passed(rotation)
-    rows = [await house.row(one) for one in ids]
-    assert [row.request for row in rows] == [b"other", b"other"]
+    house.db.write = changed_first
+    await passed(rotation)
+    assert (await house.row(ids[0])).request == b"other"
 
 
 async def test_what_does_not_open_is_told_and_keeps_its_key_needed(house, kit):
@@ -275,3 +280,28 @@ async def test_encryption_cannot_be_turned_off_while_something_sealed_is_kept(ho
         await work.invocations.delete(kit.principal, invocation_id)
     await settle_keys(house.db, house.objects, None, house.clock)
     assert await house.db.read(encryption_keys.recorded) == []
+
+
+async def test_a_platform_starts_with_its_keys_and_not_without_what_it_needs(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(base64.b64encode(OLD).decode())
+    path.chmod(0o600)
+    settings = Settings(
+        data_dir=tmp_path, port=0, encryption=EncryptionSettings(keys=(str(path),), required=True)
+    )
+    async with running(settings) as (services, _):
+        app = build_app(services, HANDLERS)
+        key = await services.keys.ensure_first()
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app),
+            base_url="http://platform",
+            headers={"authorization": f"Bearer {key}"},
+        ) as client:
+            view = (await client.get("/api/v1/encryption")).json()
+            assert (view["newest"], view["required"]) == (OLD_ID, True)
+            begun = await client.post("/api/v1/encryption/passes", json={"rewrap": True})
+            assert begun.status_code == 202
+    path.write_text(base64.b64encode(NEW).decode())
+    with pytest.raises(StartError, match=OLD_ID):
+        async with running(settings):
+            pass
