@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tidegate_controlplane.work.batches import Batches
     from tidegate_controlplane.work.files import Files
     from tidegate_controlplane.work.invocations import Invocations
+    from tidegate_controlplane.work.rotation import Rotation
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Services:
     batches: Batches
     invocations: Invocations
     webhooks: Webhooks
+    rotation: Rotation
     ready: asyncio.Event
     """Set while requests may be sent; `/readyz` says so."""
 

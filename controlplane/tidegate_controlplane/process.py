@@ -22,6 +22,7 @@ from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.access.replica_token import replica_token
 from tidegate_controlplane.api import deployments as deployment_routes
+from tidegate_controlplane.api import encryption as encryption_routes
 from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.api import rollouts as rollout_routes
@@ -70,6 +71,7 @@ from tidegate_controlplane.webhooks.deliverer import delivering
 from tidegate_controlplane.webhooks.secret import SecretBox
 from tidegate_controlplane.webhooks.service import Webhooks
 from tidegate_controlplane.work import routes as work_routes
+from tidegate_controlplane.work.key_ledger import settle_keys
 from tidegate_controlplane.work.service import Work
 from tidegate_controlplane.work.worker import Plane
 
@@ -81,6 +83,7 @@ HANDLERS = [
     *rollout_routes.HANDLERS,
     *webhook_routes.HANDLERS,
     *platform_routes.HANDLERS,
+    *encryption_routes.HANDLERS,
     *metrics_routes.HANDLERS,
 ]
 
@@ -117,6 +120,7 @@ async def running(
         objects = await asyncio.to_thread(open_objects, settings, keyring)
         pepper = load_pepper(settings.pepper_path)
         token_of = partial(replica_token, pepper)
+        await settle_keys(database, objects, keyring, clock)
         client = await stack.enter_async_context(replica_client())
         endpoints = Endpoints(
             clock,
@@ -173,6 +177,7 @@ async def running(
             usage=usage,
             clock=clock,
             settings=settings,
+            registry=watch.metrics.registry,
             envelopes=Envelopes(keyring, required=settings.encryption.required),
         )
         box = SecretBox(pepper)
@@ -229,6 +234,7 @@ async def running(
             batches=work.batches,
             invocations=work.invocations,
             webhooks=webhooks,
+            rotation=work.rotation,
             ready=ready,
         )
         yield services, work

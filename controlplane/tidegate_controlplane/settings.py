@@ -54,8 +54,6 @@ class WorkSettings(_Section):
     heartbeat_s: Seconds = 5.0
     max_attempts: int = 3
     poll_s: Seconds = 0.5
-    sweep_s: Seconds = 60.0
-    """Between looks for files that have expired."""
     retry_base_s: Seconds = 1.0
     retry_max_s: Seconds = 60.0
 

@@ -59,18 +59,6 @@ def page(session: Session, project_id: str, now: datetime, wanted: Page) -> list
     return list(session.exec(query.order_by(order).limit(wanted.limit + 1)))
 
 
-def expired(session: Session, now: datetime, limit: int) -> list[File]:
-    """At most `limit` files whose time has come and that no unfinished batch reads."""
-    unfinished = [status.value for status in BatchStatus if not status.is_final]
-    used = select(Batch.input_file_id).where(
-        col(Batch.input_file_id) == File.id, col(Batch.status).in_(unfinished)
-    )
-    query = select(File).where(
-        col(File.expires_at) <= now, col(File.deleted_at).is_(None), ~used.exists()
-    )
-    return list(session.exec(query.limit(limit)))
-
-
 def user_of(session: Session, file_id: str) -> str | None:
     """The id of an unfinished batch that reads this file."""
     unfinished = [status.value for status in BatchStatus if not status.is_final]

@@ -262,8 +262,14 @@ def receive(session: Session, lease: Lease, key: str, outline: dict[str, Any] | 
 def redrive(session: Session, row: Invocation, deployment_id: str, now: datetime) -> bool:
     """Queue what failed or died anew, with all its attempts and as much time as at first.
 
+    False when somebody else did, or its request is no longer kept.
     Its epoch is raised, so that no event of before is taken for one of after.
     """
+    forgotten = select(Invocation.id).where(
+        Invocation.id == row.id, col(Invocation.forgotten_at).is_not(None)
+    )
+    if session.exec(forgotten).first() is not None:
+        return False
     later = now - row.created_at
     return _change(
         session,
@@ -278,6 +284,7 @@ def redrive(session: Session, row: Invocation, deployment_id: str, now: datetime
         started_at=None,
         claimed_at=None,
         finished_at=None,
+        forget_at=None,
         cancel_requested=False,
         expires_at=row.expires_at and row.expires_at + later,
         due_at=row.expires_at + later if row.expires_at else FAR,
@@ -304,6 +311,7 @@ def redrivable(
         col(Invocation.batch_id).is_(None),
         Invocation.status == status.value,
         col(Invocation.finished_at) > since,
+        col(Invocation.forgotten_at).is_(None),
     )
     if after is not None:
         query = query.where(Invocation.id > after)

@@ -371,6 +371,22 @@ class Invocation(SQLModel, table=True):
             "cached_tokens",
             "replica_s",
         ),
+        _index_where(
+            "ix_invocation_forget",
+            "finished_at IS NOT NULL AND forgotten_at IS NULL",
+            "finished_at",
+        ),
+        _index_where(
+            "ix_invocation_forget_early",
+            "forget_at IS NOT NULL AND forgotten_at IS NULL",
+            "forget_at",
+        ),
+        _index_where(
+            "ix_invocation_unstamped",
+            "result_ttl_s IS NOT NULL AND forget_at IS NULL",
+            "finished_at",
+        ),
+        _index_where("ix_invocation_forgotten", "forgotten_at IS NOT NULL", "finished_at"),
     )
 
     id: str = Field(primary_key=True)
@@ -431,6 +447,22 @@ class Invocation(SQLModel, table=True):
     result_bytes: int | None = Field(default=None, sa_column=Column(BigInteger, nullable=True))
     input_uri: str | None = Field(default=None, description="where the body is, if not here")
     input_etag: str | None = Field(default=None, description="of the object when it was accepted")
+    result_ttl_s: float | None = Field(
+        default=None, description="kept so long after its end; the platform's time when null"
+    )
+    forget_at: datetime | None = _moment(nullable=True)
+    """When that is, of a finished row that has a `result_ttl_s`."""
+    forgotten_at: datetime | None = _moment(nullable=True)
+    """The body and the result were deleted; the row stays for a while."""
+
+
+class EncryptionKey(SQLModel, table=True):
+    """A key that something may be sealed under; without it this process does not start."""
+
+    __tablename__ = "encryption_key"
+
+    id: str = Field(primary_key=True)
+    first_used_at: datetime = _moment()
 
 
 class UsageRecord(SQLModel, table=True):

@@ -21,7 +21,13 @@ from tidegate_controlplane.errors import DeadlinePassed, Refused
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.hop import OK, Listener
-from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStoreError, ObjectTooLarge
+from tidegate_controlplane.objects.base import (
+    ObjectNotFound,
+    ObjectStoreError,
+    ObjectTooLarge,
+    StoreFull,
+    StoreUnavailable,
+)
 from tidegate_controlplane.work.fetching import AT_FAULT, Fetching
 from tidegate_controlplane.work.items import groups
 from tidegate_controlplane.work.joined_answer import JoinedAnswer, UnfitAnswer, joined
@@ -31,15 +37,19 @@ from tidegate_controlplane.work.outcome import (
     RESULT_TOO_LARGE,
     UNREADABLE,
     Answered,
-    Failure,
     Fault,
     Interrupted,
+    Outage,
     Reply,
     Written,
     of_refusal,
+    storage_failure,
 )
 from tidegate_controlplane.work.payloads import Payloads, request_of
 from tidegate_controlplane.work.run import Run
+
+OUTAGES = (StoreUnavailable, StoreFull)
+"""What passes, and is not the request's fault."""
 
 
 class Forwards(Protocol):
@@ -109,7 +119,8 @@ class Asking:
         except ObjectTooLarge:
             return Fault(RESULT_TOO_LARGE)
         except ObjectStoreError as error:
-            return _storage_failure(error)
+            failure = storage_failure("what this request needs could not be used", error)
+            return Outage(failure) if isinstance(error, OUTAGES) else failure
         except Refused as refused:
             return refused
 
@@ -224,12 +235,3 @@ class _PieceRefused(Exception):
     def __init__(self, answer: Answered) -> None:
         super().__init__(answer.status)
         self.answer = answer
-
-
-def _storage_failure(error: ObjectStoreError) -> Failure:
-    return Failure(
-        status_code=503,
-        message=f"the stored body of this request could not be read: {error}",
-        type="server_error",
-        code="storage_unavailable",
-    )

@@ -53,7 +53,8 @@ class BatchFiles:
         if not stored.bytes:
             await self._plane.objects.delete(key)
             return None
-        return _file_row(batch, kind, key, stored, self._plane.clock.now())
+        kept_s = self._plane.settings.limits.result_retention_s
+        return _file_row(batch, kind, key, stored, self._plane.clock.now(), kept_s)
 
     async def _succeeded(self, batch: Batch) -> AsyncGenerator[bytes]:
         async for row in self._lines(batch, succeeded=True):
@@ -84,8 +85,10 @@ class BatchFiles:
             after = rows[-1].line_no or 0
 
 
-def _file_row(batch: Batch, kind: str, key: str, stored: Stored, now: datetime) -> File:
-    expires_s = batch.output_expires_after_s
+def _file_row(
+    batch: Batch, kind: str, key: str, stored: Stored, now: datetime, kept_s: float
+) -> File:
+    asked_s = batch.output_expires_after_s
     return File(
         id=new_id("file"),
         project_id=batch.project_id,
@@ -95,5 +98,5 @@ def _file_row(batch: Batch, kind: str, key: str, stored: Stored, now: datetime) 
         sha256=stored.sha256,
         object_key=key,
         created_at=now,
-        expires_at=None if expires_s is None else now + timedelta(seconds=expires_s),
+        expires_at=now + timedelta(seconds=kept_s if asked_s is None else asked_s),
     )

@@ -13,6 +13,8 @@ from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 
+from sqlmodel import Session
+
 from tidegate.errors import TableError
 from tidegate.protocol.work import MAX_BATCH_LINES, BatchError, InvocationState
 from tidegate_controlplane.gateway.catalog import Catalog
@@ -31,6 +33,7 @@ from tidegate_controlplane.work.batch_line import (
 )
 from tidegate_controlplane.work.lines import Line, groups, split
 from tidegate_controlplane.work.object_keys import line_key
+from tidegate_controlplane.work.storage import check_still_there
 from tidegate_controlplane.work.table_batches import TableBatches
 from tidegate_controlplane.work.worker import Plane
 
@@ -86,13 +89,20 @@ class BatchIntake:
                 fresh = [line for line in group if line.number > known and again(line.number)]
                 if not fresh:
                     continue
+                stored_at = self._plane.clock.monotonic()
                 rows = await self._rows(batch, fresh, rules)
-                if not await self._plane.db.write(
-                    partial(batches.add_lines, seen=batch, lines=rows)
-                ):
+                add = partial(self._add, batch=batch, rows=rows, stored_at=stored_at)
+                if not await self._plane.db.write(add):
                     return False
                 self.on_queued()
         return True
+
+    def _add(
+        self, session: Session, batch: Batch, rows: Sequence[Invocation], stored_at: float
+    ) -> bool:
+        grace_s = self._plane.settings.retention.orphan_grace_s
+        check_still_there(stored_at, self._plane.clock.monotonic(), grace_s)
+        return batches.add_lines(session, batch, rows)
 
     async def _lines_to_run_again(self, batch: Batch) -> Callable[[int], bool]:
         """Which lines are meant: all, or of a retry those that the batch before did not answer."""

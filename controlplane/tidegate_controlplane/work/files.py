@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import PurePosixPath
 
 from pydantic import ValidationError
@@ -23,7 +22,7 @@ from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import File
 from tidegate_controlplane.work.object_keys import file_key
 from tidegate_controlplane.work.pages import check_cursor
-from tidegate_controlplane.work.storage import answering_for_storage
+from tidegate_controlplane.work.storage import answering_for_storage, check_still_there
 from tidegate_controlplane.work.views import file_object
 
 MAX_FIELD_BYTES = 1024
@@ -31,7 +30,6 @@ ANCHOR, SECONDS = "expires_after[anchor]", "expires_after[seconds]"
 FIELDS = frozenset({"purpose", ANCHOR, SECONDS})
 DEFAULT_EXPIRY_S = 30 * 86_400
 """Of an uploaded file that names none, as at OpenAI."""
-SWEPT_AT_ONCE = 100
 MAX_NAME_CHARS = 255
 
 
@@ -48,10 +46,13 @@ class Part:
 class Files:
     """The service behind `/v1/files`."""
 
-    def __init__(self, db: Database, objects: ObjectStore, clock: Clock) -> None:
+    def __init__(
+        self, db: Database, objects: ObjectStore, clock: Clock, orphan_grace_s: float
+    ) -> None:
         self._db = db
         self._objects = objects
         self._clock = clock
+        self._orphan_grace_s = orphan_grace_s
 
     async def create(self, principal: Principal, form: AsyncIterator[Part]) -> FileObject:
         """Keep the `file` part of `form`, whose `purpose` must be `batch`, for 30 days or as asked.
@@ -64,7 +65,7 @@ class Files:
         try:
             upload = await self._receive(form, key)
             file = _row(principal, file_id, key, upload, self._clock.now())
-            await self._db.write(lambda session: files.insert(session, file))
+            await self._db.write(lambda session: self._insert(session, file, upload))
         except BaseException:
             # Asked of the writer, so after an insertion that a cancellation left on its way.
             if await self._db.write(lambda session: session.get(File, file_id)) is None:
@@ -120,23 +121,9 @@ class Files:
                 raise NotFound(f"the content of {file_id} is gone from the object store")
         return file_object(file), self._objects.get(file.object_key)
 
-    async def sweep(self) -> None:
-        """Delete files whose time has come, except those that an unfinished batch reads.
-
-        A process that dies between the two leaves bytes that no row names.
-        """
-        now = self._clock.now()
-        if not await self._db.read(partial(files.expired, now=now, limit=1)):
-            return
-
-        def unit(session: Session) -> list[str]:
-            found = files.expired(session, now, SWEPT_AT_ONCE)
-            for file in found:
-                files.delete(session, file, now)
-            return [file.object_key for file in found]
-
-        for key in await self._db.write(unit):
-            await self._objects.delete(key)
+    def _insert(self, session: Session, file: File, upload: _Upload) -> None:
+        check_still_there(upload.stored_at, self._clock.monotonic(), self._orphan_grace_s)
+        files.insert(session, file)
 
     async def _find(self, principal: Principal, file_id: str) -> File:
         now = self._clock.now()
@@ -149,6 +136,7 @@ class Files:
 
     async def _receive(self, form: AsyncIterator[Part], key: str) -> _Upload:
         stored: Stored | None = None
+        stored_at = 0.0
         filename: str | None = None
         fields: dict[str, str] = {}
         async for part in form:
@@ -158,6 +146,7 @@ class Files:
                 filename = part.filename
                 with answering_for_storage():
                     stored = await self._objects.put(key, part.data, MAX_BATCH_BYTES)
+                stored_at = self._clock.monotonic()
             elif part.name in FIELDS:
                 fields[part.name] = await _text(part)
             else:
@@ -169,7 +158,9 @@ class Files:
                 )
         if stored is None:
             raise _missing("file")
-        return _Upload(_plain_name(filename), _purpose(fields), _expires_after_s(fields), stored)
+        return _Upload(
+            _plain_name(filename), _purpose(fields), _expires_after_s(fields), stored, stored_at
+        )
 
 
 @dataclass(frozen=True)
@@ -178,6 +169,8 @@ class _Upload:
     purpose: str
     expires_after_s: int
     stored: Stored
+    stored_at: float
+    """When its last byte was (monotonic seconds)."""
 
 
 def _row(principal: Principal, file_id: str, key: str, upload: _Upload, now: datetime) -> File:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 from sqlmodel import Session
 
 from tidegate.protocol.work import Invocation as InvocationObject
-from tidegate.protocol.work import InvocationList, InvocationState, RedriveAnswer, RedriveRequest
+from tidegate.protocol.work import (
+    InvocationDeleted,
+    InvocationList,
+    InvocationState,
+    RedriveAnswer,
+    RedriveRequest,
+)
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.domain.retention import forget_at
 from tidegate_controlplane.errors import (
     BadRequest,
     Conflict,
@@ -23,8 +29,9 @@ from tidegate_controlplane.errors import (
     UpstreamFailed,
 )
 from tidegate_controlplane.settings import Settings
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import invocations, retention
 from tidegate_controlplane.store.database import Database
+from tidegate_controlplane.store.retention import Forgotten
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.events import POLL_S, Events
 from tidegate_controlplane.work.notices import Notices
@@ -151,9 +158,14 @@ class Invocations:
                 code="not_finished",
                 retry_after_s=1.0,
             )
-        kept = timedelta(seconds=self._settings.limits.result_retention_s)
-        if row.finished_at + kept <= self._clock.now():
-            raise Gone(f"the result was kept for {kept.days} days and is gone", code="result_gone")
+        gone_at = forget_at(
+            row.finished_at, row.result_ttl_s, self._settings.limits.result_retention_s
+        )
+        if row.forgotten_at is not None or gone_at <= self._clock.now():
+            raise Gone(
+                f"the result was deleted, or kept until {gone_at:%Y-%m-%d %H:%M} UTC and is gone",
+                code="result_gone",
+            )
         if row.status != InvocationState.SUCCEEDED:
             raise refusal(row)
         return row
@@ -195,6 +207,28 @@ class Invocations:
         ids, answer = await self._redriving.many(principal.project_id, wanted)
         self._redriven(ids)
         return answer
+
+    async def delete(self, principal: Principal, invocation_id: str) -> InvocationDeleted:
+        """Remove the body and the result now; that it was there stays listed for a while.
+
+        Raises Conflict before it is finished.
+        """
+        now = self._clock.now()
+
+        def unit(session: Session) -> list[Forgotten]:
+            row = invocations.get(session, principal.project_id, invocation_id)
+            if row is None:
+                raise _unknown(invocation_id)
+            if row.finished_at is None:
+                raise Conflict(
+                    f"the invocation is {row.status}; cancel it first", code="not_finished"
+                )
+            return retention.forget(session, [row.id], now)
+
+        for forgotten in await self._db.write(unit):
+            with answering_for_storage():
+                await self._payloads.delete(forgotten.keys)
+        return InvocationDeleted(id=invocation_id)
 
     async def wait(
         self, principal: Principal, invocation_id: str, seconds: float

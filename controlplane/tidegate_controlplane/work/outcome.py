@@ -9,6 +9,8 @@
 | the run limit passed                             | failed, `timeout`                            |
 | the deadline passed                              | failed, `deadline`                           |
 | no replica                                       | again; it was no attempt                     |
+| storage or keys do not answer, or are full       | again, after the longest back-off; no attempt |
+| what is stored does not open                     | again after a back-off; no attempt left: dead |
 | the caller cancelled                             | canceled                                     |
 | this process stops, or lost the lease            | again; it was no attempt                     |
 """
@@ -24,6 +26,7 @@ from pydantic_core import from_json
 from tidegate.protocol.openai import ErrorDetail
 from tidegate.protocol.work import InvocationState
 from tidegate_controlplane.errors import Refused
+from tidegate_controlplane.objects.base import ObjectStoreError
 from tidegate_controlplane.settings import WorkSettings
 
 _RETRIED_4XX = frozenset({408, 409, 429})
@@ -78,7 +81,14 @@ class Fault:
     failure: Failure
 
 
-Reply = Answered | Written | Refused | Failure | Fault | Interrupted
+@dataclass(frozen=True)
+class Outage:
+    """The platform's own storage, or its keys, could not be used: the request is not at fault."""
+
+    failure: Failure
+
+
+Reply = Answered | Written | Refused | Failure | Fault | Interrupted | Outage
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,8 @@ def decide(reply: Reply, tried: Try, settings: WorkSettings) -> Outcome:
             return Success(reply, reply.prompt_tokens, reply.completion_tokens)
         case Fault(failure=failure):
             return End(InvocationState.FAILED, failure)
+        case Outage(failure=failure):
+            return Again(settings.retry_max_s, counted=False, failure=failure)
         case Refused():
             return _again_or_dead(of_refusal(reply), tried, settings)
         case Failure():
@@ -174,6 +186,15 @@ def deployment_deleted(name: str) -> Failure:
         type="not_found_error",
         param="model",
         code="deployment_deleted",
+    )
+
+
+def storage_failure(what: str, error: ObjectStoreError) -> Failure:
+    return Failure(
+        status_code=503,
+        message=f"{what}: {error}",
+        type="server_error",
+        code="storage_unavailable",
     )
 
 

@@ -6,7 +6,7 @@ object, or would have, and follows from whose body it is.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ class Payload:
 
 def request_of(row: Invocation) -> Payload:
     """The body that the row was submitted with."""
-    return Payload(row.request_key or request_key_of(row), row.request)
+    return Payload(request_key_of(row), row.request)
 
 
 def result_of(row: Invocation) -> Payload:
@@ -83,6 +83,11 @@ class Payloads:
         if payload.inline is not None:
             return await self._envelopes.open(payload.name, payload.inline)
         return await self._objects.read(payload.name)
+
+    async def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects that no row names any more."""
+        for key in keys:
+            await self._objects.delete(key)
 
     async def discard(self, payload: Payload) -> None:
         """For one whose row was never written."""

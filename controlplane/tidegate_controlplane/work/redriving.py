@@ -75,10 +75,8 @@ class Redriving:
                 "submit it anew",
                 code="not_redrivable",
             )
-        if row.finished_at is not None and row.finished_at + self._retention <= self._clock.now():
-            raise Gone(
-                f"the request was kept for {self._retention.days} days and is gone; submit it anew",
-                code="request_gone",
-            )
+        ended_at = row.finished_at or self._clock.now()
+        if row.forgotten_at is not None or ended_at + self._retention <= self._clock.now():
+            raise Gone("the request is no longer kept; submit it anew", code="request_gone")
         wanted = Wanted(row.endpoint, row.model)
         return find(self._catalog, row.project_id, wanted, INVOCATION_MODES).deployment_id

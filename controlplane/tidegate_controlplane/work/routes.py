@@ -31,6 +31,7 @@ from tidegate.protocol.work import (
     FileList,
     FileObject,
     Invocation,
+    InvocationDeleted,
     InvocationList,
     InvocationReference,
     InvocationState,
@@ -117,6 +118,13 @@ class SubmitQuery(Query):
     )
     max_attempts: int | None = Field(
         default=None, ge=1, le=MAX_ATTEMPTS, description="3 when absent"
+    )
+    result_ttl_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="how long after its end the request and the result are kept; at most, and when "
+        "absent, as long as the platform keeps any",
     )
 
 
@@ -425,6 +433,24 @@ async def _events(
             yield event
 
 
+@delete(
+    "/v1/invocations/{invocation_id:str}",
+    status_code=200,
+    opt=describe(
+        "Delete the request and the result of a finished invocation",
+        answers={200: InvocationDeleted},
+        refuses=(409, 503),
+    ),
+)
+async def delete_invocation(
+    invocation_id: FromPath[str],
+    invocations: NamedDependency[Invocations],
+    principal: NamedDependency[Principal],
+) -> Response[bytes]:
+    """409 before it is finished: cancel it first."""
+    return _json(await invocations.delete(principal, invocation_id))
+
+
 @post(
     "/v1/invocations/{invocation_id:str}/cancel",
     status_code=200,
@@ -496,6 +522,7 @@ HANDLERS: list[ControllerRouterHandler] = [
     get_invocation,
     get_invocation_result,
     get_invocation_events,
+    delete_invocation,
     cancel_invocation,
     redrive_invocation,
     redrive_invocations,

@@ -16,6 +16,8 @@ from tidegate_controlplane.work.lines import GROUP_LINES
 from tidegate_controlplane.work.loop import Loop
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.redriving import Redriving
+from tidegate_controlplane.work.retention import Retention
+from tidegate_controlplane.work.rotation import Rotation
 from tidegate_controlplane.work.spool import Spool
 from tidegate_controlplane.work.submission import Submissions
 from tidegate_controlplane.work.worker import Plane, Worker
@@ -37,13 +39,13 @@ class Work:
         self._dispatching = Loop("work dispatcher", dispatcher.tick, poll_s)
         self._batching = Loop("batch runner", self._step_batches, poll_s)
         self._keeping = Loop("lease keeper", self._leases.tick, settings.work.heartbeat_s)
+        self._retaining = Loop("retention", Retention(plane).tick, settings.retention.every_s)
 
         self.notices = notices
         self.leads: Callable[[], bool] = lambda: True
         """Whether this control plane is the one that carries out batches; lines run everywhere."""
-        self.files = Files(plane.db, plane.objects, plane.clock)
-        self._sweeping = Loop("file sweeper", self.files.sweep, settings.work.sweep_s)
-
+        self.files = Files(plane.db, plane.objects, plane.clock, settings.retention.orphan_grace_s)
+        self.rotation = Rotation(plane)
         self.batches = Batches(plane.db, plane.clock, settings.limits)
         self.invocations = Invocations(
             plane.db,
@@ -67,7 +69,7 @@ class Work:
         """Take over what a former process left, and begin to work."""
         Spool(self._plane.settings.spool_dir).clear()
         await self._leases.recover()
-        for loop in (self._dispatching, self._batching, self._keeping, self._sweeping):
+        for loop in (self._dispatching, self._batching, self._keeping, self._retaining):
             loop.start()
 
     async def stop(self) -> None:
@@ -76,7 +78,8 @@ class Work:
         The database must stay open until this returns.
         """
         self.notices.close()
-        await self._sweeping.stop()
+        await self._retaining.stop()
+        await self.rotation.stop()
         await self._batching.stop()
         await self._runner.stop()
         await self._dispatching.stop()

@@ -38,7 +38,7 @@ from tidegate_controlplane.work.request import (
     infer_endpoint,
     parse,
 )
-from tidegate_controlplane.work.storage import answering_for_storage
+from tidegate_controlplane.work.storage import answering_for_storage, check_still_there
 
 IDEMPOTENCY_WINDOW = timedelta(hours=24)
 """A key that is older may be used anew."""
@@ -61,6 +61,8 @@ class Terms:
     """The platform's default when absent."""
     webhook: str | None = None
     """The id of one that is told how it ends."""
+    result_ttl_s: float | None = None
+    """How long after its end the body and the result are kept; as long as any when absent."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,15 @@ class Submissions:
         if known := await self._db.read(lambda session: self._known(session, given)):
             asked = Asked(row.project_id, row.idempotency_key, await _digest(body))
             return _same_body(known, asked), False
-        async with self._stored(row, body):
+        async with self._stored(row, body) as stored_at:
             asked = Asked(row.project_id, row.idempotency_key, row.request_sha256)
-            known = await self._db.write(lambda session: self._insert(session, asked, row))
+
+            def unit(session: Session) -> Invocation | None:
+                grace_s = self._settings.retention.orphan_grace_s
+                check_still_there(stored_at, self._clock.monotonic(), grace_s)
+                return self._insert(session, asked, row)
+
+            known = await self._db.write(unit)
         return (_same_body(known, asked), False) if known else (row, True)
 
     # --- what the row says ---
@@ -136,6 +144,7 @@ class Submissions:
         limits, now = self._settings.limits, self._clock.now()
         timeout_s = terms.timeout_s or limits.invocation_run_s
         _within("timeout_s", timeout_s, limits.invocation_run_max_s)
+        _within("result_ttl_s", terms.result_ttl_s or 0.0, limits.result_retention_s)
         _within("priority", abs(terms.priority), MAX_PRIORITY)
         _within("max_attempts", terms.max_attempts or 1, MAX_ATTEMPTS)
         expires_at = now + timedelta(seconds=terms.expires_in_s)
@@ -160,6 +169,7 @@ class Submissions:
             due_at=expires_at,
             deadline_at=deadline_at,
             webhook_id=terms.webhook,
+            result_ttl_s=terms.result_ttl_s,
         )
 
     async def _describe_small(self, row: Invocation, body: bytes) -> None:
@@ -213,8 +223,11 @@ class Submissions:
         return None
 
     @asynccontextmanager
-    async def _stored(self, row: Invocation, body: AsyncIterator[bytes]) -> AsyncIterator[None]:
-        """Inside, the body is checked and stored; outside, only if the row was inserted."""
+    async def _stored(self, row: Invocation, body: AsyncIterator[bytes]) -> AsyncIterator[float]:
+        """Inside, the body is checked and stored, since when (monotonic seconds).
+
+        Outside, only if the row was inserted.
+        """
         limits, key = self._settings.limits, request_key(row.project_id, row.id)
         intake = Intake(limits.json_depth)
         pieces = checked(body, intake, partial(self.outlined, row))
@@ -224,7 +237,7 @@ class Submissions:
         if intake.outline is not None:
             row.tokens = _expected_work(stored.bytes, intake.outline)
         try:
-            yield
+            yield self._clock.monotonic()
         finally:
             # Asked of the writer, so after an insertion that a cancellation left on its way.
             if await self._db.write(lambda session: session.get(Invocation, row.id)) is None:

@@ -15,12 +15,14 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol
 
+from prometheus_client import CollectorRegistry
+
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.attempts import with_attempt
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
-from tidegate_controlplane.objects.base import ObjectStore
+from tidegate_controlplane.objects.base import ObjectStore, ObjectStoreError
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database, Guarded
@@ -35,12 +37,14 @@ from tidegate_controlplane.work.outcome import (
     Again,
     End,
     Interrupted,
+    Outage,
     Outcome,
     Reply,
     Success,
     Try,
     Written,
     decide,
+    storage_failure,
 )
 from tidegate_controlplane.work.partial import Partial
 from tidegate_controlplane.work.payloads import Payload, Payloads
@@ -77,6 +81,8 @@ class Plane:
     """A number in [0, 1)."""
     envelopes: Envelopes = field(default_factory=Envelopes)
     """What seals bodies in rows; `objects` seals its own."""
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """Where what is counted is told."""
 
     @property
     def inputs(self) -> Inputs:
@@ -153,7 +159,11 @@ class Worker:
         with self._notices.following(row.id, run.partial):
             reply = await self._reply(run)
             tried = Try(row.attempt, row.max_attempts, row.timeout_s, self._plane.jitter())
-            await self._publish(run, decide(reply, tried, settings))
+            try:
+                await self._publish(run, decide(reply, tried, settings))
+            except ObjectStoreError as error:
+                outage = Outage(storage_failure("the result could not be stored", error))
+                await self._publish(run, decide(outage, tried, settings))
 
     async def _reply(self, run: Run) -> Reply:
         run.call = asyncio.create_task(self._asking.answer(run))

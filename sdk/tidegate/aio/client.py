@@ -16,6 +16,7 @@ from tidegate.aio.pump import AsyncPump
 from tidegate.aio.resources import (
     AsyncBatches,
     AsyncDeployments,
+    AsyncEncryption,
     AsyncFiles,
     AsyncInvocations,
     AsyncKeys,
@@ -59,6 +60,7 @@ class AsyncClient:
         self.rollouts = AsyncRollouts(pump)
         self.models = AsyncModels(pump)
         self.keys = AsyncKeys(pump)
+        self.encryption = AsyncEncryption(pump)
         self.invocations = AsyncInvocations(pump)
         self.batches = AsyncBatches(pump)
         self.files = AsyncFiles(pump)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, BinaryIO, Unpack
 
@@ -16,6 +16,7 @@ from tidegate.protocol.openai import ModelCard
 from tidegate.protocol.resources import (
     ApiKeyCreated,
     ApiKeyView,
+    EncryptionView,
     KeyRole,
     ModelView,
     RolloutView,
@@ -112,6 +113,29 @@ class AsyncKeys:
         return await self._pump.run(platform.revoke_key(key_id))
 
 
+class AsyncEncryption:
+    """`client.encryption`: what is sealed at rest, and under which keys."""
+
+    def __init__(self, pump: AsyncPump) -> None:
+        self._pump = pump
+
+    async def get(self) -> EncryptionView:
+        """The keys, and what the last pass found."""
+        return await self._pump.run(platform.encryption())
+
+    async def count(
+        self, on_progress: Callable[[EncryptionView], None] | None = None
+    ) -> EncryptionView:
+        """Look at everything, and say how much is under each key."""
+        return await self._pump.run(platform.encryption_pass(rewrap=False, on_progress=on_progress))
+
+    async def rotate(
+        self, on_progress: Callable[[EncryptionView], None] | None = None
+    ) -> EncryptionView:
+        """Put everything under the newest key; begun again, it goes on where it was."""
+        return await self._pump.run(platform.encryption_pass(rewrap=True, on_progress=on_progress))
+
+
 class AsyncInvocations:
     """`client.invocations`."""
 
@@ -150,6 +174,10 @@ class AsyncInvocations:
     async def cancel(self, invocation_id: str) -> AsyncInvocation:
         """Ask for it to end without a result."""
         return AsyncInvocation(self._pump, await self._pump.run(invocations.cancel(invocation_id)))
+
+    async def delete(self, invocation_id: str) -> work.InvocationDeleted:
+        """Remove its request and result now. Raises Conflict before it is finished."""
+        return await self._pump.run(invocations.delete(invocation_id))
 
 
 class AsyncBatches:

@@ -68,6 +68,10 @@ class AsyncInvocation:
         self._view = await self._pump.run(invocations.cancel(self.id))
         return self
 
+    async def delete(self) -> None:
+        """Remove the request and the result now. Raises Conflict before it is finished."""
+        await self._pump.run(invocations.delete(self.id))
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} {self.status.value}>"
 

@@ -1,4 +1,4 @@
-"""`scale`, `wake`, `delete`, `models`, `usage`: run what is there."""
+"""`scale`, `wake`, `delete`, `forget`, `models`, `usage`: run what is there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEBI = 1024 * 1024
 
 
 def register(app: typer.Typer) -> None:
-    for command in (scale, wake, delete, models, usage):
+    for command in (scale, wake, delete, forget, models, usage):
         app.command()(command)
 
 
@@ -60,6 +60,19 @@ def delete(
         say_json({"name": name, "deleted": wait, "deleting": not wait})
     else:
         say(f"{name} is deleted" if wait else f"{name} is being deleted")
+
+
+def forget(
+    invocation_id: Annotated[str, typer.Argument(help="Its id, from 'invoke --no-wait'.")],
+    as_json: Json = False,
+) -> None:
+    """Delete the request and the result of a finished invocation."""
+    with connected() as client:
+        deleted = client.invocations.delete(invocation_id)
+    if as_json:
+        say_json(deleted)
+    else:
+        say(f"the request and the result of {deleted.id} are deleted")
 
 
 def models(as_json: Json = False) -> None:

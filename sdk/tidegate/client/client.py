@@ -16,6 +16,7 @@ from tidegate.client.pump import Pump
 from tidegate.client.resources import (
     Batches,
     Deployments,
+    Encryption,
     Files,
     Invocations,
     Keys,
@@ -59,6 +60,7 @@ class Client:
         self.rollouts = Rollouts(pump)
         self.models = Models(pump)
         self.keys = Keys(pump)
+        self.encryption = Encryption(pump)
         self.invocations = Invocations(pump)
         self.batches = Batches(pump)
         self.files = Files(pump)

@@ -79,15 +79,16 @@ class ServedModel:
         priority: int | None = None,
         max_attempts: int | None = None,
         webhook: str | None = None,
+        result_ttl_s: float | None = None,
         **sampling: Unpack[generate.ChatSampling],
     ) -> Invocation:
         """Hand in a prompt, a conversation or a whole body, to be answered later.
 
         `timeout_s` bounds a run; it expires if not begun within `expires_in_s`, and is given up if
-        not finished within `deadline_s`; all are seconds. `priority` is from -5 to 5, and the
-        higher runs first. `webhook` is the id of one that is told how it ends, whatever its
-        events. The key, made up when absent, makes sure that a repeated request is not a second
-        one.
+        not finished within `deadline_s`; its result is kept for `result_ttl_s`. All are seconds.
+        `priority` is from -5 to 5, and the higher runs first. `webhook` is the id of one that is
+        told how it ends, whatever its events. The key, made up when absent, makes sure that a
+        repeated request is not a second one.
         """
         body = {**invocations.work_body(self.name, work), **sampling}
         terms: invocations.Terms = {
@@ -97,6 +98,7 @@ class ServedModel:
             "priority": priority,
             "max_attempts": max_attempts,
             "webhook": webhook,
+            "result_ttl_s": result_ttl_s,
         }
         view = self._pump.run(invocations.submit(body, idempotency_key, terms))
         return Invocation(self._pump, view)

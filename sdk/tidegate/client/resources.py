@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import Any, BinaryIO, Unpack
 
@@ -16,6 +16,7 @@ from tidegate.protocol.openai import ModelCard
 from tidegate.protocol.resources import (
     ApiKeyCreated,
     ApiKeyView,
+    EncryptionView,
     KeyRole,
     ModelView,
     RolloutView,
@@ -110,6 +111,25 @@ class Keys:
         return self._pump.run(platform.revoke_key(key_id))
 
 
+class Encryption:
+    """`client.encryption`: what is sealed at rest, and under which keys."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+
+    def get(self) -> EncryptionView:
+        """The keys, and what the last pass found."""
+        return self._pump.run(platform.encryption())
+
+    def count(self, on_progress: Callable[[EncryptionView], None] | None = None) -> EncryptionView:
+        """Look at everything, and say how much is under each key."""
+        return self._pump.run(platform.encryption_pass(rewrap=False, on_progress=on_progress))
+
+    def rotate(self, on_progress: Callable[[EncryptionView], None] | None = None) -> EncryptionView:
+        """Put everything under the newest key; begun again, it goes on where it was."""
+        return self._pump.run(platform.encryption_pass(rewrap=True, on_progress=on_progress))
+
+
 class Invocations:
     """`client.invocations`."""
 
@@ -148,6 +168,10 @@ class Invocations:
     def cancel(self, invocation_id: str) -> Invocation:
         """Ask for it to end without a result."""
         return Invocation(self._pump, self._pump.run(invocations.cancel(invocation_id)))
+
+    def delete(self, invocation_id: str) -> work.InvocationDeleted:
+        """Remove its request and result now. Raises Conflict before it is finished."""
+        return self._pump.run(invocations.delete(invocation_id))
 
 
 class Batches:

@@ -121,6 +121,14 @@ class InvocationEvent(Answer):
     items: int | None = Field(default=None, description="of `progress`: in all")
 
 
+class InvocationDeleted(Answer):
+    """Its request and result are gone; `GET …/{id}` still says that it was there, for a while."""
+
+    id: str
+    object: Literal["invocation"] = "invocation"
+    deleted: bool = True
+
+
 class InvocationList(Answer):
     object: Literal["list"] = "list"
     data: list[Invocation]

@@ -16,6 +16,7 @@ from tidegate.flow.sse import events as server_events
 from tidegate.flow.steps import Emit, Emitting, Flow, Request, Sleep, ask, chunk
 from tidegate.protocol.work import (
     Invocation,
+    InvocationDeleted,
     InvocationEvent,
     InvocationState,
     RedriveAnswer,
@@ -57,6 +58,8 @@ class Terms(TypedDict, total=False):
     max_attempts: int | None
     webhook: str | None
     """The id of one that is told how it ends, whatever its events."""
+    result_ttl_s: float | None
+    """How long it is kept after its end."""
 
 
 def submit(
@@ -151,6 +154,11 @@ def get(invocation_id: str) -> Flow[Invocation]:
 def cancel(invocation_id: str) -> Flow[Invocation]:
     reply = yield from ask(Request("POST", _path(invocation_id, "cancel")))
     return read(reply, Invocation)
+
+
+def delete(invocation_id: str) -> Flow[InvocationDeleted]:
+    reply = yield from ask(Request("DELETE", _path(invocation_id)))
+    return read(reply, InvocationDeleted)
 
 
 def listing(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 from tidegate.flow.pages import collected, pages, read
+from tidegate.flow.poll import poll
 from tidegate.flow.steps import Emitting, Flow, Request, ask
 from tidegate.protocol.openai import ModelCard, ModelList
 from tidegate.protocol.resources import (
     ApiKeyCreated,
     ApiKeyView,
+    EncryptionView,
     KeyRole,
     ModelView,
     UsageView,
@@ -18,6 +21,7 @@ from tidegate.protocol.resources import (
 
 MODELS = "/api/v1/models"
 KEYS = "/api/v1/api-keys"
+ENCRYPTION = "/api/v1/encryption"
 
 
 def models() -> Emitting[ModelView]:
@@ -58,6 +62,26 @@ def keys() -> Emitting[ApiKeyView]:
 def revoke_key(key_id: str) -> Flow[ApiKeyView]:
     reply = yield from ask(Request("DELETE", f"{KEYS}/{quote(key_id, safe='')}"))
     return read(reply, ApiKeyView)
+
+
+def encryption() -> Flow[EncryptionView]:
+    reply = yield from ask(Request("GET", ENCRYPTION))
+    return read(reply, EncryptionView)
+
+
+def encryption_pass(
+    *, rewrap: bool, on_progress: Callable[[EncryptionView], None] | None
+) -> Flow[EncryptionView]:
+    """Begin a pass over everything that is sealed, and wait for its end."""
+    yield from ask(Request("POST", f"{ENCRYPTION}/passes", json={"rewrap": rewrap}))
+    found = yield from poll(
+        encryption,
+        lambda view: not view.running,
+        lambda view: ("the pass over what is sealed", f"{view.seen} seen"),
+        timeout_s=None,
+        on_change=on_progress,
+    )
+    return found
 
 
 def usage() -> Flow[list[UsageView]]:

@@ -358,6 +358,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
             batches=missing,
             invocations=missing,
             webhooks=missing,
+            rotation=missing,
             ready=asyncio.Event(),
         )
         handlers = [*routes.HANDLERS, *metrics_routes.HANDLERS, control_route, broken_route]

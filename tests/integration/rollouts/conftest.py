@@ -273,6 +273,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             batches=missing,
             invocations=missing,
             webhooks=missing,
+            rotation=missing,
             ready=asyncio.Event(),
         )
         key = (await keys.create(DEFAULT_PROJECT, unlimited)).key

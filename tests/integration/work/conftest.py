@@ -29,7 +29,7 @@ from tidegate_controlplane.objects.directory import DirectoryStore
 from tidegate_controlplane.settings import LimitSettings, Settings, WorkSettings
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.open import open_database
-from tidegate_controlplane.store.tables import Deployment, Project
+from tidegate_controlplane.store.tables import Deployment, Invocation, Project
 from tidegate_controlplane.work.files import Part
 from tidegate_controlplane.work.invocations import Terms
 from tidegate_controlplane.work.service import Work
@@ -208,6 +208,10 @@ class House:
     async def upload(self, work: Work, content: bytes) -> str:
         file = await work.files.create(PRINCIPAL, form(content))
         return file.id
+
+    async def row(self, invocation_id: str) -> Any:
+        """The row as it is; None when there is none."""
+        return await self.db.read(lambda session: session.get(Invocation, invocation_id))
 
     async def batch(self, work: Work, lines: list[Any]) -> str:
         """Upload `lines` (objects, or bytes as they are) and begin a batch; its id."""

@@ -10,6 +10,7 @@ from tidegate_controlplane.errors import BadRequest, NotFound, TooLarge, Unavail
 from tidegate_controlplane.objects.base import ObjectTooLarge, StoreFull
 from tidegate_controlplane.store.files import Page
 from tidegate_controlplane.work.files import Files, Part
+from tidegate_controlplane.work.retention import Retention
 
 
 async def data(*pieces):
@@ -126,7 +127,7 @@ class Broken:
     ],
 )
 async def test_what_the_store_cannot_take_is_answered_plainly(house, kit, error, answer, code):
-    files = Files(house.db, Broken(error), house.clock)
+    files = Files(house.db, Broken(error), house.clock, 600)
     with pytest.raises(answer) as refused:
         await files.create(kit.principal, form(FILE, PURPOSE))
     assert refused.value.code == code
@@ -183,7 +184,7 @@ async def test_an_expired_file_is_gone_and_its_bytes_follow(house, files, kit):
             await look(kit.principal, made.id)
     assert (await files.list(kit.principal, Page())).data == []
     assert len(kept(house)) == 1
-    await files.sweep()
+    await Retention(house.plane()).tick()
     assert kept(house) == []
 
 
@@ -191,10 +192,10 @@ async def test_an_expired_file_stays_for_the_unfinished_batch_that_reads_it(hous
     work = house.work()
     batch_id = await house.batch(work, [b"{}"])
     house.clock.ahead += timedelta(days=31)
-    await work.files.sweep()
+    await Retention(house.plane()).tick()
     assert len(kept(house)) == 1
     async with house.working() as work:
         done = await house.ended(work, batch_id)
     assert done.status == "expired" or done.request_counts.total == 1
-    await work.files.sweep()
+    await Retention(house.plane()).tick()
     assert all("input" not in path.name and "/files/" not in str(path) for path in kept(house))

@@ -9,6 +9,7 @@ import hashlib
 import os
 import stat
 import time
+import tracemalloc
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 
@@ -314,3 +315,24 @@ async def test_a_server_that_does_not_answer_is_unavailable(s3, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StoreUnavailable):
         await S3Store(BUCKET).read("k")
+
+
+# --- sealed ---------------------------------------------------------------------------------------
+
+
+async def test_a_large_sealed_object_is_never_in_memory(tmp_path):
+    store = SealedStore(DirectoryStore(tmp_path), Keyring([FileKeys([os.urandom(32)])]))
+
+    async def many():
+        for _ in range(48):
+            yield bytes(1024 * 1024)
+
+    tracemalloc.start()
+    try:
+        await store.put("k", many())
+        async with aclosing(store.get("k")) as pieces:
+            assert sum([len(piece) async for piece in pieces]) == 48 * 1024 * 1024
+        await store.rewrap("k")
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
+    finally:
+        tracemalloc.stop()

@@ -42,6 +42,7 @@ async def http(house):
             batches=work.batches,
             invocations=work.invocations,
             webhooks=missing,
+            rotation=work.rotation,
             ready=asyncio.Event(),
         )
         transport = httpx.ASGITransport(app=build_app(services, HANDLERS))
@@ -408,3 +409,21 @@ async def test_a_body_that_comes_in_pieces_is_kept_and_an_unreadable_one_is_not(
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "colour")
     found = {path.parent.name for path in house.settings.objects_dir.rglob("*") if path.is_file()}
     assert found == {"requests", accepted.json()["id"]}
+
+
+async def test_a_finished_invocation_can_be_deleted_and_one_under_way_cannot(http, house, kit):
+    served = await house.deploy(capacity=0, project=DEFAULT_PROJECT)
+    terms = {"result_ttl_s": 3600}
+    made = await http.post("/v1/invocations", params=terms, content=kit.chat_bytes("hi"))
+    path = made.headers["location"]
+    assert (await http.delete(path)).status_code == 409
+    house.replicas_of(served, 1)
+    await kit.until(lambda: http.get(path), lambda found: found.json()["status"] == "succeeded")
+    deleted = await http.delete(path)
+    assert deleted.json() == {"id": made.json()["id"], "object": "invocation", "deleted": True}
+    assert (await http.get(f"{path}/result")).status_code == 410
+    for ttl_s in (0, 604_801):
+        refused = await http.post(
+            "/v1/invocations", params={"result_ttl_s": ttl_s}, content=kit.chat_bytes("hi")
+        )
+        assert refused.status_code == 400

@@ -485,3 +485,37 @@ def test_schema_version_and_demo_model_need_no_server() -> None:
     assert json.loads(run("schema").stdout)["title"] == "Tidegate deployment"
     assert json.loads(run("version", "--json").stdout)["server"] is None
     assert run("demo-model").stdout.endswith(".gguf\n")
+
+
+ENCRYPTION = "/api/v1/encryption"
+SEALED: dict[str, Any] = {"keys": ["file:old", "file:new"], "newest": "file:new", "required": False}
+
+
+def test_a_rotation_says_which_key_may_be_taken_away(served: Any) -> None:
+    use = {"key": "file:new", "objects": 3, "rows": 4}
+    served.on("POST", f"{ENCRYPTION}/passes", SEALED | {"running": True})
+    served.on("GET", ENCRYPTION, SEALED | {"uses": [use], "rewrapped": 7})
+    shown = run("encryption", "rotate")
+    assert shown.exit_code == 0
+    assert "nothing is sealed under file:old: it may be taken away" in shown.stdout
+    assert json.loads(run("encryption", "status", "--json").stdout)["rewrapped"] == 7
+    begun = [asked.json for asked in served.asked if asked.method == "POST"]
+    assert begun == [{"rewrap": True}, {"rewrap": False}]
+
+
+def test_a_rotation_that_left_something_ends_with_an_error_and_keeps_the_key(served: Any) -> None:
+    served.on("POST", f"{ENCRYPTION}/passes", SEALED | {"running": True})
+    served.on("GET", ENCRYPTION, SEALED | {"failed": 1, "errors": ["'prj_1/x' does not open"]})
+    shown = run("encryption", "rotate")
+    assert shown.exit_code == 1
+    assert "taken away" not in shown.stdout and "'prj_1/x' does not open" in shown.stderr
+
+
+def test_status_says_when_encryption_is_off_and_begins_no_pass(served: Any) -> None:
+    served.on("GET", ENCRYPTION, {"keys": [], "newest": None, "required": False})
+    assert "encryption is off" in run("encryption", "status").stdout
+
+
+def test_forget_deletes_a_finished_invocation(served: Any) -> None:
+    served.on("DELETE", "/v1/invocations/inv_1", {"id": "inv_1", "deleted": True})
+    assert "inv_1 are deleted" in run("forget", "inv_1").stdout

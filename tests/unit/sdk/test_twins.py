@@ -18,7 +18,16 @@ PAIRS = [
     *((getattr(client, name), getattr(aio, f"Async{name}")) for name in client.__all__),
     *(
         (getattr(resources, name), getattr(aio_resources, f"Async{name}"))
-        for name in ("Batches", "Deployments", "Files", "Invocations", "Keys", "Models", "Rollouts")
+        for name in (
+            "Batches",
+            "Deployments",
+            "Encryption",
+            "Files",
+            "Invocations",
+            "Keys",
+            "Models",
+            "Rollouts",
+        )
     ),
 ]
 PROTOCOL = {

@@ -131,6 +131,16 @@ async def test_no_truncation_goes_unseen_wherever_a_read_begins(content, data):
         await whole(store_of(OLD, inner=inner, required=True), start)
 
 
+@pytest.mark.parametrize("chunks", [0, 1, 2])
+async def test_an_object_that_ends_after_a_whole_chunk_too_early_does_not_open(chunks):
+    inner, store = await stored(bytes(3 * CHUNK))
+    _, at = parse(inner.objects[NAME], NAME)
+    inner.objects[NAME] = inner.objects[NAME][: at + chunks * (CHUNK + TAG_BYTES)]
+    for start in (0, CHUNK, 2 * CHUNK, 3 * CHUNK):
+        with pytest.raises(ObjectDamaged):
+            await whole(store, start)
+
+
 @given(CONTENT, st.binary(min_size=1, max_size=3 * CHUNK))
 @settings(deadline=None, max_examples=100)
 async def test_nothing_can_be_added_at_the_end(content, more):
@@ -227,6 +237,14 @@ async def test_a_key_that_is_not_given_is_named_with_the_remedy():
     missing = FileKeys([OLD]).key_ids[0]
     with pytest.raises(KeyMissing, match=rf"{missing}.*--encryption-key"):
         await whole(store_of(NEW, inner=inner))
+
+
+async def test_a_data_key_that_was_wrapped_for_one_name_is_not_unwrapped_for_another():
+    keys = FileKeys([OLD])
+    data_key = await keys.make(NAME)
+    assert await keys.unwrap(data_key.wrapped, NAME) == data_key.plain
+    with pytest.raises(ObjectDamaged, match="not wrapped for it"):
+        await keys.unwrap(data_key.wrapped, "prj_2/requests/inv_1")
 
 
 async def test_wrapping_anew_changes_the_header_and_not_one_byte_of_the_chunks():
