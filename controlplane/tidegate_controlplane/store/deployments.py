@@ -265,7 +265,7 @@ def swap(session: Session, table: type[Any], row: Any, values: dict[str, Any]) -
     def back(*_: object) -> None:
         _set(row, before)
 
-    event.listen(session, "after_soft_rollback", back)
+    event.listen(session, "after_soft_rollback", back, insert=True)  # the last first
     _set(row, after)
 
 

@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -133,7 +134,8 @@ class PostgresDatabase:
 
     def _transaction(self, engine: Engine, unit: Callable[[Session], T]) -> T:
         """Once; a DBAPIError of `is_conflict` or `is_away` means that nothing was committed."""
-        with Session(engine, expire_on_commit=False) as session:
+        with Session(engine, expire_on_commit=False) as session, ExitStack() as unless_done:
+            unless_done.callback(session.rollback)
             found = unit(session)
             session.flush()
             wrote: str | None = session.connection().execute(_ID_IF_WROTE).scalar_one()
@@ -142,6 +144,7 @@ class PostgresDatabase:
             except DBAPIError as error:
                 if wrote is None or not is_away(error) or not self._has_committed(wrote):
                     raise
+            unless_done.pop_all()
         return found
 
     def _has_committed(self, transaction_id: str) -> bool:

@@ -33,6 +33,17 @@ async def test_what_a_dead_process_had_begun_runs_again_at_once_and_no_attempt_i
     assert (done.status, done.attempt) == ("succeeded", 1)
 
 
+@pytest.mark.parametrize("engine", ["postgres"], indirect=True)
+async def test_on_a_shared_database_a_start_takes_nothing_from_others_who_may_live(house):
+    served = await house.deploy()
+    invocation_id = await house.submit(house.work())
+    await claimed_by(house, served, "wrk_other")
+    plane, notices = house.plane(), Notices()
+    await LeaseKeeper(plane, Worker(plane, notices), notices, "me").recover()
+    [held] = await house.db.read(invocations.leased)
+    assert (held.lease, held.owner) == (Lease(invocation_id, 1), "wrk_other")
+
+
 @pytest.mark.both_engines
 async def test_a_result_that_comes_after_the_lease_was_lost_changes_nothing(house, kit):
     served = await house.deploy()

@@ -117,6 +117,21 @@ async def test_a_writer_that_read_an_older_row_changes_nothing(
     assert await database.read(rows.unfinished_replicas) == []
 
 
+async def test_a_change_that_is_rolled_back_is_taken_back_from_the_row_in_memory_too(
+    database: Database, deployment: Deployment
+) -> None:
+    def unit(session: Session) -> None:
+        rows.change_deployment(session, deployment, NOW, message="first")
+        rows.change_deployment(session, deployment, NOW, message="second")
+        assert deployment.version == 3
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError, match="boom"):
+        await database.write(unit)
+    assert (deployment.message, deployment.version) == ("", 1)
+    await change(database, deployment, message="third")
+
+
 async def test_a_stale_replica_is_refused_too(database: Database, deployment: Deployment) -> None:
     await database.write(lambda s: s.add(replica("rep_1")))
     one = await database.read(lambda s: s.get_one(Replica, "rep_1"))
