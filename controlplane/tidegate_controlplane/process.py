@@ -25,6 +25,7 @@ from tidegate_controlplane.api import deployments as deployment_routes
 from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.api import rollouts as rollout_routes
+from tidegate_controlplane.api import webhooks as webhook_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.data_dir import (
@@ -64,6 +65,9 @@ from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
+from tidegate_controlplane.webhooks.deliverer import delivering
+from tidegate_controlplane.webhooks.secret import SecretBox
+from tidegate_controlplane.webhooks.service import Webhooks
 from tidegate_controlplane.work import routes as work_routes
 from tidegate_controlplane.work.service import Work
 from tidegate_controlplane.work.worker import Plane
@@ -74,6 +78,7 @@ HANDLERS = [
     *work_routes.HANDLERS,
     *deployment_routes.HANDLERS,
     *rollout_routes.HANDLERS,
+    *webhook_routes.HANDLERS,
     *platform_routes.HANDLERS,
     *metrics_routes.HANDLERS,
 ]
@@ -169,6 +174,10 @@ async def running(
             settings=settings,
             envelopes=Envelopes(keyring, required=settings.encryption.required),
         )
+        box = SecretBox(pepper)
+        webhooks = Webhooks(database, box, clock, settings)
+        deliverer = await stack.enter_async_context(delivering(database, box, clock, settings))
+        webhooks.on_due = deliverer.wake
         work = Work(plane, catalog)
         keys = KeyService(database, pepper, clock)
         if database.shared:
@@ -212,6 +221,7 @@ async def running(
             files=work.files,
             batches=work.batches,
             invocations=work.invocations,
+            webhooks=webhooks,
             ready=ready,
         )
         yield services, work

@@ -31,7 +31,12 @@ from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.reconcile.write import close_former
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
-from tidegate_controlplane.store.migrate import changing_schema, is_known, schema_revision, upgrade
+from tidegate_controlplane.store.migrate import (
+    is_known,
+    schema_revision,
+    schema_transaction,
+    upgrade,
+)
 from tidegate_controlplane.store.open import open_database
 
 LOOKED_UP_AT_ONCE = 32
@@ -126,7 +131,7 @@ def _restore_pepper(path: Path, source: Path) -> None:
 
 def _restore_rows(engine: Engine, source: Path, summary: Summary, now: datetime) -> None:
     """In one transaction: as the archive has them, then as this version and a new start want."""
-    with changing_schema(engine) as connection:
+    with schema_transaction(engine) as connection:
         if schema_revision(connection) is not None:
             _check_restored(connection, summary)
             return

@@ -23,7 +23,7 @@ def migrate(engine: Engine) -> None:
 
     Raises StartError when the database was written by a newer Tidegate than this one.
     """
-    with changing_schema(engine) as connection:
+    with schema_transaction(engine) as connection:
         current = schema_revision(connection)
         if current is not None and not is_known(current):
             raise StartError(
@@ -34,7 +34,7 @@ def migrate(engine: Engine) -> None:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Upgrade to `revision` in the connection's transaction, one of `changing_schema`."""
+    """Upgrade to `revision` in the connection's transaction."""
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
@@ -43,13 +43,24 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 def downgrade(engine: Engine, revision: str) -> None:
     """Go back to an earlier `revision` (`base`: no tables), in one transaction."""
     config = _config()
-    with changing_schema(engine) as connection:
+    with schema_transaction(engine) as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
 
 
+def schema_revision(connection: Connection) -> str | None:
+    """Which tables the database has; None when it has none."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_known(revision: str) -> bool:
+    """Whether this version can bring tables of `revision` to its own."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return revision in {script.revision for script in scripts}
+
+
 @contextmanager
-def changing_schema(engine: Engine) -> Iterator[Connection]:
+def schema_transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction, in which SQLite lets a table be made anew while others refer to it.
 
     Source: "Making Other Kinds Of Table Schema Changes" (SQLite, ALTER TABLE): references are not
@@ -72,17 +83,6 @@ def changing_schema(engine: Engine) -> Iterator[Connection]:
                     raise StartError(f"the migration would leave {len(broken)} rows without owner")
         finally:
             driver.execute("PRAGMA foreign_keys=ON")
-
-
-def schema_revision(connection: Connection) -> str | None:
-    """Which tables the database has; None when it has none."""
-    return MigrationContext.configure(connection).get_current_revision()
-
-
-def is_known(revision: str) -> bool:
-    """Whether this version can bring tables of `revision` to its own."""
-    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
-    return revision in {script.revision for script in scripts}
 
 
 def _alone(connection: Connection) -> None:

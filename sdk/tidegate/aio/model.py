@@ -75,18 +75,21 @@ class AsyncServedModel:
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        webhook: str | None = None,
         **sampling: Unpack[generate.ChatSampling],
     ) -> AsyncInvocation:
         """Hand in a prompt, a conversation or a whole body, to be answered later.
 
         `timeout_s` bounds its run and `expires_in_s` its life, queue included; both are seconds.
         The key, made up when absent, makes sure that a repeated request is not a second one.
+        `webhook` is the id of one that is told how it ends, whatever its events.
         """
         flow = invocations.submit(
             {**invocations.work_body(self.name, work), **sampling},
             idempotency_key=idempotency_key or uuid.uuid4().hex,
             timeout_s=timeout_s,
             expires_in_s=expires_in_s,
+            webhook=webhook,
         )
         return AsyncInvocation(self._pump, await self._pump.run(flow))
 
@@ -96,14 +99,18 @@ class AsyncServedModel:
         *,
         endpoint: str = generate.CHAT,
         metadata: Mapping[str, str] | None = None,
+        webhook: str | None = None,
     ) -> AsyncBatch:
         """Answer every line of a JSONL file, or every item of an iterable of prompts or bodies.
 
-        A line that names no model gets this one. Raises ConfigurationError for a file that cannot
+        A line that names no model gets this one. `webhook` is the id of one that is told how the
+        batch ends. Raises ConfigurationError for a file that cannot
         be read.
         """
         with batch_input.opened(source, endpoint, self.name) as (file, filename):
-            started = await self._pump.run(batches.start(file, filename, endpoint, metadata))
+            started = await self._pump.run(
+                batches.start(file, filename, endpoint, metadata, webhook)
+            )
         return AsyncBatch(self._pump, started)
 
     def __repr__(self) -> str:

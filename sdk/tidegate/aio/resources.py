@@ -140,11 +140,16 @@ class AsyncBatches:
         self._pump = pump
 
     async def create(
-        self, input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None = None
+        self,
+        input_file_id: str,
+        endpoint: str,
+        metadata: Mapping[str, str] | None = None,
+        webhook: str | None = None,
     ) -> AsyncBatch:
         """Begin on a file that was uploaded before."""
         return AsyncBatch(
-            self._pump, await self._pump.run(batches.create(input_file_id, endpoint, metadata))
+            self._pump,
+            await self._pump.run(batches.create(input_file_id, endpoint, metadata, webhook)),
         )
 
     async def get(self, batch_id: str) -> AsyncBatch:

@@ -24,6 +24,7 @@ from tidegate.cli import (
     rollout,
     simulate,
     talk,
+    webhooks,
 )
 from tidegate.cli.output import report, wants_json
 from tidegate.errors import TidegateError
@@ -64,3 +65,4 @@ for commands in (
     commands.register(app)
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
+app.add_typer(webhooks.app, name="webhooks")

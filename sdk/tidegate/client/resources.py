@@ -138,10 +138,16 @@ class Batches:
         self._pump = pump
 
     def create(
-        self, input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None = None
+        self,
+        input_file_id: str,
+        endpoint: str,
+        metadata: Mapping[str, str] | None = None,
+        webhook: str | None = None,
     ) -> Batch:
         """Begin on a file that was uploaded before."""
-        return Batch(self._pump, self._pump.run(batches.create(input_file_id, endpoint, metadata)))
+        return Batch(
+            self._pump, self._pump.run(batches.create(input_file_id, endpoint, metadata, webhook))
+        )
 
     def get(self, batch_id: str) -> Batch:
         """Raises NotFound."""

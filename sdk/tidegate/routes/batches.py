@@ -22,25 +22,30 @@ WINDOW = "24h"
 
 
 def create(
-    input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None
+    input_file_id: str, endpoint: str, metadata: Mapping[str, str] | None, webhook: str | None
 ) -> Flow[BatchObject]:
     body = {
         "input_file_id": input_file_id,
         "endpoint": endpoint,
         "completion_window": WINDOW,
         **({"metadata": dict(metadata)} if metadata else {}),
+        **({"webhook": webhook} if webhook else {}),
     }
     reply = yield from ask(Request("POST", ROOT, json=body))
     return read(reply, BatchObject)
 
 
 def start(
-    file: BinaryIO, filename: str, endpoint: str, metadata: Mapping[str, str] | None
+    file: BinaryIO,
+    filename: str,
+    endpoint: str,
+    metadata: Mapping[str, str] | None,
+    webhook: str | None,
 ) -> Flow[BatchObject]:
     """Upload the input and begin; when that is refused, the uploaded file is taken back."""
     uploaded = yield from files.upload(file, filename, "batch")
     try:
-        return (yield from create(uploaded.id, endpoint, metadata))
+        return (yield from create(uploaded.id, endpoint, metadata, webhook))
     except APIError as refusal:
         try:
             yield from files.delete(uploaded.id)

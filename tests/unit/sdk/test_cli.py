@@ -405,7 +405,7 @@ def test_every_command_takes_json() -> None:
 
     root: Any = typer.main.get_command(app)
     commands = dict(root.commands)
-    for group in ("keys", "rollout"):
+    for group in ("keys", "rollout", "webhooks"):
         below = commands.pop(group).commands
         commands |= {f"{group} {name}": command for name, command in below.items()}
     without = [
@@ -413,7 +413,7 @@ def test_every_command_takes_json() -> None:
         for name, command in commands.items()
         if not any("--json" in parameter.opts for parameter in command.params)
     ]
-    assert (without, len(commands)) == ([], 32)
+    assert (without, len(commands)) == ([], 41)
 
 
 def test_schema_version_and_demo_model_need_no_server() -> None:

@@ -1,13 +1,13 @@
 """Several control planes
 
-Revision 0005, after 0007.
+Revision 0005, after 0008.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision: str = "0005"
-down_revision: str | None = "0007"
+down_revision: str | None = "0008"
 branch_labels: str | None = None
 depends_on: str | None = None
 
