@@ -34,7 +34,7 @@ def migrate(engine: Engine) -> None:
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Upgrade to `revision` in the connection's transaction, one of `changing_schema`."""
+    """Upgrade to `revision` in the connection's transaction."""
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
