@@ -31,6 +31,7 @@ from tidegate_controlplane.web.shell import Shell
 
 if TYPE_CHECKING:
     from tidegate_controlplane.deployments.service import Deployments
+    from tidegate_controlplane.webhooks.service import Webhooks
     from tidegate_controlplane.work.batches import Batches
     from tidegate_controlplane.work.files import Files
     from tidegate_controlplane.work.invocations import Invocations
@@ -54,6 +55,7 @@ class Services:
     files: Files
     batches: Batches
     invocations: Invocations
+    webhooks: Webhooks
     ready: asyncio.Event
     """Set while requests may be sent; `/readyz` says so."""
 

@@ -44,6 +44,15 @@ def owned(lock_path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def check_whole(restoring_path: Path) -> None:
+    """Raise StartError when a restore into the data directory has begun and not ended."""
+    if restoring_path.exists():
+        raise StartError(
+            f"a restore into {restoring_path.parent} has not come to its end; "
+            "run the same `tidegate restore` again"
+        )
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A bound, listening socket; port 0 takes any free one. Raises StartError when it is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -3,6 +3,7 @@
     ControlPlaneError
     ├── StartError                       the process cannot start; printed, exit code
     ├── BadTrace                         a simulation is asked for what cannot be; printed
+    ├── BackupError                      a backup cannot be made or restored; printed
     └── Refused                          an answer to a caller
         ├── Invalid              422     the declaration is at fault; `issues` name every field
         ├── BadRequest           400
@@ -46,6 +47,10 @@ class StartError(ControlPlaneError):
 
 class BadTrace(ControlPlaneError):
     """A trace, or what shall be done with it, cannot be; the message names the field."""
+
+
+class BackupError(ControlPlaneError):
+    """A backup cannot be made or restored; the message says why and what to do."""
 
 
 class Refused(ControlPlaneError):

@@ -23,10 +23,12 @@ from tidegate_controlplane.api import deployments as deployment_routes
 from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.api import rollouts as rollout_routes
+from tidegate_controlplane.api import webhooks as webhook_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.data_dir import (
     announced_pid,
+    check_whole,
     former_key,
     listen,
     owned,
@@ -57,6 +59,9 @@ from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
+from tidegate_controlplane.webhooks.deliverer import delivering
+from tidegate_controlplane.webhooks.secret import SecretBox
+from tidegate_controlplane.webhooks.service import Webhooks
 from tidegate_controlplane.work import routes as work_routes
 from tidegate_controlplane.work.service import Work
 from tidegate_controlplane.work.worker import Plane
@@ -67,6 +72,7 @@ HANDLERS = [
     *work_routes.HANDLERS,
     *deployment_routes.HANDLERS,
     *rollout_routes.HANDLERS,
+    *webhook_routes.HANDLERS,
     *platform_routes.HANDLERS,
     *metrics_routes.HANDLERS,
 ]
@@ -80,6 +86,7 @@ async def serve(settings: Settings) -> None:
         contextlib.closing(listen(settings.host, settings.port)) as listener,
         announced_pid(settings.pid_path),
     ):
+        check_whole(settings.restoring_path)
         set_aside(settings.connection_path)
         async with running(settings) as (services, work):
             await serve_http(services, work, listener)
@@ -158,6 +165,11 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             settings=settings,
             envelopes=Envelopes(keyring, required=settings.encryption.required),
         )
+        pepper = load_pepper(settings.pepper_path)
+        box = SecretBox(pepper)
+        webhooks = Webhooks(database, box, clock, settings)
+        deliverer = await stack.enter_async_context(delivering(database, box, clock, settings))
+        webhooks.on_due = deliverer.wake
         work = await stack.enter_async_context(Work(plane, catalog))
         ready = asyncio.Event()
         stack.callback(ready.clear)
@@ -167,7 +179,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             database=database,
             endpoints=endpoints,
             catalog=catalog,
-            keys=KeyService(database, load_pepper(settings.pepper_path), clock),
+            keys=KeyService(database, pepper, clock),
             quotas=Quotas(clock),
             usage=usage,
             watch=watch,
@@ -176,6 +188,7 @@ async def running(settings: Settings) -> AsyncIterator[tuple[Services, Work]]:
             files=work.files,
             batches=work.batches,
             invocations=work.invocations,
+            webhooks=webhooks,
             ready=ready,
         )
         yield services, work

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tidegate.protocol.replica import Telemetry
 
@@ -55,6 +56,43 @@ class WorkSettings(_Section):
     """Between looks for files that have expired."""
     retry_base_s: Seconds = 1.0
     retry_max_s: Seconds = 60.0
+
+
+class WebhookSettings(_Section):
+    """Where webhooks may lead, and how hard their delivery is tried."""
+
+    allow_http: bool = False
+    """Without TLS, anybody on the way reads and changes what is sent."""
+    allow_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks that are not public and may be connected to all the same."""
+    ports: tuple[int, ...] = (443, 8443)
+    timeout_s: Seconds = 10.0
+    """For one try: resolving, connecting, and the answer's head."""
+    tries: Annotated[int, Field(ge=1)] = 12
+    retry_base_s: Seconds = 5.0
+    retry_factor: Annotated[float, Field(ge=1)] = 2.52
+    """From one pause to the next: 12 tries take a day."""
+    retry_after_max_s: Seconds = 3600.0
+    give_up_after_s: Seconds = 5 * 86_400.0
+    """A webhook that has failed for so long is disabled."""
+    lease_s: Seconds = 30.0
+    poll_s: Seconds = 0.5
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Tries at once in this process."""
+    concurrency_each: Annotated[int, Field(ge=1)] = 8
+    """Of these, to one webhook."""
+    per_project: Annotated[int, Field(ge=1)] = 50
+    retention_s: Seconds = 14 * 86_400.0
+    """How long a delivery can be seen and replayed after it has ended."""
+
+    @model_validator(mode="after")
+    def _outlives_a_try(self) -> WebhookSettings:
+        if self.lease_s <= self.timeout_s:
+            raise ValueError(
+                f"lease_s: {self.lease_s:g} must be more than timeout_s ({self.timeout_s:g}), or a "
+                "try that still runs would be repeated"
+            )
+        return self
 
 
 class EncryptionSettings(_Section):
@@ -111,6 +149,7 @@ class Settings(_Section):
     work: WorkSettings = WorkSettings()
     encryption: EncryptionSettings = EncryptionSettings()
     retention: RetentionSettings = RetentionSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
     telemetry: Telemetry = Telemetry()
     shutdown_s: Seconds = 30.0
@@ -152,6 +191,11 @@ class Settings(_Section):
     @property
     def lock_path(self) -> Path:
         return self.data_dir / "lock"
+
+    @property
+    def restoring_path(self) -> Path:
+        """There while a restore into the directory has not ended."""
+        return self.data_dir / "restoring"
 
     @property
     def pepper_path(self) -> Path:

@@ -23,6 +23,7 @@
     ├── InvocationFailed            the invocation ended without a result
     ├── BatchFailed                 the batch ended before it was completed
     ├── TableError                  a table (CSV, JSON lines, Parquet) cannot be read or written
+    ├── InvalidSignature            what was received is no webhook of this secret, or an old one
     └── LocalError                  what runs on this machine (platform, build) did not succeed
 
 `str(error)` is one sentence that names what was wrong, with which value, and what to do.
@@ -49,6 +50,7 @@ __all__ = [
     "ConnectionFailed",
     "DeploymentFailed",
     "InvalidDeclaration",
+    "InvalidSignature",
     "InvocationFailed",
     "LocalError",
     "NotFound",
@@ -217,6 +219,10 @@ class BatchFailed(TidegateError):
         first = f": {_located(found[0].line)}{found[0].message}" if found else ""
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         super().__init__(f"batch {batch.id} {batch.status.value}{first}{more}")
+
+
+class InvalidSignature(TidegateError):
+    """A request that claims to be a webhook is not, was changed, or was captured and sent again."""
 
 
 class LocalError(TidegateError):

@@ -16,7 +16,7 @@ def load_pepper(path: Path) -> bytes:
     """The pepper in `path`, made there (whole, for the owner only) when there is none."""
     with suppress(FileExistsError):
         if not path.exists():
-            _create(path)
+            write_pepper(path, secrets.token_bytes(PEPPER_BYTES))
     pepper = path.read_bytes()
     if len(pepper) != PEPPER_BYTES:
         raise StartError(
@@ -26,13 +26,16 @@ def load_pepper(path: Path) -> bytes:
     return pepper
 
 
-def _create(path: Path) -> None:
-    """Write aside, then link: another process sees a whole file or none, and the first one wins."""
+def write_pepper(path: Path, pepper: bytes) -> None:
+    """Write aside, then link: another process sees a whole file or none, and the first one wins.
+
+    Raises FileExistsError when there is one.
+    """
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(PEPPER_BYTES))
+            file.write(pepper)
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)

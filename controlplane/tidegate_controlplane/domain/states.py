@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, RolloutPhase
+from tidegate.protocol.webhooks import DeliveryState
 from tidegate.protocol.work import BatchStatus, InvocationState
 
 S = TypeVar("S", bound=StrEnum)
@@ -14,6 +15,7 @@ Transitions = Mapping[S, frozenset[S]]
 
 D, R, I, B = DeploymentPhase, ReplicaPhase, InvocationState, BatchStatus  # noqa: E741
 O = RolloutPhase  # noqa: E741
+W = DeliveryState
 
 # What a living deployment's phase may follow: the phase is read off the replicas at each step, and
 # between two steps anything may have happened to them, so each of these may follow each other.
@@ -69,6 +71,14 @@ BATCH: Transitions[BatchStatus] = {
     B.FAILED: frozenset(),
     B.EXPIRED: frozenset(),
     B.CANCELLED: frozenset(),
+}
+
+# What has ended is sent again when it is replayed.
+DELIVERY: Transitions[DeliveryState] = {
+    W.PENDING: frozenset({W.SENDING, W.DEAD}),
+    W.SENDING: frozenset({W.PENDING, W.DELIVERED, W.DEAD}),
+    W.DELIVERED: frozenset({W.PENDING}),
+    W.DEAD: frozenset({W.PENDING}),
 }
 
 

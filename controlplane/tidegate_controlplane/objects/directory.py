@@ -2,7 +2,8 @@
 
 A writer fills a temporary file in the same file system, then: fsync the file, rename it to its
 name, fsync the directory. A power loss leaves the old object, the new one, or none; never a part.
-What a killed writer left in the temporary folder is removed at start.
+What a killed writer left in the temporary folder is removed at a start, once nobody has written to
+it for an hour: other processes may be writing there now.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -38,19 +38,21 @@ from tidegate_controlplane.objects.threads import in_thread
 P = ParamSpec("P")
 T = TypeVar("T")
 
+LEFT_S = 3600.0
+"""Since the last write, after which an unfinished object counts as left behind."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TRIES = 10
 """A deletion takes a folder away as soon as it is empty, so a writer may have to make it again."""
 
 
 class DirectoryStore:
-    """An ObjectStore in `root`, which belongs to this process alone."""
+    """An ObjectStore in `root`; several processes may use it."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._unfinished = root / ".unfinished"  # no key begins with a dot
-        shutil.rmtree(self._unfinished, ignore_errors=True)
-        self._unfinished.mkdir(parents=True)
+        self._unfinished.mkdir(parents=True, exist_ok=True)
+        self._drop(time.time() - LEFT_S)
 
     async def put(self, key: str, chunks: Chunks, max_bytes: int | None = None) -> Stored:
         target = self._path(key)

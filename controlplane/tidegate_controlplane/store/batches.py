@@ -15,6 +15,7 @@ from sqlmodel import Session, col, select
 from tidegate.protocol.work import BatchStatus, InvocationState
 from tidegate_controlplane.domain.batch_progress import Tally
 from tidegate_controlplane.domain.states import BATCH, check_transition
+from tidegate_controlplane.store import outbox
 from tidegate_controlplane.store.tables import Batch, Invocation
 
 
@@ -67,7 +68,10 @@ def change(session: Session, seen: Batch, after: BatchStatus, **values: Any) -> 
         .execution_options(synchronize_session=False)
     )
     assert isinstance(done, CursorResult)
-    return bool(done.rowcount == 1)
+    changed = bool(done.rowcount == 1)
+    if changed and after.is_final:
+        outbox.batch_ended(session, seen.id)
+    return changed
 
 
 def lines(session: Session, batch_id: str) -> Lines:

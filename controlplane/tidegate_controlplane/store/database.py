@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlmodel import Session
 
 T = TypeVar("T")
@@ -45,6 +45,10 @@ class Database(Protocol):
 
     async def read(self, unit: Callable[[Session], T]) -> T:
         """Run `unit` on one consistent view; it cannot write."""
+        ...
+
+    def snapshot(self) -> Connection:
+        """One consistent view that cannot write, until it is closed: for reading everything."""
         ...
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from sqlmodel import Session, col, func, select
 
 from tidegate.protocol.resources import DeploymentPhase, ModelFacts, ReplicaPhase, Severity
 from tidegate_controlplane.domain.states import DEPLOYMENT, REPLICA, check_transition
+from tidegate_controlplane.store import outbox
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import (
     Deployment,
@@ -66,7 +67,9 @@ def change_deployment(session: Session, row: Deployment, now: datetime, **values
     """
     if "phase" in values:
         check_transition(DEPLOYMENT, DeploymentPhase(row.phase), DeploymentPhase(values["phase"]))
+    before = row.phase
     swap(session, Deployment, row, {**values, "updated_at": now})
+    outbox.deployment_changed(session, row, before)
 
 
 def try_again(session: Session, row: Deployment, now: datetime) -> None:

@@ -19,6 +19,7 @@ from sqlmodel import Session, col, select, text
 
 from tidegate.protocol.work import InvocationState
 from tidegate_controlplane.domain.states import INVOCATION, check_transition
+from tidegate_controlplane.store import outbox
 from tidegate_controlplane.store.tables import Invocation
 
 BULK = 1000
@@ -289,7 +290,10 @@ def _change(
         .execution_options(synchronize_session=False)
     )
     assert isinstance(done, CursorResult)
-    return bool(done.rowcount == 1)
+    changed = bool(done.rowcount == 1)
+    if changed and after.is_final:
+        outbox.invocations_ended(session, [lease.invocation_id])
+    return changed
 
 
 def _end_queued(
@@ -313,4 +317,5 @@ def _end_queued(
         .values(status=after.value, finished_at=now, error=error)
         .execution_options(synchronize_session=False)
     )
+    outbox.invocations_ended(session, ids)
     return ids

@@ -23,44 +23,44 @@ def migrate(engine: Engine) -> None:
 
     Raises StartError when the database was written by a newer Tidegate than this one.
     """
-    config = _config()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with _transaction(engine) as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-        if current is not None and current not in known:
+    with schema_transaction(engine) as connection:
+        current = schema_revision(connection)
+        if current is not None and not is_known(current):
             raise StartError(
                 f"the database is at schema {current!r}, which this version does not know; "
                 "upgrade tidegate, or start with another --data directory"
             )
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        upgrade(connection)
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Upgrade to `revision` in the connection's transaction."""
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def downgrade(engine: Engine, revision: str) -> None:
     """Go back to an earlier `revision` (`base`: no tables), in one transaction."""
     config = _config()
-    with _transaction(engine) as connection:
+    with schema_transaction(engine) as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
 
 
-def _alone(connection: Connection) -> None:
-    """Until the transaction ends no other control plane migrates: for PostgreSQL."""
-    connection.execute(text("SET LOCAL statement_timeout = 0"))
-    connection.execute(text("SET LOCAL lock_timeout = 0"))
-    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+def schema_revision(connection: Connection) -> str | None:
+    """Which tables the database has; None when it has none."""
+    return MigrationContext.configure(connection).get_current_revision()
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option(
-        "script_location", str(files("tidegate_controlplane.store") / "migrations")
-    )
-    return config
+def is_known(revision: str) -> bool:
+    """Whether this version can bring tables of `revision` to its own."""
+    scripts = ScriptDirectory.from_config(_config()).walk_revisions()
+    return revision in {script.revision for script in scripts}
 
 
 @contextmanager
-def _transaction(engine: Engine) -> Iterator[Connection]:
+def schema_transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction, in which SQLite lets a table be made anew while others refer to it.
 
     Source: "Making Other Kinds Of Table Schema Changes" (SQLite, ALTER TABLE): references are not
@@ -83,3 +83,18 @@ def _transaction(engine: Engine) -> Iterator[Connection]:
                     raise StartError(f"the migration would leave {len(broken)} rows without owner")
         finally:
             driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _alone(connection: Connection) -> None:
+    """Until the transaction ends no other control plane migrates: for PostgreSQL."""
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    connection.execute(text("SET LOCAL lock_timeout = 0"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option(
+        "script_location", str(files("tidegate_controlplane.store") / "migrations")
+    )
+    return config

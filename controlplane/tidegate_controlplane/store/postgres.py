@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
@@ -93,6 +93,9 @@ class PostgresDatabase:
             )
         if fsync != "on":
             log.warning("the database server runs with fsync=%s: a power loss loses work", fsync)
+
+    def snapshot(self) -> Connection:
+        return self._reader.connect()
 
     async def write(self, unit: Callable[[Session], T]) -> T:
         engine = self._guarded if isinstance(unit, Guarded) else self._serial

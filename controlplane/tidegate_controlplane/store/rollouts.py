@@ -10,6 +10,7 @@ from sqlmodel import Session, col, select
 
 from tidegate.protocol.resources import RolloutPhase
 from tidegate_controlplane.domain.states import ROLLOUT, check_transition, is_final
+from tidegate_controlplane.store import outbox
 from tidegate_controlplane.store.deployments import swap
 from tidegate_controlplane.store.tables import Deployment, Rollout
 
@@ -69,4 +70,6 @@ def change_rollout(session: Session, row: Rollout, now: datetime, **values: Any)
         check_transition(ROLLOUT, RolloutPhase(row.phase), after)
         if is_final(ROLLOUT, after):
             values["finished_at"] = now
+    before = row.phase
     swap(session, Rollout, row, {**values, "updated_at": now})
+    outbox.rollout_changed(session, row, before)

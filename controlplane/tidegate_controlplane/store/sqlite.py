@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import StaticPool
 from sqlmodel import Session
 
@@ -43,6 +43,9 @@ class SqliteDatabase:
     @property
     def writer(self) -> Engine:
         return self._writer
+
+    def snapshot(self) -> Connection:
+        return self._reader.connect()
 
     async def write(self, unit: Callable[[Session], T]) -> T:
         return await self._run(self._write_thread, self._writer, unit)

@@ -298,6 +298,7 @@ class Batch(SQLModel, table=True):
     """The objects under `source` as they were when it began: key, etag, rows."""
     tally: dict[str, Any] | None = _json(nullable=True)
     """How its lines ended, once it has; counted from them before."""
+    webhook_id: str | None = Field(default=None, description="that its request named")
     version: int = 1
     created_at: datetime = _moment()
     in_progress_at: datetime | None = _moment(nullable=True)
@@ -405,6 +406,7 @@ class Invocation(SQLModel, table=True):
     lease_epoch: int = 0
     lease_beat: int = Field(default=0, description="raised by each heartbeat")
     cancel_requested: bool = False
+    webhook_id: str | None = Field(default=None, description="that its request named")
     created_at: datetime = _moment()
     available_at: datetime = _moment()
     """Not claimed before this time: the back-off between attempts."""
@@ -432,3 +434,54 @@ class UsageRecord(SQLModel, table=True):
     requests: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+class Webhook(SQLModel, table=True):
+    """Where a project wants to be told, and of what."""
+
+    __table_args__ = (
+        _index_where("ix_webhook_living", "deleted_at IS NULL", "project_id", "enabled"),
+    )
+
+    id: str = Field(primary_key=True)
+    project_id: str = Field(sa_column=Column(ForeignKey("project.id"), nullable=False))
+    url: str
+    events: list[str] = _json()
+    description: str = ""
+    enabled: bool = True
+    disabled_reason: str | None = None
+    secret: str = Field(description="sealed; `webhooks.secret` opens it")
+    former_secret: str | None = None
+    former_secret_until: datetime | None = _moment(nullable=True)
+    failing_since: datetime | None = _moment(nullable=True)
+    created_at: datetime = _moment()
+    updated_at: datetime = _moment()
+    deleted_at: datetime | None = _moment(nullable=True)
+
+
+class WebhookDelivery(SQLModel, table=True):
+    """The outbox: one event for one webhook, written with the change that it tells of."""
+
+    __tablename__ = "webhook_delivery"
+    __table_args__ = (
+        _index_where(
+            "ix_webhook_delivery_due", "finished_at IS NULL", "webhook_id", "status", "due_at"
+        ),
+        _index_where("ix_webhook_delivery_lease", "lease_owner IS NOT NULL", "lease_owner"),
+        Index("ix_webhook_delivery_list", "webhook_id", "id"),
+        Index("ix_webhook_delivery_finished", "finished_at"),
+    )
+
+    id: str = Field(primary_key=True)
+    webhook_id: str = Field(sa_column=Column(ForeignKey("webhook.id"), nullable=False))
+    event_id: str = Field(description="the same for all tries, and for all webhooks of the event")
+    type: str
+    data: dict[str, Any] = _json()
+    status: str
+    number: int = Field(default=0, description="tries since it was made or replayed")
+    tries: list[dict[str, Any]] = _json()
+    lease_owner: str | None = None
+    lease_epoch: int = 0
+    created_at: datetime = _moment()
+    due_at: datetime = _moment()
+    finished_at: datetime | None = _moment(nullable=True)

@@ -18,6 +18,7 @@ from tidegate_controlplane.store import batches, files
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Batch
+from tidegate_controlplane.webhooks.service import check_named
 from tidegate_controlplane.work.pages import check_cursor
 from tidegate_controlplane.work.table_terms import check_tables
 from tidegate_controlplane.work.views import batch_object
@@ -42,6 +43,7 @@ class Batches:
 
         def unit(session: Session) -> BatchObject:
             _check_input(session, batch, now)
+            check_named(session, principal.project_id, wanted.webhook)
             batches.insert(session, batch)
             session.flush()
             return _seen(session, batch, now)
@@ -133,6 +135,7 @@ def _new(principal: Principal, wanted: BatchRequest, now: datetime) -> Batch:
         output_expires_after_s=expiry.seconds if expiry else None,
         source=wanted.input.model_dump(mode="json") if wanted.input else None,
         target=wanted.output.model_dump(mode="json") if wanted.output else None,
+        webhook_id=wanted.webhook,
         created_at=now,
         expires_at=now + timedelta(hours=window_hours(wanted.completion_window)),
     )
@@ -153,6 +156,7 @@ def _again(principal: Principal, former: Batch, now: datetime) -> Batch:
         target=former.target,
         parts=former.parts,
         retry_of=former.id,
+        webhook_id=former.webhook_id,
         created_at=now,
         expires_at=now + timedelta(hours=window_hours(former.completion_window)),
     )

@@ -33,6 +33,7 @@ from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Invocation
+from tidegate_controlplane.webhooks.service import check_named
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.object_keys import request_key
 from tidegate_controlplane.work.outcome import Failure, Interrupted
@@ -58,6 +59,8 @@ class Terms:
     timeout_s: float | None = None
     """Run limit; the platform's default when absent."""
     expires_in_s: float = 86_400.0
+    webhook: str | None = None
+    """The id of one that is told how it ends."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ class Invocations:
             timeout_s=timeout_s,
             request_sha256=_digest(body),
             idempotency_key=terms.idempotency_key,
+            webhook_id=terms.webhook,
             created_at=now,
             available_at=now,
             expires_at=expires_at,
@@ -251,6 +255,7 @@ class Invocations:
             return known
         if stale := self._by_key(session, asked):
             invocations.release_key(session, stale)
+        check_named(session, row.project_id, row.webhook_id)
         invocations.insert(session, row)
         return None
 

@@ -94,6 +94,9 @@ class SubmitQuery(Query):
         allow_inf_nan=False,
         description="it expires when it has not begun by then",
     )
+    webhook: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="a webhook's id: it is told how this ends, whatever its events"
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -275,7 +278,9 @@ async def create_invocation(
     """The endpoint follows from the body's fields."""
     query = read_query(request, SubmitQuery)
     patience_s = wait_s(request.headers.get("prefer"), MAX_WAIT_S)
-    terms = Terms(request.headers.get("idempotency-key"), query.timeout_s, query.expires_in_s)
+    terms = Terms(
+        request.headers.get("idempotency-key"), query.timeout_s, query.expires_in_s, query.webhook
+    )
     body = await read_bytes(request, settings.limits.invocation_body_bytes)
     accepted, _ = await invocations.submit(principal, body, terms)
     if patience_s is not None:

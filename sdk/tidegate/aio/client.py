@@ -22,6 +22,7 @@ from tidegate.aio.resources import (
     AsyncModels,
     AsyncRollouts,
 )
+from tidegate.aio.webhooks import AsyncWebhooks
 from tidegate.connection import resolve
 from tidegate.flow.retry import RetryPolicy
 from tidegate.protocol.resources import PlanView, UsageView, VersionView
@@ -61,6 +62,7 @@ class AsyncClient:
         self.invocations = AsyncInvocations(pump)
         self.batches = AsyncBatches(pump)
         self.files = AsyncFiles(pump)
+        self.webhooks = AsyncWebhooks(pump)
 
     @property
     def url(self) -> str:

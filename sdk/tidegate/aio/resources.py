@@ -147,9 +147,10 @@ class AsyncBatches:
         metadata: Mapping[str, str] | None = None,
         completion_window: str = batches.WINDOW,
         output_expires_after_s: int | None = None,
+        webhook: str | None = None,
     ) -> AsyncBatch:
         """Begin on a file that was uploaded before; its window is from `1h` to `7d`."""
-        terms = batches.Terms(metadata, completion_window, output_expires_after_s)
+        terms = batches.Terms(metadata, completion_window, output_expires_after_s, webhook)
         flow = batches.create(input_file_id, endpoint, terms)
         return AsyncBatch(self._pump, await self._pump.run(flow))
 
@@ -160,9 +161,10 @@ class AsyncBatches:
         endpoint: str = generate.CHAT,
         metadata: Mapping[str, str] | None = None,
         completion_window: str = batches.WINDOW,
+        webhook: str | None = None,
     ) -> AsyncBatch:
         """Begin on the tables under one S3 prefix; their rows and answers go under another."""
-        terms = batches.Terms(metadata, completion_window)
+        terms = batches.Terms(metadata, completion_window, webhook=webhook)
         flow = batches.transform(source, target, endpoint, terms)
         return AsyncBatch(self._pump, await self._pump.run(flow))
 

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from tidegate.cli import (
     artifacts,
+    backup,
     batch,
     declare,
     encryption,
@@ -24,6 +25,7 @@ from tidegate.cli import (
     rollout,
     simulate,
     talk,
+    webhooks,
 )
 from tidegate.cli.output import report, wants_json
 from tidegate.errors import TidegateError
@@ -49,8 +51,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (platform, declare, observe, talk, manage, rollout, artifacts, simulate, info):
+for commands in (
+    platform,
+    declare,
+    observe,
+    talk,
+    manage,
+    rollout,
+    artifacts,
+    backup,
+    simulate,
+    info,
+):
     commands.register(app)
 app.add_typer(batch.app, name="batch")
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
+app.add_typer(webhooks.app, name="webhooks")

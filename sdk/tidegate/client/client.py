@@ -22,6 +22,7 @@ from tidegate.client.resources import (
     Models,
     Rollouts,
 )
+from tidegate.client.webhooks import Webhooks
 from tidegate.connection import resolve
 from tidegate.flow.retry import RetryPolicy
 from tidegate.protocol.resources import PlanView, UsageView, VersionView
@@ -61,6 +62,7 @@ class Client:
         self.invocations = Invocations(pump)
         self.batches = Batches(pump)
         self.files = Files(pump)
+        self.webhooks = Webhooks(pump)
 
     @property
     def url(self) -> str:

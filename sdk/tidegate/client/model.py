@@ -76,18 +76,21 @@ class ServedModel:
         idempotency_key: str | None = None,
         timeout_s: float | None = None,
         expires_in_s: float | None = None,
+        webhook: str | None = None,
         **sampling: Unpack[generate.ChatSampling],
     ) -> Invocation:
         """Hand in a prompt, a conversation or a whole body, to be answered later.
 
         `timeout_s` bounds its run and `expires_in_s` its life, queue included; both are seconds.
         The key, made up when absent, makes sure that a repeated request is not a second one.
+        `webhook` is the id of one that is told how it ends, whatever its events.
         """
         flow = invocations.submit(
             {**invocations.work_body(self.name, work), **sampling},
             idempotency_key=idempotency_key or uuid.uuid4().hex,
             timeout_s=timeout_s,
             expires_in_s=expires_in_s,
+            webhook=webhook,
         )
         return Invocation(self._pump, self._pump.run(flow))
 
@@ -99,13 +102,14 @@ class ServedModel:
         metadata: Mapping[str, str] | None = None,
         completion_window: str = batches.WINDOW,
         output_expires_after_s: int | None = None,
+        webhook: str | None = None,
     ) -> Batch:
         """Answer every line of a JSONL file, or every item of an iterable of prompts or bodies.
 
-        A line that names no model gets this one. Raises ConfigurationError for a file that cannot
-        be read.
+        A line that names no model gets this one. `webhook` is the id of one that is told how the
+        batch ends. Raises ConfigurationError for a file that cannot be read.
         """
-        terms = batches.Terms(metadata, completion_window, output_expires_after_s)
+        terms = batches.Terms(metadata, completion_window, output_expires_after_s, webhook)
         with batch_input.opened(source, endpoint, self.name) as (file, filename):
             started = self._pump.run(batches.start(file, filename, endpoint, terms))
         return Batch(self._pump, started)
@@ -120,6 +124,7 @@ class ServedModel:
         endpoint: str = generate.CHAT,
         metadata: Mapping[str, str] | None = None,
         completion_window: str = batches.WINDOW,
+        webhook: str | None = None,
         resume: str | None = None,
     ) -> TableBatch:
         """Answer every row of a Parquet, CSV or JSONL file, of a column or by a template.
@@ -130,7 +135,7 @@ class ServedModel:
         job = table_batch.job(
             source, self.name, endpoint, column=column, template=template, id_column=id_column
         )
-        terms = batches.Terms(metadata, completion_window)
+        terms = batches.Terms(metadata, completion_window, webhook=webhook)
         started = self._pump.run(table_batch.begin(job, terms, resume))
         return TableBatch(self._pump, started, job)
 

@@ -145,9 +145,10 @@ class Batches:
         metadata: Mapping[str, str] | None = None,
         completion_window: str = batches.WINDOW,
         output_expires_after_s: int | None = None,
+        webhook: str | None = None,
     ) -> Batch:
         """Begin on a file that was uploaded before; its window is from `1h` to `7d`."""
-        terms = batches.Terms(metadata, completion_window, output_expires_after_s)
+        terms = batches.Terms(metadata, completion_window, output_expires_after_s, webhook)
         flow = batches.create(input_file_id, endpoint, terms)
         return Batch(self._pump, self._pump.run(flow))
 
@@ -158,9 +159,10 @@ class Batches:
         endpoint: str = generate.CHAT,
         metadata: Mapping[str, str] | None = None,
         completion_window: str = batches.WINDOW,
+        webhook: str | None = None,
     ) -> Batch:
         """Begin on the tables under one S3 prefix; their rows and answers go under another."""
-        terms = batches.Terms(metadata, completion_window)
+        terms = batches.Terms(metadata, completion_window, webhook=webhook)
         flow = batches.transform(source, target, endpoint, terms)
         return Batch(self._pump, self._pump.run(flow))
 

@@ -122,6 +122,11 @@ class BatchRequest(WireModel):
     output_expires_after: ExpiresAfter | None = None
     input: TableInput | None = None
     output: TableOutput | None = None
+    webhook: str | None = Field(
+        default=None,
+        max_length=64,
+        description="a webhook's id (ours): it is told how this ends, whatever its events",
+    )
 
     @model_validator(mode="after")
     def _has_one_input(self) -> BatchRequest:

@@ -30,6 +30,7 @@ class Terms:
     metadata: Mapping[str, str] | None = None
     completion_window: str = WINDOW
     output_expires_after_s: int | None = None
+    webhook: str | None = None
 
     def body(self) -> dict[str, Any]:
         """Its part of the request."""
@@ -39,6 +40,8 @@ class Terms:
         if self.output_expires_after_s is not None:
             seconds = self.output_expires_after_s
             body["output_expires_after"] = {"anchor": "created_at", "seconds": seconds}
+        if self.webhook is not None:
+            body["webhook"] = self.webhook
         return body
 
 

@@ -34,10 +34,11 @@ def submit(
     idempotency_key: str,
     timeout_s: float | None,
     expires_in_s: float | None,
+    webhook: str | None,
 ) -> Flow[Invocation]:
     """Hand in work. The key makes a repeated request the same invocation."""
-    bounds = {"timeout_s": timeout_s, "expires_in_s": expires_in_s}
-    query = {key: value for key, value in bounds.items() if value is not None}
+    terms = {"timeout_s": timeout_s, "expires_in_s": expires_in_s, "webhook": webhook}
+    query = {key: value for key, value in terms.items() if value is not None}
     headers = {"Idempotency-Key": idempotency_key}
     reply = yield from ask(Request("POST", ROOT, query=query, headers=headers, json=dict(body)))
     return read(reply, Invocation)

@@ -357,6 +357,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
             files=missing,
             batches=missing,
             invocations=missing,
+            webhooks=missing,
             ready=asyncio.Event(),
         )
         handlers = [*routes.HANDLERS, *metrics_routes.HANDLERS, control_route, broken_route]

@@ -272,6 +272,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             files=missing,
             batches=missing,
             invocations=missing,
+            webhooks=missing,
             ready=asyncio.Event(),
         )
         key = (await keys.create(DEFAULT_PROJECT, unlimited)).key

@@ -26,7 +26,7 @@ from tidegate_controlplane.objects.base import (
     StoreFull,
     StoreUnavailable,
 )
-from tidegate_controlplane.objects.directory import DirectoryStore
+from tidegate_controlplane.objects.directory import LEFT_S, DirectoryStore
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.objects.s3 import PART_BYTES, S3Store
 from tidegate_controlplane.objects.sealed import SealedStore
@@ -202,9 +202,12 @@ async def test_a_listing_of_several_pages_has_each_object_once(store, monkeypatc
 async def test_what_a_killed_writer_left_is_removed_at_start_and_objects_stay(tmp_path):
     store = DirectoryStore(tmp_path)
     await store.put("kept/k", [b"x"])
-    (tmp_path / ".unfinished" / "half").write_bytes(b"half")
+    left, written_now = (tmp_path / ".unfinished" / name for name in ("left", "now"))
+    for path in (left, written_now):
+        path.write_bytes(b"half")
+    os.utime(left, (time.time() - 2 * LEFT_S,) * 2)
     again = DirectoryStore(tmp_path)
-    assert list((tmp_path / ".unfinished").iterdir()) == []
+    assert list((tmp_path / ".unfinished").iterdir()) == [written_now]
     assert await again.read("kept/k") == b"x"
 
 

@@ -41,6 +41,7 @@ async def http(house):
             files=work.files,
             batches=work.batches,
             invocations=work.invocations,
+            webhooks=missing,
             ready=asyncio.Event(),
         )
         transport = httpx.ASGITransport(app=build_app(services, HANDLERS))
@@ -321,3 +322,8 @@ async def test_the_openai_client_raises_its_own_errors(sdk, http, kit, asleep):
     with pytest.raises(openai.ConflictError):
         await sdk.files.delete(file.id)
     assert (await sdk.batches.cancel(batch.id)).status == "cancelling"
+
+
+async def test_a_request_that_names_an_unknown_webhook_is_refused_by_name(http, kit, deployed):
+    answer = await http.post("/v1/invocations?webhook=wh_1", content=kit.chat_bytes("hi"))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "webhook")

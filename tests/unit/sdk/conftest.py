@@ -237,7 +237,7 @@ def served(canned: Canned, monkeypatch: pytest.MonkeyPatch) -> Iterator[Canned]:
         def log_message(self, *args: Any) -> None:
             pass
 
-        do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

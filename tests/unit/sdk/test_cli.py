@@ -478,7 +478,7 @@ def test_every_command_takes_json() -> None:
         if not any("--json" in parameter.opts for parameter in command.params)
     ]
     # `settings` writes a file to begin from.
-    assert (without, len(commands)) == (["settings"], 39)
+    assert (without, len(commands)) == (["settings"], 50)
 
 
 def test_schema_version_and_demo_model_need_no_server() -> None:

@@ -9,9 +9,12 @@ import pytest
 
 from tidegate import aio, client
 from tidegate.aio import resources as aio_resources
+from tidegate.aio.webhooks import AsyncWebhooks
 from tidegate.client import resources
+from tidegate.client.webhooks import Webhooks
 
 PAIRS = [
+    (Webhooks, AsyncWebhooks),
     *((getattr(client, name), getattr(aio, f"Async{name}")) for name in client.__all__),
     *(
         (getattr(resources, name), getattr(aio_resources, f"Async{name}"))

@@ -7,9 +7,11 @@ from enum import StrEnum
 import pytest
 
 from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase, RolloutPhase
+from tidegate.protocol.webhooks import DeliveryState
 from tidegate.protocol.work import BatchStatus, InvocationState
 from tidegate_controlplane.domain.states import (
     BATCH,
+    DELIVERY,
     DEPLOYMENT,
     INVOCATION,
     REPLICA,
@@ -23,6 +25,16 @@ from tidegate_controlplane.domain.states import (
 ALIVE = "planning provisioning ready updating idle waking degraded paused failed"
 
 EXPECTED: list[tuple[Transitions[StrEnum], type[StrEnum], dict[str, str]]] = [
+    (
+        DELIVERY,
+        DeliveryState,
+        {
+            "pending": "sending dead",
+            "sending": "pending delivered dead",
+            "delivered": "pending",
+            "dead": "pending",
+        },
+    ),
     (
         DEPLOYMENT,
         DeploymentPhase,

@@ -1,0 +1,1 @@
+"""One archive of everything that a platform must not lose, and the way back from it."""

@@ -1,0 +1,1 @@
+"""Webhooks: who is told of what happens, and the delivery of each event at least once."""
