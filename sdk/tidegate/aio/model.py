@@ -116,8 +116,7 @@ class AsyncServedModel:
         """Answer every line of a JSONL file, or every item of an iterable of prompts or bodies.
 
         A line that names no model gets this one. `webhook` is the id of one that is told how the
-        batch ends. Raises ConfigurationError for a file that cannot
-        be read.
+        batch ends. Raises ConfigurationError for a file that cannot be read.
         """
         terms = batches.Terms(metadata, completion_window, output_expires_after_s, webhook)
         with batch_input.opened(source, endpoint, self.name) as (file, filename):
@@ -134,6 +133,7 @@ class AsyncServedModel:
         endpoint: str = generate.CHAT,
         metadata: Mapping[str, str] | None = None,
         completion_window: str = batches.WINDOW,
+        webhook: str | None = None,
         resume: str | None = None,
     ) -> AsyncTableBatch:
         """Answer every row of a Parquet, CSV or JSONL file, of a column or by a template.
@@ -144,7 +144,7 @@ class AsyncServedModel:
         job = table_batch.job(
             source, self.name, endpoint, column=column, template=template, id_column=id_column
         )
-        terms = batches.Terms(metadata, completion_window)
+        terms = batches.Terms(metadata, completion_window, webhook=webhook)
         started = await self._pump.run(table_batch.begin(job, terms, resume))
         return AsyncTableBatch(self._pump, started, job)
 

@@ -201,9 +201,10 @@ class Batches:
         endpoint: str = generate.CHAT,
         metadata: Mapping[str, str] | None = None,
         completion_window: str = batches.WINDOW,
+        webhook: str | None = None,
     ) -> Batch:
         """Begin on the tables under one S3 prefix; their rows and answers go under another."""
-        terms = batches.Terms(metadata, completion_window)
+        terms = batches.Terms(metadata, completion_window, webhook=webhook)
         flow = batches.transform(source, target, endpoint, terms)
         return Batch(self._pump, self._pump.run(flow))
 

@@ -88,9 +88,9 @@ EXPECTED: list[tuple[Transitions[StrEnum], type[StrEnum], dict[str, str]]] = [
         BatchStatus,
         {
             "validating": "in_progress failed cancelling",
-            "in_progress": "finalizing cancelling expired",
-            "finalizing": "completed cancelling",
-            "cancelling": "cancelled",
+            "in_progress": "finalizing cancelling expired failed",
+            "finalizing": "completed cancelling failed",
+            "cancelling": "cancelled failed",
             "completed": "",
             "failed": "",
             "expired": "",
