@@ -1,4 +1,4 @@
-"""Units of work on a SQLite file: one writer, several readers.
+"""Units of work on a SQLite file: one writer, which commits in groups, and several readers.
 
 As DESIGN §5 wants it: write-ahead log, `synchronous=FULL`, `BEGIN IMMEDIATE` for writers (so two
 can never deadlock on an upgrade), and a library new enough not to corrupt a log under concurrent
@@ -21,6 +21,8 @@ from sqlmodel import Session
 
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.store.database import settled
+from tidegate_controlplane.store.faults import said_plainly
+from tidegate_controlplane.store.group_commit import GroupWriter
 
 T = TypeVar("T")
 OLDEST_SQLITE = (3, 51, 3)
@@ -37,7 +39,7 @@ class SqliteDatabase:
         self.url = f"sqlite:///{path}"
         self._writer = _engine(self.url, driver, begin="BEGIN IMMEDIATE", single=True)
         self._reader = _engine(self.url, driver, begin="BEGIN", single=False)
-        self._write_thread = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._group = GroupWriter(self._writer)
         self._read_threads = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 
     @property
@@ -45,23 +47,18 @@ class SqliteDatabase:
         return self._writer
 
     async def write(self, unit: Callable[[Session], T]) -> T:
-        return await self._run(self._write_thread, self._writer, unit)
+        return await settled(asyncio.wrap_future(self._group.submit(unit)))
 
     async def read(self, unit: Callable[[Session], T]) -> T:
-        return await self._run(self._read_threads, self._reader, unit)
+        loop = asyncio.get_running_loop()
+        return await settled(loop.run_in_executor(self._read_threads, _view, self._reader, unit))
 
     def close(self) -> None:
         """Wait for what runs, then fold the log into the file."""
-        self._write_thread.shutdown()
+        self._group.close()
         self._read_threads.shutdown()
         self._reader.dispose()
         self._writer.dispose()
-
-    async def _run(
-        self, threads: ThreadPoolExecutor, engine: Engine, unit: Callable[[Session], T]
-    ) -> T:
-        loop = asyncio.get_running_loop()
-        return await settled(loop.run_in_executor(threads, _transaction, engine, unit))
 
 
 def sqlite_driver() -> ModuleType:
@@ -83,8 +80,8 @@ def sqlite_driver() -> ModuleType:
     )
 
 
-def _transaction(engine: Engine, unit: Callable[[Session], T]) -> T:
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+def _view(engine: Engine, unit: Callable[[Session], T]) -> T:
+    with said_plainly(), Session(engine, expire_on_commit=False) as session, session.begin():
         return unit(session)
 
 
