@@ -6,7 +6,7 @@
 | 408, 409, 429, 5xx, no answer, an unreadable one | again after a back-off; no attempt left: dead |
 | any other 4xx                                    | failed: the request is at fault              |
 | the run limit passed                             | failed, `timeout`                            |
-| no replica                                       | again; it was no attempt                     |
+| no replica, or the object store is away          | again; it was no attempt                     |
 | the caller cancelled                             | canceled                                     |
 | this process stops, or lost the lease            | again; it was no attempt                     |
 """
@@ -49,6 +49,8 @@ class Interrupted(Enum):
     """It ran for as long as it may."""
     NO_REPLICA = auto()
     """Nothing could serve it any more."""
+    NO_STORAGE = auto()
+    """Its request could not be read, or its result not be kept."""
     CANCELED = auto()
     """Its caller asked for that."""
     SHUTDOWN = auto()
@@ -103,7 +105,7 @@ def decide(reply: Reply, tried: Try, settings: WorkSettings) -> Outcome:
     match reply:
         case Interrupted.TIMEOUT:
             return End(InvocationState.FAILED, _timeout(tried.timeout_s))
-        case Interrupted.NO_REPLICA:
+        case Interrupted.NO_REPLICA | Interrupted.NO_STORAGE:
             return Again(settings.retry_base_s, counted=False)
         case Interrupted.CANCELED:
             return End(InvocationState.CANCELED)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.errors import DeadlinePassed, Refused
+from tidegate_controlplane.errors import DeadlinePassed, OutcomeUnknown, Refused, Unavailable
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStore, ObjectStoreError
@@ -26,6 +26,7 @@ from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
+from tidegate_controlplane.work.loop import PAUSE_AFTER_ERROR_S
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.object_keys import result_key
 from tidegate_controlplane.work.outcome import (
@@ -33,7 +34,6 @@ from tidegate_controlplane.work.outcome import (
     Again,
     Answered,
     End,
-    Failure,
     Interrupted,
     Outcome,
     Reply,
@@ -167,7 +167,28 @@ class Worker:
         row, settings = run.row, self._plane.settings.work
         reply = await self._ask(run)
         tried = Try(row.attempt, row.max_attempts, row.timeout_s, self._plane.jitter())
-        await self._publish(run, decide(reply, tried, settings))
+        # failpoint run.answered
+        try:
+            await self._insist(run, decide(reply, tried, settings))
+        except ObjectStoreError as error:
+            log.warning("the result of %s could not be kept: %s", row.id, error)
+            await self._insist(run, decide(Interrupted.NO_STORAGE, tried, settings))
+
+    async def _insist(self, run: Run, outcome: Outcome) -> None:
+        """Publish as soon as the database can be written again; until then the answer waits here.
+
+        Whether a commit of unknown outcome was made is not guessed: the lease will tell.
+        """
+        while True:
+            try:
+                return await self._publish(run, outcome)
+            except OutcomeUnknown:
+                raise
+            except Unavailable as error:
+                if run.interrupted:
+                    raise
+                log.warning("what became of %s could not be written: %s", run.row.id, error)
+                await asyncio.sleep(PAUSE_AFTER_ERROR_S)
 
     async def _ask(self, run: Run) -> Reply:
         try:
@@ -175,7 +196,8 @@ class Worker:
         except ObjectNotFound:
             return REQUEST_LOST
         except ObjectStoreError as error:
-            return _storage_failure(error)
+            log.warning("the body of %s could not be read: %s", run.row.id, error)
+            return Interrupted.NO_STORAGE
         run.call = asyncio.create_task(self._call(run, body))
         if run.interrupted:
             run.call.cancel()
@@ -197,6 +219,7 @@ class Worker:
         priority = Priority.ASYNC if row.batch_id is None else Priority.BATCH
         if not self._plane.endpoints.has_room(served.deployment_id, priority):
             raise _NoReplica
+        # failpoint run.before_asking
         run.asked = True  # nothing is awaited until the replica that has room has it
         try:
             async with asyncio.timeout(row.timeout_s):
@@ -224,6 +247,7 @@ class Worker:
                 )
             case Again(after_s=after_s, counted=counted, failure=failure):
                 error = failure.model_dump() if failure else None
+                # failpoint run.before_requeue
                 await self._plane.db.write(
                     lambda session: invocations.requeue(
                         session,
@@ -234,15 +258,18 @@ class Worker:
                         error=error,
                     )
                 )
+        # failpoint run.ended
         self._notices.finished([run.row.id])
 
     async def _succeed(self, run: Run, success: Success) -> None:
         plane, lease = self._plane, run.lease
         key = result_key(run.row.project_id, lease.invocation_id, lease.epoch)
         kept = await self._payloads.keep(key, success.body)
+        # failpoint publish.result_kept
         result = Result(kept.inline, kept.key, success.prompt_tokens, success.completion_tokens)
         publish = partial(invocations.succeed, lease=lease, now=plane.clock.now(), result=result)
         if await plane.db.write(Guarded(publish)):
+            # failpoint publish.committed
             plane.usage.record(
                 run.row.project_id,
                 run.served,
@@ -256,12 +283,3 @@ class Worker:
 
 class _NoReplica(Exception):
     """The replica that had room when the request was claimed is gone, or full."""
-
-
-def _storage_failure(error: ObjectStoreError) -> Failure:
-    return Failure(
-        status_code=503,
-        message=f"the stored body of this request could not be read: {error}",
-        type="server_error",
-        code="storage_unavailable",
-    )
