@@ -93,6 +93,7 @@ class BatchRunner:
                 return InvocationState.QUEUED in lines
             case Step.FINALIZE:
                 await self._change(batch, BatchStatus.FINALIZING, finalizing_at=now)
+                # failpoint batch.finalizing
             case Step.COMPLETE:
                 await self._close(batch, BatchStatus.COMPLETED, completed_at=now)
             case Step.EXPIRE:
@@ -127,6 +128,7 @@ class BatchRunner:
         rules = self._rules(batch)
         try:
             errors = await self._survey(batch, rules)
+            # failpoint batch.surveyed
             if not errors and not await self._insert_lines(batch, rules):
                 return
         except ObjectNotFound:
@@ -148,7 +150,9 @@ class BatchRunner:
                 model=models[0] if len(models) == 1 else None,
             )
 
+        # failpoint batch.before_begin
         await self._plane.db.write(unit)
+        # failpoint batch.begun
 
     async def _survey(self, batch: Batch, rules: Rules) -> list[BatchError]:
         """Why the file as a whole cannot be run, empty when it can; no row is made."""
@@ -169,10 +173,12 @@ class BatchRunner:
                 if not fresh:
                     continue
                 rows = await self._rows(batch, fresh, rules)
+                # failpoint batch.before_lines
                 if not await self._plane.db.write(
                     partial(batches.add_lines, seen=batch, lines=rows)
                 ):
                     return False
+                # failpoint batch.lines_committed
                 self.on_queued()
         return True
 
@@ -250,8 +256,10 @@ class BatchRunner:
                 for file in filter(None, written):
                     file.created_at = now
                     files.insert(session, file)
+            # failpoint batch.before_close
 
         await self._plane.db.write(unit)
+        # failpoint batch.closed
 
     async def _write_file(
         self, batch: Batch, ending: BatchStatus, *, succeeded: bool
@@ -262,6 +270,7 @@ class BatchRunner:
         lines = self._succeeded(batch) if succeeded else self._others(batch, ending)
         async with aclosing(lines):
             stored = await self._plane.objects.put(key, lines)
+        # failpoint batch.file_written
         if not stored.bytes:
             await self._plane.objects.delete(key)
             return None

@@ -58,6 +58,7 @@ class Batches:
             return _seen(session, batch)
 
         accepted = await self._db.write(unit)
+        # failpoint batch.accepted
         self.on_changed()
         return accepted
 

@@ -56,7 +56,9 @@ class Files:
             upload = await self._receive(form, key)
             file = _row(principal, file_id, key, upload)
             file.created_at = self._clock.now()
+            # failpoint file.stored
             await self._db.write(lambda session: files.insert(session, file))
+            # failpoint file.committed
         except BaseException:
             # Asked of the writer, so after an insertion that a cancellation left on its way.
             if await self._db.write(lambda session: session.get(File, file_id)) is None:

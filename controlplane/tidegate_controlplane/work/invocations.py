@@ -105,7 +105,9 @@ class Invocations:
         if known is None:
             row = self._row(principal, body, terms)
             async with self._stored(row, body):
+                # failpoint submit.stored
                 known = await self._db.write(lambda session: self._insert(session, asked, row))
+        # failpoint submit.committed
         if known is not None:
             return invocation_object(_same_body(known, asked)), False
         self.on_queued()

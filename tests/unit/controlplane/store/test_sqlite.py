@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, select, text
 
 from tidegate_controlplane.errors import StartError
@@ -72,6 +75,84 @@ async def test_closing_folds_the_log_into_the_file(tmp_path: Path) -> None:
     assert await database.read(names) == {"one"}
     database.close()
     assert [path.name for path in tmp_path.iterdir()] == ["tidegate.db"]
+
+
+# --- group commit ---------------------------------------------------------------------------------
+
+
+class Held:
+    """Keeps the writer busy until what was asked meanwhile waits in line; counts its commits."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.began, self.free = threading.Event(), threading.Event()
+        self.commits = 0
+        event.listen(database.writer, "commit", self._count)
+
+    def _hold(self, _session: Session) -> None:
+        self.began.set()
+        assert self.free.wait(5)
+
+    def _count(self, _connection: object) -> None:
+        self.commits += 1
+
+    async def all_of(self, *units: Callable[[Session], Any]) -> list[Any]:
+        """How the units end that are asked while another one runs."""
+        first = asyncio.create_task(self.database.write(self._hold))
+        await asyncio.to_thread(self.began.wait, 5)
+        waiting = [asyncio.create_task(self.database.write(unit)) for unit in units]
+        await asyncio.sleep(0)
+        self.free.set()
+        await first
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def add(name: str) -> Callable[[Session], None]:
+    return lambda session: session.add(project(name))
+
+
+async def test_units_that_wait_for_the_writer_share_one_commit(database: Database) -> None:
+    held = Held(database)
+    assert await held.all_of(*(add(str(n)) for n in range(9))) == [None] * 9
+    assert held.commits == 2
+    assert len(await database.read(names)) == 9
+
+
+async def test_a_unit_that_fails_takes_nothing_of_its_neighbours_with_it(
+    database: Database,
+) -> None:
+    one, two, three = await Held(database).all_of(add("one"), add("one"), add("three"))
+    assert (one, three) == (None, None)
+    assert isinstance(two, IntegrityError)
+    assert await database.read(names) == {"one", "three"}
+
+
+async def test_when_the_shared_commit_fails_each_unit_fails_or_succeeds_by_itself(
+    database: Database,
+) -> None:
+    def full(session: Session) -> None:
+        """As SQLite does when the disk is full: it rolls everything back by itself."""
+        session.add(project("full"))
+        session.flush()
+        session.connection().connection.driver_connection.rollback()
+        raise OSError("disk full")
+
+    one, two, three = await Held(database).all_of(add("one"), full, add("three"))
+    assert (one, three) == (None, None)
+    assert isinstance(two, OSError)
+    assert await database.read(names) == {"one", "three"}
+
+
+async def test_what_was_asked_before_closing_is_done(tmp_path: Path) -> None:
+    database = SqliteDatabase(tmp_path / "tidegate.db")
+    migrate(database.writer)
+    asked = [asyncio.create_task(database.write(add(str(n)))) for n in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(database.close)
+    await asyncio.gather(*asked)
+    again = SqliteDatabase(tmp_path / "tidegate.db")
+    assert len(await again.read(names)) == 5
+    again.close()
 
 
 # --- which SQLite ---------------------------------------------------------------------------------
