@@ -55,7 +55,7 @@ class WorkSettings(_Section):
     max_attempts: int = 3
     poll_s: Seconds = 0.5
     retry_base_s: Seconds = 1.0
-    retry_max_s: Seconds = 60.0
+    retry_max_s: Annotated[float, Field(ge=0, le=300)] = 60.0
 
 
 class WebhookSettings(_Section):

@@ -172,9 +172,11 @@ class _Unfinished:
     def write(self, piece: bytes) -> None:
         rest = memoryview(piece)
         while rest:
+            # failpoint object.before_write
             rest = rest[os.write(self._fd, rest) :]
 
     def publish(self, target: Path) -> None:
+        # failpoint object.before_fsync
         os.fsync(self._fd)
         for _ in range(_TRIES):
             with suppress(FileNotFoundError):
@@ -184,8 +186,11 @@ class _Unfinished:
 
     def _take_name(self, target: Path) -> None:
         _make_folder(target.parent)
+        # failpoint object.before_rename
         self._path.replace(target)
+        # failpoint object.before_folder_fsync
         _sync_folder(target.parent)
+        # failpoint object.published
 
     def close(self) -> None:
         """Also removes it, unless it was published."""
@@ -199,6 +204,7 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
+    # failpoint object.folder_made
     _sync_folder(folder.parent)
 
 

@@ -12,9 +12,9 @@ Every unit here locks what it takes and skips what others have locked, so it may
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, update
+from sqlalchemy import ColumnElement, func, or_, update
 from sqlmodel import Session, col, select, text
 
 from tidegate.protocol.work import InvocationState
@@ -22,6 +22,8 @@ from tidegate_controlplane.domain.shares import Turns, even_shares
 from tidegate_controlplane.store.invocations import BULK, LINE_PRIORITY
 from tidegate_controlplane.store.tables import CLAIMABLE, DELAYED, Invocation
 
+CLOCK_MOVED = timedelta(minutes=5)
+"""No back-off is that long: what may not run before then was written before the clock went back."""
 _FIRST, _BEYOND = -(2**31), 2**31 - 1
 """Priorities that none comes before, and none reaches."""
 
@@ -58,7 +60,7 @@ def turns_after(turns: Turns, claimed: Sequence[Invocation]) -> Turns:
 
 def has_promotable(session: Session, now: datetime) -> bool:
     """Whether `promote` would find something."""
-    query = select(Invocation.id).where(text(DELAYED), col(Invocation.available_at) <= now)
+    query = select(Invocation.id).where(text(DELAYED), _is_over(now))
     return session.exec(query.limit(1)).first() is not None
 
 
@@ -66,7 +68,7 @@ def promote(session: Session, now: datetime) -> int:
     """Let what has backed off long enough be claimed again; at most BULK rows. Returns how many."""
     query = (
         select(Invocation.id)
-        .where(text(DELAYED), col(Invocation.available_at) <= now)
+        .where(text(DELAYED), _is_over(now))
         .order_by(col(Invocation.available_at))
         .limit(BULK)
         .with_for_update(skip_locked=True)
@@ -79,6 +81,11 @@ def promote(session: Session, now: datetime) -> int:
         .execution_options(synchronize_session=False)
     )
     return len(ids)
+
+
+def _is_over(now: datetime) -> ColumnElement[bool]:
+    available_at = col(Invocation.available_at)
+    return or_(available_at <= now, available_at > now + CLOCK_MOVED)
 
 
 def deployments_with_work(session: Session) -> list[str]:
@@ -196,5 +203,7 @@ class _Queue:
             .returning(Invocation)
             .execution_options(synchronize_session=False, populate_existing=True)
         )
+        leased = list(self._session.scalars(change))
+        # failpoint claim.before_commit
         place = {invocation_id: number for number, invocation_id in enumerate(ids)}
-        return sorted(self._session.scalars(change), key=lambda row: place[row.id])
+        return sorted(leased, key=lambda row: place[row.id])

@@ -19,6 +19,9 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlmodel import Session
 
+from tidegate_controlplane.store.again import Added
+from tidegate_controlplane.store.faults import said_plainly
+
 T = TypeVar("T")
 GROUP = 64
 """Units in one transaction at most, so that none waits long for those before it."""
@@ -83,10 +86,12 @@ class GroupWriter:
 
     def _together(self, group: Sequence[_Asked]) -> list[_Outcome]:
         """What became of each, once all are committed; nothing when nothing was."""
+        added = Added()
         try:
             with self._engine.begin() as connection:
-                return [_within(connection, asked.unit) for asked in group]
+                return [_within(connection, asked.unit, added) for asked in group]
         except BaseException:  # noqa: BLE001 - each runs again by itself, and raises what is its own
+            added.take_back()
             return []
 
 
@@ -106,11 +111,11 @@ class _TransactionGone(Exception):
 
 
 def _alone(engine: Engine, unit: Callable[[Session], T]) -> T:
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+    with said_plainly(), Session(engine, expire_on_commit=False) as session, session.begin():
         return unit(session)
 
 
-def _within(connection: Connection, unit: Callable[[Session], Any]) -> _Outcome:
+def _within(connection: Connection, unit: Callable[[Session], Any], added: Added) -> _Outcome:
     """Run one unit in a savepoint. Raises _TransactionGone when there is none around it any more.
 
     A savepoint without a transaction around it would commit by itself.
@@ -123,6 +128,7 @@ def _within(connection: Connection, unit: Callable[[Session], Any]) -> _Outcome:
             ) as session,
             session.begin(),
         ):
+            added.watch(session)
             outcome = _Outcome(unit(session))
     except Exception as error:  # noqa: BLE001 - it is given to whoever asked
         outcome = _Outcome(error=error)

@@ -27,7 +27,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from tidegate_controlplane.errors import OutcomeUnknown, StartError, Unavailable
+from tidegate_controlplane.store.again import Added
 from tidegate_controlplane.store.database import Guarded, settled
+from tidegate_controlplane.store.faults import said_plainly
 
 if TYPE_CHECKING:
     import psycopg
@@ -119,7 +121,8 @@ class PostgresDatabase:
         pause_s = 0.005
         while True:
             try:
-                return self._transaction(engine, unit)
+                with said_plainly():
+                    return self._transaction(engine, unit)
             except DBAPIError as error:
                 if not (is_conflict(error) or is_away(error)):
                     raise
@@ -134,17 +137,23 @@ class PostgresDatabase:
 
     def _transaction(self, engine: Engine, unit: Callable[[Session], T]) -> T:
         """Once; a DBAPIError of `is_conflict` or `is_away` means that nothing was committed."""
-        with Session(engine, expire_on_commit=False) as session, ExitStack() as unless_done:
-            unless_done.callback(session.rollback)
-            found = unit(session)
-            session.flush()
-            wrote: str | None = session.connection().execute(_ID_IF_WROTE).scalar_one()
-            try:
-                session.commit()
-            except DBAPIError as error:
-                if wrote is None or not is_away(error) or not self._has_committed(wrote):
-                    raise
-            unless_done.pop_all()
+        added = Added()
+        try:
+            with Session(engine, expire_on_commit=False) as session, ExitStack() as unless_done:
+                unless_done.callback(session.rollback)
+                added.watch(session)
+                found = unit(session)
+                session.flush()
+                wrote: str | None = session.connection().execute(_ID_IF_WROTE).scalar_one()
+                try:
+                    session.commit()
+                except DBAPIError as error:
+                    if wrote is None or not is_away(error) or not self._has_committed(wrote):
+                        raise
+                unless_done.pop_all()
+        except BaseException:
+            added.take_back()
+            raise
         return found
 
     def _has_committed(self, transaction_id: str) -> bool:

@@ -21,6 +21,7 @@ from sqlmodel import Session
 
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.store.database import settled
+from tidegate_controlplane.store.faults import said_plainly
 from tidegate_controlplane.store.group_commit import GroupWriter
 
 T = TypeVar("T")
@@ -83,7 +84,7 @@ def sqlite_driver() -> ModuleType:
 
 
 def _view(engine: Engine, unit: Callable[[Session], T]) -> T:
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+    with said_plainly(), Session(engine, expire_on_commit=False) as session, session.begin():
         return unit(session)
 
 

@@ -149,6 +149,7 @@ class Asking:
         priority = _priority(run)
         if not run.asked and not self._endpoints.has_room(run.served.deployment_id, priority):
             raise _NoReplica
+        # failpoint run.before_asking
         run.asked = True  # nothing is awaited until the replica that has room has it
         began, before = self._clock.monotonic(), self._in_flight(run)
         answer = await self._sent(run, body, deadline, priority)

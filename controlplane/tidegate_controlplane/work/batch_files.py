@@ -50,6 +50,7 @@ class BatchFiles:
         lines = self._succeeded(batch) if succeeded else self._others(batch, ending)
         async with aclosing(lines):
             stored = await self._plane.objects.put(key, lines)
+        # failpoint batch.file_written
         if not stored.bytes:
             await self._plane.objects.delete(key)
             return None

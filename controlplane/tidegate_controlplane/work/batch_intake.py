@@ -63,6 +63,7 @@ class BatchIntake:
                 await self._tables.begin(batch)
             if errors := await self._survey(batch, rules):
                 return errors
+            # failpoint batch.surveyed
             return [] if await self._insert_lines(batch, rules) else None
         except (TableError, ObjectRefused) as error:
             return [BatchError(code="invalid_input", message=str(error), param="input")]
@@ -92,8 +93,10 @@ class BatchIntake:
                 stored_at = self._plane.clock.monotonic()
                 rows = await self._rows(batch, fresh, rules)
                 add = partial(self._add, batch=batch, rows=rows, stored_at=stored_at)
+                # failpoint batch.before_lines
                 if not await self._plane.db.write(add):
                     return False
+                # failpoint batch.lines_committed
                 self.on_queued()
         return True
 

@@ -80,6 +80,7 @@ class BatchRunner:
                 return lines.queued
             case Step.FINALIZE:
                 await self._change(batch, BatchStatus.FINALIZING, finalizing_at=now)
+                # failpoint batch.finalizing
             case Step.COMPLETE:
                 await self._close(batch, BatchStatus.COMPLETED, completed_at=now)
             case Step.EXPIRE:
@@ -129,7 +130,9 @@ class BatchRunner:
                 model=models[0] if len(models) == 1 else None,
             )
 
+        # failpoint batch.before_begin
         await self._plane.db.write(unit)
+        # failpoint batch.begun
 
     async def _end_lines(self, batch: Batch, now: datetime) -> None:
         """End what is queued, a part in each transaction, and hang up on what runs."""
@@ -153,8 +156,10 @@ class BatchRunner:
             if _end(session, batch, after, **ids, **moments):
                 for file in filter(None, (output, errors)):
                     files.insert(session, file)
+            # failpoint batch.before_close
 
         await self._plane.db.write(unit)
+        # failpoint batch.closed
 
     async def _close_tables(self, batch: Batch, after: BatchStatus, **values: Any) -> None:
         """Write the tables, then end the batch; it fails when they cannot be written."""

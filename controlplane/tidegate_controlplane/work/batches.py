@@ -69,6 +69,7 @@ class Batches:
             return _seen(session, batch, now)
 
         accepted = await self._db.write(unit)
+        # failpoint batch.accepted
         self.on_changed()
         return accepted
 

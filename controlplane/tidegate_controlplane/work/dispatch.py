@@ -92,6 +92,7 @@ class Dispatcher:
         claimed = await self._plane.db.write(Guarded(claim))
         self._turns[served.deployment_id] = claims.turns_after(turns, claimed)
         for row in claimed:
+            # failpoint claim.committed
             self._worker.start(row, served)
 
     def _room(self, served: Served) -> Room:

@@ -65,7 +65,9 @@ class Files:
         try:
             upload = await self._receive(form, key)
             file = _row(principal, file_id, key, upload, self._clock.now())
+            # failpoint file.stored
             await self._db.write(lambda session: self._insert(session, file, upload))
+            # failpoint file.committed
         except BaseException:
             # Asked of the writer, so after an insertion that a cancellation left on its way.
             if await self._db.write(lambda session: session.get(File, file_id)) is None:

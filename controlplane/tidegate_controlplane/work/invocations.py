@@ -93,6 +93,7 @@ class Invocations:
         """
         pieces = _once(body) if isinstance(body, bytes) else body
         row, is_new = await self._submissions.submit(principal, pieces, terms)
+        # failpoint submit.committed
         if is_new:
             self.on_queued()
         return invocation_object(row), is_new

@@ -81,9 +81,11 @@ class LeaseKeeper:
             others = [held for held in invocations.leased(session) if held.owner != self._owner]
             for held in others:
                 invocations.requeue(session, held.lease, now, available_at=now, counted=False)
+                # failpoint recover.before_commit
             return len(others)
 
         if number := await self._plane.db.write(unit):
+            # failpoint recover.committed
             log.info("requeued %d requests that a former process had begun", number)
 
     async def release(self) -> None:
@@ -108,6 +110,7 @@ class LeaseKeeper:
         held = await self._plane.db.write(
             Guarded(lambda session: invocations.beat(session, self._owner, mine))
         )
+        # failpoint beat.committed
         canceled = {one.lease for one in held if one.cancel_requested}
         lost = set(mine) - {one.lease for one in held}
         for run in self._worker.runs:
@@ -123,8 +126,10 @@ class LeaseKeeper:
         lease_s = self._plane.settings.work.lease_s
         lost = [one for one in held if is_lost(self._seen[one.lease], now, lease_s)]
         if lost:
+            # failpoint reap.found
             wall = self._plane.clock.now()
             finished = await self._plane.db.write(lambda session: take_back(session, lost, wall))
+            # failpoint reap.committed
             self._notices.changed(finished)
 
 

@@ -116,6 +116,7 @@ class Submissions:
         if row.input_uri is None:
             kept = await self._payloads.keep(request_key(row.project_id, row.id), body)
             row.request = kept.inline
+        # failpoint submit.stored
         known = await self._db.write(lambda session: self._insert(session, asked, row))
         return (_same_body(known, asked), False) if known else (row, True)
 
@@ -134,6 +135,7 @@ class Submissions:
                 check_still_there(stored_at, self._clock.monotonic(), grace_s)
                 return self._insert(session, asked, row)
 
+            # failpoint submit.object_stored
             known = await self._db.write(unit)
         return (_same_body(known, asked), False) if known else (row, True)
 

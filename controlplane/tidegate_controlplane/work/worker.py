@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.attempts import with_attempt
 from tidegate_controlplane.encryption.envelopes import Envelopes
+from tidegate_controlplane.errors import OutcomeUnknown, Unavailable
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.objects.base import ObjectStore, ObjectStoreError
@@ -31,6 +32,7 @@ from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.asking import Asking, Forwards
 from tidegate_controlplane.work.fetching import Fetching
 from tidegate_controlplane.work.inputs import Inputs
+from tidegate_controlplane.work.loop import PAUSE_AFTER_ERROR_S
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.object_keys import result_key
 from tidegate_controlplane.work.outcome import (
@@ -159,11 +161,29 @@ class Worker:
         with self._notices.following(row.id, run.partial):
             reply = await self._reply(run)
             tried = Try(row.attempt, row.max_attempts, row.timeout_s, self._plane.jitter())
+            # failpoint run.answered
             try:
-                await self._publish(run, decide(reply, tried, settings))
+                await self._insist(run, decide(reply, tried, settings))
             except ObjectStoreError as error:
+                log.warning("the result of %s could not be kept: %s", row.id, error)
                 outage = Outage(storage_failure("the result could not be stored", error))
-                await self._publish(run, decide(outage, tried, settings))
+                await self._insist(run, decide(outage, tried, settings))
+
+    async def _insist(self, run: Run, outcome: Outcome) -> None:
+        """Publish as soon as the database can be written again; until then the answer waits here.
+
+        Whether a commit of unknown outcome was made is not guessed: the lease will tell.
+        """
+        while True:
+            try:
+                return await self._publish(run, outcome)
+            except OutcomeUnknown:
+                raise
+            except Unavailable as error:
+                if run.interrupted:
+                    raise
+                log.warning("what became of %s could not be written: %s", run.row.id, error)
+                await asyncio.sleep(PAUSE_AFTER_ERROR_S)
 
     async def _reply(self, run: Run) -> Reply:
         run.call = asyncio.create_task(self._asking.answer(run))
@@ -203,12 +223,15 @@ class Worker:
                     error=error,
                     attempts=_attempts(run, now, error) if counted else None,
                 )
+                # failpoint run.before_requeue
                 await self._plane.db.write(Guarded(requeue))
+        # failpoint run.ended
         self._notices.changed([run.row.id])
 
     async def _succeed(self, run: Run, success: Success) -> None:
         plane, lease, now = self._plane, run.lease, self._plane.clock.now()
         kept, size_bytes = await self._kept(run, success.answer)
+        # failpoint publish.result_kept
         result = Result(
             kept.inline,
             kept.key,
@@ -226,6 +249,7 @@ class Worker:
             attempts=_attempts(run, now, None),
         )
         if await plane.db.write(Guarded(publish)):
+            # failpoint publish.committed
             plane.usage.record(
                 run.row.project_id,
                 run.served,

@@ -139,6 +139,17 @@ def test_what_backs_off_is_claimed_once_its_time_has_come(session, now):
     assert again.id == claimed.id
 
 
+def test_what_backs_off_does_not_wait_for_a_clock_that_went_back(session, now):
+    session.add(row(now))
+    [claimed] = claim(session, now)
+    later = now + timedelta(seconds=1)
+    invocations.requeue(session, Lease.of(claimed), now, available_at=later, counted=True)
+    session.expire_all()
+    yesterday = now - timedelta(days=1)
+    assert claims.has_promotable(session, yesterday)
+    assert claims.promote(session, yesterday) == 1
+
+
 async def test_workers_that_claim_at_once_never_get_the_same_row(house, now):
     await house.db.write(lambda s: s.add_all([row(now) for _ in range(60)]))
 

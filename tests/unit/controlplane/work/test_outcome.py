@@ -87,7 +87,9 @@ def test_a_run_that_took_as_long_as_it_may_fails_and_is_not_tried_again():
 
 
 @pytest.mark.parametrize(
-    "why", [Interrupted.NO_REPLICA, Interrupted.SHUTDOWN, Interrupted.LOST], ids=str
+    "why",
+    [Interrupted.NO_REPLICA, Interrupted.SHUTDOWN, Interrupted.LOST],
+    ids=str,
 )
 def test_what_is_not_the_requests_fault_is_no_attempt_even_when_it_was_the_last(why):
     outcome = decide(why, LAST, SETTINGS)

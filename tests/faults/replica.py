@@ -1,0 +1,86 @@
+"""A replica played over HTTP: what it answers follows from what it is asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+MODEL = "m"
+BIG, SLOW, FLAKY = "big", "slow", "flaky"
+"""What a prompt may begin with: its answer is too long for its row; it takes `SLOW_S`; the first
+time that it is asked, the answer is a 500."""
+SLOW_S = 0.4
+
+
+def answer_to(prompt: str) -> str:
+    """The only text that a request with this prompt may ever get."""
+    return f"echo {prompt}" + ("." * 1000 if prompt.startswith(BIG) else "")
+
+
+class Replica:
+    """Answers completions after `pace_s`, and counts how often each prompt was asked."""
+
+    def __init__(self, pace_s: float = 0.02) -> None:
+        self.pace_s = pace_s
+        self.asked: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def answer(self, prompt: str) -> tuple[int, bytes]:
+        """A status and a body."""
+        with self._lock:
+            self.asked[prompt] += 1
+            asked_before = self.asked[prompt] > 1
+        time.sleep(SLOW_S if prompt.startswith(SLOW) else self.pace_s)
+        if prompt.startswith(FLAKY) and not asked_before:
+            return 500, b'{"error": {"message": "not this time", "code": "flaky"}}'
+        text = answer_to(prompt)
+        return 200, json.dumps(
+            {
+                "id": "cmpl-1",
+                "object": "text_completion",
+                "created": 1,
+                "model": MODEL,
+                "choices": [{"index": 0, "text": text, "finish_reason": "stop", "logprobs": None}],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+            }
+        ).encode()
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        """The URL at which it answers."""
+        replica = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                length = int(self.headers["content-length"])
+                status, body = replica.answer(json.loads(self.rfile.read(length))["prompt"])
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def handle(self) -> None:
+                with suppress(ConnectionError):  # who asked was killed
+                    super().handle()
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()

