@@ -204,8 +204,8 @@ async def test_each_ending_of_a_batch_is_announced(post, before, after, moment):
 
 
 async def test_a_batch_that_only_moves_on_is_not_announced(post):
-    await post.declare(URL)
-    batch = await post.batch()
+    hook = await post.declare(URL)
+    batch = await post.batch(webhook_id=hook.id, in_progress_at=post.clock.now())
     await post.db.write(lambda s: batches.change(s, batch, BatchStatus.IN_PROGRESS))
     assert await outbox(post) == []
 
