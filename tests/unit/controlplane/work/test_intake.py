@@ -30,7 +30,7 @@ def taken(body, cut=None):
 def test_the_outline_is_the_same_however_the_body_is_cut(cut):
     body = {"dimensions": 3, "input": ["a", 'b"\\', "é" * 5], "model": "m", "encoding_format": None}
     found = taken(body, cut)
-    assert found.wanted == Wanted("/v1/embeddings", "m")
+    assert found.wanted == Wanted("/v1/embeddings", "m", 0)
     assert (found.array, found.items) == ("input", 3)
     assert found.fields == {"dimensions": 3, "model": "m", "encoding_format": None}
 
