@@ -22,7 +22,7 @@ from tidegate_controlplane.errors import (
     UnprocessableKey,
     UpstreamFailed,
 )
-from tidegate_controlplane.store import invocations as rows
+from tidegate_controlplane.store import backlog, claims
 from tidegate_controlplane.work.invocations import Terms
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.worker import Worker
@@ -59,10 +59,11 @@ async def test_the_backlog_counts_what_waits_and_what_runs_and_how_old_it_is(hou
             await house.submit(work)
         await kit.until(lambda: asyncio.sleep(0, house.replicas.asked), bool)
         house.clock.ahead += timedelta(seconds=90)
-        found = await house.db.read(lambda s: rows.backlog(s, house.clock.now()))
-    backlog = found[served.deployment_id]
-    assert (backlog.queued, backlog.running) == (2, 1)
-    assert 90 <= backlog.oldest_s < 100
+        found = await house.db.read(lambda s: backlog.backlog(s, house.clock.now()))
+    seen = found[served.deployment_id]
+    assert (seen.queued, seen.running) == (2, 1)
+    assert 90 <= seen.oldest_s < 100
+    assert seen.queued_tokens > 2 * 256
 
 
 async def test_large_bodies_and_results_are_kept_in_the_object_store(house, kit):
@@ -254,7 +255,7 @@ async def test_losing_the_replica_before_it_was_asked_is_no_attempt(house, kit):
     work = house.work()
     invocation_id = await house.submit(work)
     [claimed] = await house.db.write(
-        lambda s: rows.claim(s, served.deployment_id, "me", house.clock.now(), alone=1, lines=1)
+        lambda s: claims.claim(s, served.deployment_id, "me", house.clock.now(), alone=1, lines=1)
     )
     house.replicas_of(served, 0)
     worker = Worker(house.plane(), Notices())
