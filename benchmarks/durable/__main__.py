@@ -78,7 +78,8 @@ async def _growth(name: str, database: Database, sizes: tuple[int, ...], times: 
         await asyncio.to_thread(fill, database, queued, size)
         queued = size
         for room in (1, ROOM):
-            taken = await claim_times(database, times, room)
+            few = min(times, size // (8 * room))  # the queue stays as long as it says
+            taken = await claim_times(database, few, room)
             rows += _milliseconds(name, f"{size:,} queued", f"claim of {room}", taken)
         looks = await backlog_times(database, times // 4)
         rows += _milliseconds(name, f"{size:,} queued", "backlog", looks)

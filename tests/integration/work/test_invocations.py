@@ -22,8 +22,7 @@ from tidegate_controlplane.errors import (
     UnprocessableKey,
     UpstreamFailed,
 )
-from tidegate_controlplane.store import claims
-from tidegate_controlplane.store.backlog import backlog
+from tidegate_controlplane.store import backlog, claims
 from tidegate_controlplane.work.invocations import Terms
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.worker import Worker
@@ -60,10 +59,11 @@ async def test_the_backlog_counts_what_waits_and_what_runs_and_how_old_it_is(hou
             await house.submit(work)
         await kit.until(lambda: asyncio.sleep(0, house.replicas.asked), bool)
         house.clock.ahead += timedelta(seconds=90)
-        found = await house.db.read(lambda s: backlog(s, house.clock.now()))
-    waiting = found[served.deployment_id]
-    assert (waiting.queued, waiting.running) == (2, 1)
-    assert 90 <= waiting.oldest_s < 100
+        found = await house.db.read(lambda s: backlog.backlog(s, house.clock.now()))
+    seen = found[served.deployment_id]
+    assert (seen.queued, seen.running) == (2, 1)
+    assert 90 <= seen.oldest_s < 100
+    assert seen.queued_tokens > 2 * 256
 
 
 async def test_large_bodies_and_results_are_kept_in_the_object_store(house, kit):

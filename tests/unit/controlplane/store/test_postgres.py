@@ -101,14 +101,14 @@ async def test_a_guarded_unit_sees_what_others_commit_while_it_runs(
 
 
 async def test_commits_wait_for_the_disk_whatever_the_server_is_told(
-    database: Database, postgres: Postgres
+    database: Database, other: Database, postgres: Postgres
 ) -> None:
     postgres.run(
         f"ALTER DATABASE {database.url.split('/')[3].split('?')[0]} SET synchronous_commit = off"
     )
     shown_by = lambda s: s.connection().execute(text("SHOW synchronous_commit")).scalar_one()  # noqa: E731
-    assert await database.write(shown_by) == "on"
-    assert await database.read(shown_by) == "on"
+    assert await other.write(shown_by) == "on"
+    assert await other.read(shown_by) == "on"
 
 
 async def test_a_unit_whose_connection_is_lost_before_its_commit_runs_again(
