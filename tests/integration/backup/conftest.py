@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,6 @@ from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.objects.directory import DirectoryStore
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.database import Database
-from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import (
     ApiKey,
@@ -182,34 +182,36 @@ def engines() -> tuple[str, str]:
 
 
 @pytest.fixture
-def database_of(request: pytest.FixtureRequest) -> Callable[[str], str | None]:
-    """An empty database of an engine, as settings name it."""
+def database_of(request: pytest.FixtureRequest) -> Callable[[str, str], str | None]:
+    """A database of an engine, as settings name it; made from a template of the server."""
 
-    def make(engine: str) -> str | None:
+    def make(engine: str, template: str) -> str | None:
         if engine == "sqlite":
             return None
-        return request.getfixturevalue("postgres").database("template1")
+        return request.getfixturevalue("postgres").database(template)
 
     return make
 
 
 @pytest.fixture
 def empty(tmp_path: Path, engines: tuple[str, str], database_of: Any) -> Place:
-    return Place(Settings(data_dir=tmp_path / "empty", database=database_of(engines[1])))
+    database = database_of(engines[1], "template1")
+    return Place(Settings(data_dir=tmp_path / "empty", database=database))
 
 
 @pytest.fixture
-async def full(tmp_path: Path, engines: tuple[str, str], database_of: Any) -> Place:
-    place = Place(Settings(data_dir=tmp_path / "full", database=database_of(engines[0])))
+async def full(tmp_path: Path, engines: tuple[str, str], database_of: Any, migrated: Path) -> Place:
+    database = database_of(engines[0], "migrated")
+    place = Place(Settings(data_dir=tmp_path / "full", database=database))
+    place.settings.data_dir.mkdir()
+    shutil.copy(migrated, place.settings.database_path)
     await fill(place)
     return place
 
 
 async def fill(place: Place) -> None:
-    place.settings.data_dir.mkdir(exist_ok=True)
     load_pepper(place.settings.pepper_path)
     database = place.open()
-    migrate(database.writer)
     with Session(database.writer) as session, session.begin():
         for row in rows():
             session.add(row)
