@@ -401,7 +401,7 @@ async def _result(
     opt=describe(
         "Follow an invocation to its end",
         answers={200: EVENTS},
-        refuses=(503,),
+        refuses=(400, 503),
         headers={
             "Last-Event-ID": Header(
                 "the `id` of the last state that was seen",
@@ -468,7 +468,7 @@ async def cancel_invocation(
 @post(
     "/v1/invocations/{invocation_id:str}/redrive",
     status_code=200,
-    opt=describe("Run an invocation again", answers={200: Invocation}, refuses=(409, 410)),
+    opt=describe("Run an invocation again", answers={200: Invocation}, refuses=(400, 409, 410)),
 )
 async def redrive_invocation(
     invocation_id: FromPath[str],

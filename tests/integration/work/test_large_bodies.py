@@ -15,6 +15,7 @@ from tidegate_controlplane.gateway.forward import Answer
 from tidegate_controlplane.settings import LimitSettings
 from tidegate_controlplane.work.invocations import Terms
 from tidegate_controlplane.work.items import PIECE_ITEMS
+from tidegate_controlplane.work.payloads import Payloads
 
 
 class Embedder:
@@ -191,6 +192,26 @@ async def test_cancelling_between_two_pieces_hangs_up_and_leaves_no_part_of_an_a
     assert house.endpoints.demand("dep_e").in_flight == 0
 
 
+async def test_a_later_piece_waits_for_a_replica_that_others_keep_busy(house, kit, embedder):
+    house.replicas_of(house.catalog.by_id("dep_e"), 1)
+    embedder.gate = asyncio.Event()
+
+    async def keep_busy() -> None:
+        deadline = house.clock.monotonic() + 5
+        async with house.endpoints.acquire("dep_e", deadline):
+            await asyncio.sleep(0.1)
+
+    async with house.working(forwarder=embedder) as work:
+        accepted = await submitted(work, kit, body_of(["x"] * PIECE_ITEMS * 3))
+        await kit.until(lambda: asyncio.sleep(0, house.endpoints.demand("dep_e").in_flight), bool)
+        others = [asyncio.create_task(keep_busy()) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        embedder.gate.set()
+        done = await house.finished(work, accepted.id)
+        await asyncio.gather(*others)
+    assert (done.status, len(embedder.asked)) == ("succeeded", 3)
+
+
 async def test_a_result_is_read_from_where_it_broke_off(house, kit, embedder):
     async with house.working(forwarder=embedder) as work:
         accepted = await submitted(work, kit, body_of(["x"] * 300))
@@ -204,3 +225,18 @@ async def test_a_result_is_read_from_where_it_broke_off(house, kit, embedder):
 
 def test_a_gibibyte_is_taken_unless_settings_say_otherwise():
     assert LimitSettings().invocation_body_bytes == 1 << 30
+
+
+async def test_a_cancellation_that_comes_with_the_last_write_leaves_no_object(house):
+    class Late:
+        """Its last write is done when the cancellation is heard."""
+
+        async def put(self, *args):
+            await house.objects.put(*args)
+            raise asyncio.CancelledError
+
+        delete = staticmethod(house.objects.delete)
+
+    with pytest.raises(asyncio.CancelledError):
+        await Payloads(Late(), 10).keep_stream("some/key", [b"x"], 100)
+    assert not await house.objects.exists("some/key")
