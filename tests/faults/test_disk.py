@@ -59,7 +59,7 @@ def fill(path: Path) -> None:
     ("prompt", "full_s"),
     [
         pytest.param("small", 0.0, id="row"),
-        pytest.param(f"{BIG} " + "?" * 400, 0.0, id="object"),
+        pytest.param(f"{BIG} " + "?" * 400, 0.0, id="object", marks=pytest.mark.soak),
         pytest.param("small", 6 * LEASE_S, id="long", marks=pytest.mark.soak),
     ],
 )

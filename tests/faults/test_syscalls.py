@@ -57,10 +57,8 @@ def run(house: House, data_dir: Path, inject: str) -> tuple[Verdict, list[int]]:
     return check(history, answer_to), supervisor.ends
 
 
-@pytest.mark.parametrize(
-    ("calls", "number"),
-    [pytest.param(*kill, marks=[] if kill == (SYNCS, 5) else [pytest.mark.soak]) for kill in KILLS],
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("calls", "number"), KILLS)
 def test_a_kill_inside_a_system_call_loses_and_doubles_nothing(
     calls, number, fault_house: House, data_dir, ledger
 ):

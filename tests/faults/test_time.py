@@ -33,6 +33,7 @@ def working(house: House, start, history: History, lives=None):
         yield client, supervisor
 
 
+@pytest.mark.soak
 def test_a_process_that_was_stopped_past_its_leases_changes_no_result(
     fault_house: House, data_dir, ledger
 ):
@@ -48,6 +49,7 @@ def test_a_process_that_was_stopped_past_its_leases_changes_no_result(
     assert max(fault_house.replica.asked.values()) == 1, "it did not take itself for dead"
 
 
+@pytest.mark.soak
 def test_a_worker_that_forgot_its_lease_is_followed_by_another(
     fault_house: House, data_dir, ledger
 ):
@@ -101,6 +103,7 @@ def test_a_clock_that_jumps_loses_no_lease_and_runs_nothing_twice(
     assert supervisor.ends == [0]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("jump_s", [DAY_S - 600, 600 - DAY_S], ids=["forth", "back"])
 def test_what_waits_while_the_clock_jumps_runs_once_and_soon(
     jump_s, fault_house: House, data_dir, ledger
@@ -150,7 +153,13 @@ def hold_lock(path: Path) -> None:
         held.execute("ROLLBACK")
 
 
-@pytest.mark.parametrize("kill", [False, True], ids=["undisturbed", "killed"])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(False, id="undisturbed", marks=pytest.mark.soak),
+        pytest.param(True, id="killed"),
+    ],
+)
 def test_one_key_from_twenty_threads_is_one_request(kill, fault_house: House, data_dir, ledger):
     lives = [["submit.committed=kill@1"]] if kill else []
     history = History(data_dir.with_suffix(".history"))
