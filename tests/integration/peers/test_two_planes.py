@@ -132,8 +132,8 @@ async def test_a_leader_that_stops_lets_the_requests_of_the_others_end(platform,
     assert await asked == f"echo hello by {first.id}"
 
 
-async def test_a_deposed_leader_ends_its_replicas_and_leads_again_when_the_other_is_lost(platform):
-    plane = await platform.plane("one")
+async def test_a_deposed_leader_ends_its_replicas_and_leads_again_when_the_other_is_gone(platform):
+    plane = await platform.plane("one", peers=PEERS.model_copy(update={"lease_s": 600.0}))
     await plane.declare(platform.model, scaling={"min_replicas": 1})
     first = await plane.ask("hello")
     database = plane.services.database
@@ -147,6 +147,7 @@ async def test_a_deposed_leader_ends_its_replicas_and_leads_again_when_the_other
     await until(take_over)
     await until(lambda: not plane.leads)
     await until(lambda: not is_alive(*process))
+    await database.write(Guarded(lambda s: leadership.step_down(s, 2)))
     await until(lambda: plane.leads)
     assert (await database.read(read_claim)).epoch == 3
     assert (await plane.ask("hello")) != first
