@@ -24,7 +24,7 @@ from tests.tiny_model import write_tiny_model
 
 PROMPTS = ("one", "two", "three", f"{BIG} question" + "?" * 400, f"{SLOW} one", f"{FLAKY} one")
 LINES = ("a", "b", "c", f"{BIG} line" + "?" * 400, "d", f"{FLAKY} line", "e", "f", "g", "h")
-READY_S = 20.0
+READY_S = 60.0
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ ROWS = {
     "clock": Row(
         "the wall clock jumps a day forth and back",
         "P13",
-        "`faketime` whose offset is changed while requests run",
+        "the wall clock that the process is given, moved while requests wait and run; `faketime`",
     ),
     "postgres": Row(
         "PostgreSQL crashes and comes back, again and again",
