@@ -43,4 +43,5 @@ def pytest_terminal_summary(
     terminalreporter.section("fault matrix")
     for line in _LEDGER.lines():
         terminalreporter.write_line(line)
-    config.cache.set(KEPT, {row: asdict(found) for row, found in _LEDGER.sums.items()})
+    if cache := getattr(config, "cache", None):  # which can be switched off
+        cache.set(KEPT, {row: asdict(found) for row, found in _LEDGER.sums.items()})

@@ -78,9 +78,9 @@ MUTATIONS = [
     Mutation(
         "kill_failpoint",
         "a batch that is taken up again inserts its lines again",
-        "work/batch_runner.py",
-        "if line.number > known]",
-        "if line.number > 0]",
+        "work/batch_intake.py",
+        "if line.number > known and",
+        "if line.number > 0 and",
         "test_kill.py::test_a_kill_at_a_failpoint_loses_and_doubles_nothing[batch.lines_committed]",
     ),
     Mutation(
@@ -159,16 +159,16 @@ MUTATIONS = [
     Mutation(
         "duplicates",
         "the key is not sent to the queue",
-        "work/invocations.py",
-        "            idempotency_key=terms.idempotency_key,\n",
+        "work/submission.py",
+        "            idempotency_key=_checked_key(terms.idempotency_key),\n",
         "            idempotency_key=None,\n",
         "test_time.py::test_one_key_from_twenty_threads_is_one_request",
     ),
     Mutation(
         "s3",
         "a store that is away counts as a body that is lost",
-        "work/worker.py",
-        "            return Interrupted.NO_STORAGE\n",
+        "work/asking.py",
+        "            return Outage(failure) if isinstance(error, OUTAGES) else failure\n",
         "            return REQUEST_LOST\n",
         "test_s3.py::test_an_object_store_in_trouble_loses_and_doubles_nothing[away]",
     ),

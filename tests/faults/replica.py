@@ -9,12 +9,23 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 MODEL = "m"
 BIG, SLOW, FLAKY = "big", "slow", "flaky"
 """What a prompt may begin with: its answer is too long for its row; it takes `SLOW_S`; the first
 time that it is asked, the answer is a 500."""
 SLOW_S = 0.4
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+
+
+def completion(text: str, finish_reason: str | None) -> dict[str, Any]:
+    """An answer, or a piece of one."""
+    choice = {"index": 0, "text": text, "finish_reason": finish_reason, "logprobs": None}
+    head = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": MODEL}
+    return {**head, "choices": [choice]}
 
 
 def answer_to(prompt: str) -> str:
@@ -30,7 +41,7 @@ class Replica:
         self.asked: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def answer(self, prompt: str) -> tuple[int, bytes]:
+    def answer(self, prompt: str, *, streamed: bool = False) -> tuple[int, bytes]:
         """A status and a body."""
         with self._lock:
             self.asked[prompt] += 1
@@ -39,16 +50,16 @@ class Replica:
         if prompt.startswith(FLAKY) and not asked_before:
             return 500, b'{"error": {"message": "not this time", "code": "flaky"}}'
         text = answer_to(prompt)
-        return 200, json.dumps(
-            {
-                "id": "cmpl-1",
-                "object": "text_completion",
-                "created": 1,
-                "model": MODEL,
-                "choices": [{"index": 0, "text": text, "finish_reason": "stop", "logprobs": None}],
-                "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
-            }
-        ).encode()
+        if not streamed:
+            return 200, json.dumps({**completion(text, "stop"), "usage": USAGE}).encode()
+        half = len(text) // 2
+        pieces = [
+            completion(text[:half], None),
+            completion(text[half:], "stop"),
+            {**completion("", None), "choices": [], "usage": USAGE},
+        ]
+        events = [*map(json.dumps, pieces), "[DONE]"]
+        return 200, "".join(f"data: {event}\n\n" for event in events).encode()
 
     @contextmanager
     def serving(self) -> Iterator[str]:
@@ -60,9 +71,12 @@ class Replica:
 
             def do_POST(self) -> None:
                 length = int(self.headers["content-length"])
-                status, body = replica.answer(json.loads(self.rfile.read(length))["prompt"])
+                asked = json.loads(self.rfile.read(length))
+                streamed = asked.get("stream", False)
+                status, body = replica.answer(asked["prompt"], streamed=streamed)
+                kind = "text/event-stream" if streamed and status == 200 else "application/json"
                 self.send_response(status)
-                self.send_header("content-type", "application/json")
+                self.send_header("content-type", kind)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

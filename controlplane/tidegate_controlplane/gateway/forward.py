@@ -62,6 +62,8 @@ class Upstream:
     """An answer of a replica that has begun."""
 
     status: int
+    is_stream: bool
+    """Whether it comes as events."""
     chunks: AsyncIterator[bytes]
     """Raises UpstreamFailed or DeadlinePassed when the answer ends before its end."""
     slot: Slot
@@ -132,9 +134,9 @@ class Forwarder:
     ) -> Answer:
         """The whole answer as `call` gives it, while `listener` hears how it comes about.
 
-        A listener that wants the text is asked for it as a stream, where the endpoint has one. Then
-        nothing is tried a second time after the first byte: an answer that breaks off is
-        UpstreamFailed.
+        Who wants the text is asked for it as a stream, where the endpoint has one. A replica that
+        answers whole all the same is believed. Nothing is tried a second time after the first byte
+        of a stream: one that breaks off is UpstreamFailed.
         """
         ask = Ask(served.project_id, priority, len(body) // BYTES_PER_TOKEN)
         streams = listener.wants_text and path in STREAMED
@@ -143,7 +145,7 @@ class Forwarder:
         async with AsyncExitStack() as stack:
             question = Question(path, body, request_id, ask, not streams, listener)
             upstream = await self._open(stack, served, question, deadline, run_s)
-            if streams and upstream.status == OK:
+            if streams and upstream.status == OK and upstream.is_stream:
                 answer = await _assembled(path, upstream, listener)
             else:
                 body = b"".join([chunk async for chunk in upstream.chunks])
@@ -263,7 +265,8 @@ class Forwarder:
         slot.begun()
         exchange.began(response.status, first)
         rest = hop.pieces(first, response, lambda: self._time_until(until))
-        return Upstream(response.status, exchange.watch(rest), slot)
+        is_stream = response.content_type == hop.EVENT_STREAM
+        return Upstream(response.status, is_stream, exchange.watch(rest), slot)
 
     @asynccontextmanager
     async def _time_until(self, until: float) -> AsyncIterator[None]:

@@ -19,6 +19,7 @@ IDLE_CONNECTION_S = 2.0
 """Shorter than a replica keeps one open, so that a request is not sent into a closing one."""
 READ_BYTES = 32 * 1024
 """Of one answer, in memory: a replica is read from no faster than the client takes it."""
+EVENT_STREAM = "text/event-stream"
 OK = 200
 TOO_MANY = 429
 REPLICA_AT_FAULT = frozenset({401, 403, 502, 503})
@@ -116,7 +117,7 @@ async def beginning(response: aiohttp.ClientResponse, *, whole: bool) -> bytes:
             if response.status == TOO_MANY or any(code in said for code in FULL):
                 raise ReplicaFull
             raise ReplicaFailed(f"it answered {response.status}")
-        if response.content_type not in ("application/json", "text/event-stream"):
+        if response.content_type not in ("application/json", EVENT_STREAM):
             raise ReplicaFailed(f"it answered {response.status}")  # not in our shapes
         if whole or response.status != OK:
             return await response.content.read()

