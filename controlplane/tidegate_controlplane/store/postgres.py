@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
-from tidegate_controlplane.errors import OutcomeUnknown, StartError, Unavailable
+from tidegate_controlplane.errors import BadRequest, OutcomeUnknown, StartError, Unavailable
 from tidegate_controlplane.store.again import Added
 from tidegate_controlplane.store.database import Guarded, settled
 from tidegate_controlplane.store.faults import said_plainly
@@ -124,6 +124,10 @@ class PostgresDatabase:
                 with said_plainly():
                     return self._transaction(engine, unit)
             except DBAPIError as error:
+                if "NUL (0x00)" in str(error.orig):
+                    raise BadRequest(
+                        "a text holds the character U+0000, which cannot be stored; remove it"
+                    ) from error
                 if not (is_conflict(error) or is_away(error)):
                     raise
                 if time.monotonic() >= until:

@@ -24,6 +24,8 @@ from tidegate_controlplane.work.outcome import Failure
 from tidegate_controlplane.work.request import BATCH_MODES, check, find, parse
 
 MAX_CUSTOM_ID_CHARS = 512
+NUL = "\0"
+"""PostgreSQL keeps no text with it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def read_line(line: Line, rules: Rules) -> Valid | Faulty:
 def custom_id_of(document: dict[str, Any]) -> str | None:
     """The id that a line gives itself, when it gives one that can be used."""
     given = document.get("custom_id")
-    if isinstance(given, str) and 0 < len(given) <= MAX_CUSTOM_ID_CHARS:
+    if isinstance(given, str) and 0 < len(given) <= MAX_CUSTOM_ID_CHARS and NUL not in given:
         return given
     return None
 
@@ -178,7 +180,7 @@ def _faulty(line: Line, document: dict[str, Any], refused: Refused) -> Faulty:
     return Faulty(
         line_no=line.number,
         custom_id=custom_id_of(document),
-        model=model[:256] if isinstance(model, str) else "",
+        model=model[:256].replace(NUL, "") if isinstance(model, str) else "",
         failure=Failure(
             status_code=refused.status,
             message=f"line {line.number}: {refused.message}",

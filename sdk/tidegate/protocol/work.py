@@ -271,7 +271,7 @@ class BatchList(Answer):
 class BatchLine(WireModel):
     """One line of a batch's input file. `body` is a request of the batch's endpoint."""
 
-    custom_id: str = Field(min_length=1, max_length=512)
+    custom_id: str = Field(min_length=1, max_length=512, pattern=r"^[^\x00]+$")
     method: Literal["POST"]
     url: str
     body: dict[str, Any]

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlmodel import Session, select
 from tests.conftest import Postgres
 
-from tidegate_controlplane.errors import OutcomeUnknown, StartError, Unavailable
+from tidegate_controlplane.errors import BadRequest, OutcomeUnknown, StartError, Unavailable
 from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.open import open_database
@@ -205,6 +205,11 @@ def test_control_planes_that_start_at_once_migrate_one_after_the_other(empty: Da
 
 
 # --- starting -------------------------------------------------------------------------------------
+
+
+async def test_a_text_that_it_cannot_store_is_the_callers_fault(database: Database) -> None:
+    with pytest.raises(BadRequest, match=r"U\+0000"):
+        await database.write(lambda session: session.add(project("a\0b")))
 
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:

@@ -74,6 +74,17 @@ def test_a_wrong_line_keeps_the_custom_id_and_model_that_it_does_say(rules):
     assert (found.custom_id, found.model) == ("a", "live")
 
 
+def test_a_null_character_is_refused_and_kept_nowhere(rules):
+    """PostgreSQL could not store it."""
+    found = read_line(line(GOOD | {"custom_id": "a\0"}), rules)
+    assert isinstance(found, Faulty)
+    assert (found.custom_id, found.failure.param) == (None, "custom_id")
+    body = {**GOOD["body"], "model": "li\0ve"}
+    found = read_line(line(GOOD | {"body": body}), rules)
+    assert isinstance(found, Faulty)
+    assert found.model == "live"
+
+
 def test_only_lines_that_give_themselves_an_id_claim_one(rules):
     lines = [line(GOOD, 1), Line(2, b"junk"), line({"custom_id": 5}, 3), Line(4, None)]
     assert claimed_ids(lines, rules) == [(1, "a")]
