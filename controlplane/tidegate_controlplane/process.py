@@ -8,7 +8,7 @@ import gc
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any
 
@@ -41,7 +41,7 @@ from tidegate_controlplane.data_dir import (
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
 from tidegate_controlplane.encryption.envelopes import Envelopes
-from tidegate_controlplane.encryption.open import open_keyring
+from tidegate_controlplane.encryption.open import open_keyring, sealing
 from tidegate_controlplane.errors import Unauthenticated
 from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
@@ -63,6 +63,7 @@ from tidegate_controlplane.provision.start import Starter
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
+from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.postgres import PostgresDatabase
@@ -117,7 +118,8 @@ async def running(
         stack.callback(database.close)
         await asyncio.to_thread(migrate, database.writer)
         keyring = await asyncio.to_thread(open_keyring, settings.encryption, clock)
-        objects = await asyncio.to_thread(open_objects, settings, keyring)
+        plain = await asyncio.to_thread(open_objects, settings)
+        objects = sealing(plain, keyring, required=settings.encryption.required)
         pepper = load_pepper(settings.pepper_path)
         token_of = partial(replica_token, pepper)
         await settle_keys(database, objects, keyring, clock)
@@ -186,36 +188,21 @@ async def running(
         webhooks.on_due = deliverer.wake
         work = Work(plane, catalog)
         keys = KeyService(database, pepper, clock)
-        if database.shared:
-            membership = Membership(
-                Parts(
-                    database=database,
-                    endpoints=endpoints,
-                    catalog=catalog,
-                    refresh=Refresh(database, deployments, keys, endpoints, work.notices),
-                    provisioner=provisioner,
-                    make_reconciler=make_reconciler,
-                    token_of=token_of,
-                    clock=clock,
-                    settings=settings.peers,
-                    shutdown_s=settings.shutdown_s,
-                ),
-                Place.of(settings, pepper),
-                settings.pepper_path,
-            )
-            work.leads = membership.leads
-            await stack.enter_async_context(membership)
-        else:
-            reconciler = make_reconciler(database)
-            await reconciler.recover()
-            await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
+        parts = Parts(
+            database=database,
+            endpoints=endpoints,
+            catalog=catalog,
+            refresh=Refresh(database, deployments, keys, endpoints, work.notices),
+            provisioner=provisioner,
+            make_reconciler=make_reconciler,
+            token_of=token_of,
+            clock=clock,
+            settings=settings.peers,
+            shutdown_s=settings.shutdown_s,
+        )
+        work.leads = await _reconcile(stack, parts, settings, pepper)
         await stack.enter_async_context(work)
-        if isinstance(database, PostgresDatabase):
-            from tidegate_controlplane.store.hints import Hints  # which needs the driver
-
-            hints = Hints(database.url, heard=work.look)
-            work.on_queued = hints.say
-            await stack.enter_async_context(_background(hints.run(), "hints"))
+        await _hear_hints(stack, database, work)
         ready = asyncio.Event()
         stack.callback(ready.clear)
         services = Services(
@@ -238,6 +225,35 @@ async def running(
             ready=ready,
         )
         yield services, work
+
+
+async def _reconcile(
+    stack: contextlib.AsyncExitStack, parts: Parts, settings: Settings, pepper: bytes
+) -> Callable[[], bool]:
+    """Begin to reconcile: always on a database of one's own, as the leader on a shared one.
+
+    Returns what says whether this process does.
+    """
+    if parts.database.shared:
+        place = Place.of(settings, pepper)
+        membership = Membership(parts, place, settings.pepper_path)
+        await stack.enter_async_context(membership)
+        return membership.leads
+    reconciler = parts.make_reconciler(parts.database)
+    await reconciler.recover()
+    await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
+    return lambda: True
+
+
+async def _hear_hints(stack: contextlib.AsyncExitStack, database: Database, work: Work) -> None:
+    """Tell other control planes of queued work, and hear of theirs, where the database can."""
+    if not isinstance(database, PostgresDatabase):
+        return
+    from tidegate_controlplane.store.hints import Hints  # which needs the driver
+
+    hints = Hints(database.url, heard=work.look)
+    work.on_queued = hints.say
+    await stack.enter_async_context(_background(hints.run(), "hints"))
 
 
 def _zygote(settings: Settings) -> Starter:

@@ -23,11 +23,11 @@ from tidegate.protocol.resources import (
 )
 from tidegate.spec import Mode
 from tidegate_controlplane.access.principal import Principal
-from tidegate_controlplane.api.answer import answer
 from tidegate_controlplane.api.declaration import BODY, DECLARATION_BYTES, read_declaration
 from tidegate_controlplane.deployments.rules import etag
 from tidegate_controlplane.deployments.service import Deployments
 from tidegate_controlplane.errors import BadRequest
+from tidegate_controlplane.web.answer import answer
 from tidegate_controlplane.web.body import read_model
 from tidegate_controlplane.web.openapi import Header, describe
 from tidegate_controlplane.web.query import PageQuery, Query, read_query

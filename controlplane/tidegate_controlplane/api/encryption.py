@@ -9,8 +9,8 @@ from litestar.di import NamedDependency
 from litestar.types import ControllerRouterHandler
 
 from tidegate.protocol.resources import EncryptionPass, EncryptionView
-from tidegate_controlplane.api.answer import answer
 from tidegate_controlplane.api.declaration import DECLARATION_BYTES
+from tidegate_controlplane.web.answer import answer
 from tidegate_controlplane.web.body import read_model
 from tidegate_controlplane.web.openapi import describe
 from tidegate_controlplane.work.rotation import Rotation

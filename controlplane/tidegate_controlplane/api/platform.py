@@ -21,10 +21,10 @@ from tidegate.protocol.resources import (
 from tidegate.version import VERSION
 from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.principal import Principal
-from tidegate_controlplane.api.answer import answer
 from tidegate_controlplane.api.declaration import DECLARATION_BYTES
 from tidegate_controlplane.deployments.service import Deployments
 from tidegate_controlplane.gateway.usage import UsageBook
+from tidegate_controlplane.web.answer import answer
 from tidegate_controlplane.web.body import read_model
 from tidegate_controlplane.web.openapi import describe
 from tidegate_controlplane.web.query import PageQuery, read_query

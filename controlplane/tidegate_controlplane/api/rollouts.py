@@ -12,11 +12,11 @@ from pydantic import Field
 
 from tidegate.protocol.resources import DeploymentView, Page, RollbackRequest, RolloutView
 from tidegate_controlplane.access.principal import Principal
-from tidegate_controlplane.api.answer import answer
 from tidegate_controlplane.api.declaration import DECLARATION_BYTES
 from tidegate_controlplane.api.deployments import IF_MATCH
 from tidegate_controlplane.deployments.rules import etag
 from tidegate_controlplane.deployments.service import Deployments
+from tidegate_controlplane.web.answer import answer
 from tidegate_controlplane.web.body import read_model
 from tidegate_controlplane.web.openapi import describe
 from tidegate_controlplane.web.query import PageQuery, read_query

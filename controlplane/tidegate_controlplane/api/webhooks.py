@@ -22,8 +22,8 @@ from tidegate.protocol.webhooks import (
     WebhookView,
 )
 from tidegate_controlplane.access.principal import Principal
-from tidegate_controlplane.api.answer import answer
 from tidegate_controlplane.api.declaration import DECLARATION_BYTES
+from tidegate_controlplane.web.answer import answer
 from tidegate_controlplane.web.body import read_model
 from tidegate_controlplane.web.openapi import describe
 from tidegate_controlplane.web.query import PageQuery, read_query

@@ -1,4 +1,4 @@
-"""Which keys this process was given."""
+"""Which keys this process was given, and what they seal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.encryption.errors import KeysUnavailable
 from tidegate_controlplane.encryption.key_file import FileKeys, read_keys
 from tidegate_controlplane.encryption.keyring import Keyring, KeySource
+from tidegate_controlplane.encryption.sealed_store import SealedStore
 from tidegate_controlplane.errors import StartError
+from tidegate_controlplane.objects.base import ObjectStore
 from tidegate_controlplane.settings import EncryptionSettings
 
 KMS = "kms:"
@@ -25,6 +27,11 @@ def open_keyring(settings: EncryptionSettings, clock: Clock) -> Keyring | None:
     if settings.required:
         raise StartError("--encryption-required: needs a key; give one with --encryption-key")
     return None
+
+
+def sealing(store: ObjectStore, keyring: Keyring | None, *, required: bool) -> ObjectStore:
+    """`store` behind a seal when there are keys, else itself."""
+    return store if keyring is None else SealedStore(store, keyring, required=required)
 
 
 def _source(place: str, clock: Clock) -> KeySource:

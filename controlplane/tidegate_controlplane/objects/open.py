@@ -4,26 +4,14 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from tidegate_controlplane.encryption.keyring import Keyring
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.objects.base import ObjectStore, ObjectStoreError
 from tidegate_controlplane.objects.directory import DirectoryStore
-from tidegate_controlplane.objects.sealed import SealedStore
 from tidegate_controlplane.settings import Settings
 
 
-def open_objects(settings: Settings, keyring: Keyring | None = None) -> ObjectStore:
-    """The store that `settings.objects` names, sealed when there are keys. Blocks.
-
-    Raises StartError when it cannot be used.
-    """
-    store = _open_plain(settings)
-    if keyring is None:
-        return store
-    return SealedStore(store, keyring, required=settings.encryption.required)
-
-
-def _open_plain(settings: Settings) -> ObjectStore:
+def open_objects(settings: Settings) -> ObjectStore:
+    """The store that `settings.objects` names. Blocks. Raises StartError when it cannot be used."""
     if settings.objects is None or not settings.objects_in_s3:
         return DirectoryStore(settings.objects_dir)
     place = urlsplit(settings.objects)

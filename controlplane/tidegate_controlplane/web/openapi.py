@@ -74,6 +74,8 @@ class Media:
 
 EVENTS = Media(EVENT_STREAM, schema={"type": "string"})
 """A stream of server-sent events."""
+BYTES = "application/octet-stream"
+CONTENT = Media(BYTES, schema={"type": "string", "format": "binary"})
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from sqlmodel import Session, SQLModel, select
 
 from tidegate.protocol.resources import EncryptionView, KeyUse
 from tidegate_controlplane.encryption.envelopes import key_id_of
+from tidegate_controlplane.encryption.sealed_store import SealedStore
 from tidegate_controlplane.errors import Conflict
 from tidegate_controlplane.objects.base import ObjectNotFound, ObjectStoreError
-from tidegate_controlplane.objects.sealed import SealedStore
 from tidegate_controlplane.store import encryption_keys
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.object_keys import request_key_of, result_key_of

@@ -18,6 +18,7 @@ import pytest
 
 from tidegate_controlplane.encryption.key_file import FileKeys
 from tidegate_controlplane.encryption.keyring import Keyring
+from tidegate_controlplane.encryption.sealed_store import SealedStore
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.objects import directory
 from tidegate_controlplane.objects import s3 as s3_module
@@ -30,7 +31,6 @@ from tidegate_controlplane.objects.base import (
 from tidegate_controlplane.objects.directory import LEFT_S, DirectoryStore
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.objects.s3 import PART_BYTES, S3Store
-from tidegate_controlplane.objects.sealed import SealedStore
 from tidegate_controlplane.settings import Settings
 
 BUCKET = "tidegate-test"

@@ -18,9 +18,9 @@ from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.encryption.errors import KeysUnavailable
 from tidegate_controlplane.encryption.key_file import FileKeys
 from tidegate_controlplane.encryption.keyring import Keyring
+from tidegate_controlplane.encryption.sealed_store import SealedStore
 from tidegate_controlplane.errors import Conflict, StartError, Unavailable
 from tidegate_controlplane.objects.base import StoreFull
-from tidegate_controlplane.objects.sealed import SealedStore
 from tidegate_controlplane.process import running
 from tidegate_controlplane.settings import EncryptionSettings, Settings
 from tidegate_controlplane.store import encryption_keys

@@ -10,15 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate_controlplane.encryption import envelope
+from tidegate_controlplane.encryption import envelope, sealed_store
 from tidegate_controlplane.encryption.envelope import MAGIC, TAG_BYTES, parse
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.encryption.errors import KeyMissing, NotSealed, ObjectDamaged
 from tidegate_controlplane.encryption.key_file import FileKeys
 from tidegate_controlplane.encryption.keyring import Keyring
-from tidegate_controlplane.objects import sealed
+from tidegate_controlplane.encryption.sealed_store import SealedStore
 from tidegate_controlplane.objects.base import ObjectNotFound, ObjectTooLarge, Stored
-from tidegate_controlplane.objects.sealed import SealedStore
 
 CHUNK = 16
 NAME = "prj_1/requests/inv_1"
@@ -50,9 +49,9 @@ class MemoryStore:
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
     """Chunks of a few bytes: what depends on their number shows with short contents."""
-    monkeypatch.setattr(sealed, "CHUNK_BYTES", CHUNK)
+    monkeypatch.setattr(sealed_store, "CHUNK_BYTES", CHUNK)
     header = envelope.Header
-    monkeypatch.setattr(sealed, "Header", lambda wrapped: header(wrapped, chunk_bytes=CHUNK))
+    monkeypatch.setattr(sealed_store, "Header", lambda wrapped: header(wrapped, chunk_bytes=CHUNK))
 
 
 def store_of(*keys: bytes, inner: MemoryStore | None = None, required: bool = False) -> SealedStore:
