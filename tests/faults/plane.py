@@ -184,6 +184,9 @@ class Replicas:
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[Any]:
         return []
 
+    async def end_all(self) -> None:
+        self._started.clear()
+
     async def close(self) -> None:
         self._started.clear()
 

@@ -49,6 +49,7 @@ class Batches:
             return _seen(session, batch, now)
 
         accepted = await self._db.write(unit)
+        # failpoint batch.accepted
         self.on_changed()
         return accepted
 
@@ -69,7 +70,6 @@ class Batches:
             return _seen(session, batch, now)
 
         accepted = await self._db.write(unit)
-        # failpoint batch.accepted
         self.on_changed()
         return accepted
 

@@ -9,7 +9,7 @@
 | the run limit passed                             | failed, `timeout`                            |
 | the deadline passed                              | failed, `deadline`                           |
 | no replica                                       | again; it was no attempt                     |
-| storage or keys do not answer, or are full       | again, after the longest back-off; no attempt |
+| storage or keys do not answer, or are full       | again after some seconds; it was no attempt  |
 | what is stored does not open                     | again after a back-off; no attempt left: dead |
 | the caller cancelled                             | canceled                                     |
 | this process stops, or lost the lease            | again; it was no attempt                     |
@@ -29,6 +29,8 @@ from tidegate_controlplane.errors import Refused
 from tidegate_controlplane.objects.base import ObjectStoreError
 from tidegate_controlplane.settings import WorkSettings
 
+OUTAGE_BACKOFFS = 5
+"""First back-offs that an outage is given before storage is asked again."""
 _RETRIED_4XX = frozenset({408, 409, 429})
 
 
@@ -148,7 +150,7 @@ def decide(reply: Reply, tried: Try, settings: WorkSettings) -> Outcome:
         case Fault(failure=failure):
             return End(InvocationState.FAILED, failure)
         case Outage(failure=failure):
-            return Again(settings.retry_max_s, counted=False, failure=failure)
+            return Again(outage_s(tried, settings), counted=False, failure=failure)
         case Refused():
             return _again_or_dead(of_refusal(reply), tried, settings)
         case Failure():
@@ -159,6 +161,12 @@ def decide(reply: Reply, tried: Try, settings: WorkSettings) -> Outcome:
     if 400 <= reply.status < 500 and reply.status not in _RETRIED_4XX:
         return End(InvocationState.FAILED, failure)
     return _again_or_dead(failure, tried, settings)
+
+
+def outage_s(tried: Try, settings: WorkSettings) -> float:
+    """Until storage is asked again: seconds, as outages last, and half of them random."""
+    whole_s = min(settings.retry_max_s, OUTAGE_BACKOFFS * settings.retry_base_s)
+    return whole_s / 2 + whole_s / 2 * tried.jitter
 
 
 def backoff_s(tried: Try, settings: WorkSettings) -> float:

@@ -15,6 +15,7 @@ from tidegate_controlplane.work.outcome import (
     Again,
     End,
     Interrupted,
+    Outage,
     Success,
     Try,
     after_lost_lease,
@@ -94,6 +95,13 @@ def test_a_run_that_took_as_long_as_it_may_fails_and_is_not_tried_again():
 def test_what_is_not_the_requests_fault_is_no_attempt_even_when_it_was_the_last(why):
     outcome = decide(why, LAST, SETTINGS)
     assert isinstance(outcome, Again) and not outcome.counted
+
+
+@pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 2.5), (0.5, 3.75)])
+def test_storage_that_is_away_is_asked_again_in_seconds_and_costs_no_attempt(jitter, seconds):
+    tried = Try(attempt=3, max_attempts=3, timeout_s=900.0, jitter=jitter)
+    outcome = decide(Outage(REQUEST_LOST), tried, SETTINGS)
+    assert outcome == Again(seconds, counted=False, failure=REQUEST_LOST)
 
 
 def test_a_cancelled_run_is_canceled():
