@@ -234,7 +234,10 @@ async def test_a_run_that_lost_its_lease_is_heard_no_more(house, kit, talker):
             lambda partial: partial is not None and partial.texts,
         )
         await work.invocations.cancel(kit.principal, invocation_id)
-        assert work.invocations._notices.partial(invocation_id) is None
+        await kit.until(
+            lambda: asyncio.sleep(0, work.invocations._notices.partial(invocation_id)),
+            lambda partial: partial is None,
+        )
         with pytest.raises(Conflict):
             await work.invocations.result(kit.principal, invocation_id)
 
