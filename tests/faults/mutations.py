@@ -181,11 +181,10 @@ MUTATIONS = [
     Mutation(
         "postgres",
         "a unit that runs again inserts nothing",
-        "store/again.py",
-        "            make_transient(row)\n",
-        "            pass\n",
+        "store/postgres.py",
+        "            unless_done.callback(session.rollback)\n",
+        "",
         "test_postgres.py::test_a_postgresql_that_crashes_again_and_again_loses_and_doubles_nothing",
-        survives=True,
     ),
 ]
 

@@ -27,7 +27,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from tidegate_controlplane.errors import BadRequest, OutcomeUnknown, StartError, Unavailable
-from tidegate_controlplane.store.again import Added
 from tidegate_controlplane.store.database import Guarded, settled
 from tidegate_controlplane.store.faults import said_plainly
 
@@ -141,23 +140,17 @@ class PostgresDatabase:
 
     def _transaction(self, engine: Engine, unit: Callable[[Session], T]) -> T:
         """Once; a DBAPIError of `is_conflict` or `is_away` means that nothing was committed."""
-        added = Added()
-        try:
-            with Session(engine, expire_on_commit=False) as session, ExitStack() as unless_done:
-                unless_done.callback(session.rollback)
-                added.watch(session)
-                found = unit(session)
-                session.flush()
-                wrote: str | None = session.connection().execute(_ID_IF_WROTE).scalar_one()
-                try:
-                    session.commit()
-                except DBAPIError as error:
-                    if wrote is None or not is_away(error) or not self._has_committed(wrote):
-                        raise
-                unless_done.pop_all()
-        except BaseException:
-            added.take_back()
-            raise
+        with Session(engine, expire_on_commit=False) as session, ExitStack() as unless_done:
+            unless_done.callback(session.rollback)
+            found = unit(session)
+            session.flush()
+            wrote: str | None = session.connection().execute(_ID_IF_WROTE).scalar_one()
+            try:
+                session.commit()
+            except DBAPIError as error:
+                if wrote is None or not is_away(error) or not self._has_committed(wrote):
+                    raise
+            unless_done.pop_all()
         return found
 
     def _has_committed(self, transaction_id: str) -> bool:

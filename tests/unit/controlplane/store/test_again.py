@@ -19,14 +19,14 @@ class Conflict(Exception):
     sqlstate = "40001"
 
 
-def fail_next_commit(engine, after=0):
-    """The next commit but `after` fails, as one does whose fsync fails."""
-    left = [after]
+def fail_next_commit(engine):
+    """The next commit fails, as one does whose fsync fails."""
+    failed = []
 
     @event.listens_for(engine, "commit")
     def commit(connection):
-        left[0] -= 1
-        if left[0] == -1:
+        if not failed:
+            failed.append(connection)
             connection.exec_driver_sql("ROLLBACK")
             raise OperationalError("COMMIT", {}, Conflict("could not serialize access"))
 
@@ -41,7 +41,7 @@ async def test_units_whose_shared_commit_failed_insert_their_rows_when_they_run_
     rows = [project(number) for number in range(3)]
     held = asyncio.ensure_future(database.write(lambda session: pause()))
     await asyncio.sleep(0.05)
-    fail_next_commit(database.writer, after=1)
+    fail_next_commit(database.writer)  # the unit that is held has nothing to commit
     await asyncio.gather(*(database.write(lambda s, row=row: s.add(row)) for row in rows))
     await held
     found = await database.read(lambda s: [s.get(Project, row.id) for row in rows])
