@@ -37,7 +37,7 @@ from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisio
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.log import bound, last_line, read_lines
 from tidegate_controlplane.provision.process import kill_exactly
-from tidegate_controlplane.provision.start import Starter
+from tidegate_controlplane.provision.start import SpawningStarter, Starter
 from tidegate_controlplane.provision.status_bell import StatusBell
 from tidegate_controlplane.provision.subreaper import Strays
 from tidegate_controlplane.settings import ReconcileSettings
@@ -104,13 +104,18 @@ class LocalProvisioner(Provisioner):
         telemetry: Telemetry | None = None,
         host: str = LOOPBACK,
         token_of: Callable[[str], str] = lambda _: secrets.token_urlsafe(32),
+        gpu_starter: Starter | None = None,
     ) -> None:
-        """Replicas listen on `host`, and want the token that `token_of` makes of their id."""
+        """Replicas listen on `host`, and want the token that `token_of` makes of their id.
+
+        Those on a GPU are not forked: what a zygote has imported is for processors alone.
+        """
         self._directory = directory
         self._cache_dir = cache_dir
         self._settings = settings
         self._clock = clock
         self._starter = starter
+        self._gpu_starter = gpu_starter or SpawningStarter()
         self._changed = changed or asyncio.Event()
         self._telemetry = telemetry or Telemetry()
         self._host = host
@@ -130,13 +135,17 @@ class LocalProvisioner(Provisioner):
         child.making = asyncio.create_task(self._make(child, config, home / "log"))
 
     async def _make(self, child: _Child, config: Path, log: Path) -> None:
+        starter = self._starter_of(child.launch)
         try:
-            child.process = await self._starter.start(config, log, child.token, self._changed.set)
+            child.process = await starter.start(config, log, child.token, self._changed.set)
         except StartFailed as error:
             child.failure = str(error)
         if child.process and child.unwanted:
             child.process.send(signal.SIGKILL)
         self._changed.set()
+
+    def _starter_of(self, launch: Launch) -> Starter:
+        return self._gpu_starter if launch.plan.gpu else self._starter
 
     async def observe(self, replica_ids: list[str]) -> Mapping[str, Observation]:
         self._strays.collect({c.process.pid for c in self._children.values() if c.process})
@@ -229,6 +238,7 @@ class LocalProvisioner(Provisioner):
                 "speculation": plan.speculation,
                 "kv_cache_bytes": plan.kv_cache_bytes or None,
                 "max_sequences": plan.max_sequences,
+                "device": "cuda" if plan.gpu else "cpu",
                 "threads": plan.threads,
                 "drain_s": plan.drain_timeout_s,
                 "telemetry": self._telemetry,
@@ -276,7 +286,7 @@ class LocalProvisioner(Provisioner):
             child.warmed = True
             launch = child.launch
             config = self._directory / launch.replica_id / "config.json"
-            self._starter.warm(config, f"{launch.digest} in {launch.plan.precision}")
+            self._starter_of(launch).warm(config, f"{launch.digest} in {launch.plan.precision}")
 
     def _is_healthy(self, child: _Child) -> bool:
         failed = child.says is ReplicaState.FAILED
