@@ -64,7 +64,7 @@ from tidegate_controlplane.peers.refresh import Refresh
 from tidegate_controlplane.provision.fleet import Fleet
 from tidegate_controlplane.provision.local import LocalProvisioner
 from tidegate_controlplane.provision.places import Surroundings, configured, openers
-from tidegate_controlplane.provision.start import Starter
+from tidegate_controlplane.provision.start import SpawningStarter, Starter
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
@@ -154,6 +154,7 @@ async def running(
             telemetry=settings.telemetry,
             host=settings.replica_host,
             token_of=token_of,
+            gpu_starter=SpawningStarter(),
         )
         around = Surroundings(settings, clock, endpoints.wanted, token_of)
         provisioner = Fleet({LOCAL: local}, openers(around))
