@@ -113,10 +113,9 @@ def hide_files(session: Session, ids: Collection[str], now: datetime) -> list[Fi
 
 
 def _expired(now: datetime) -> SelectOfScalar[File]:
+    readers = select(Batch.id).where(col(Batch.input_file_id) == col(File.id), _is_unfinished())
     return select(File).where(
-        col(File.expires_at) <= now,
-        col(File.deleted_at).is_(None),
-        col(File.id).not_in(select(Batch.input_file_id).where(_is_unfinished())),
+        col(File.expires_at) <= now, col(File.deleted_at).is_(None), ~readers.exists()
     )
 
 
