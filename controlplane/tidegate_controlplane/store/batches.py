@@ -46,11 +46,14 @@ def page(session: Session, project_id: str, *, after: str | None, limit: int) ->
     return list(session.exec(query.order_by(col(Batch.id).desc()).limit(limit)))
 
 
+def is_unfinished() -> ColumnElement[bool]:
+    """Whether something is still to be done for a batch; the condition of a query."""
+    return col(Batch.status).in_([status.value for status in BatchStatus if not status.is_final])
+
+
 def unfinished(session: Session) -> list[Batch]:
     """Every batch that something is still to be done for, oldest first."""
-    open_states = [status.value for status in BatchStatus if not status.is_final]
-    query = select(Batch).where(col(Batch.status).in_(open_states)).order_by(col(Batch.id))
-    return list(session.exec(query))
+    return list(session.exec(select(Batch).where(is_unfinished()).order_by(col(Batch.id))))
 
 
 def change(session: Session, seen: Batch, after: BatchStatus, **values: Any) -> bool:
@@ -172,10 +175,7 @@ def unanswered(session: Session, batch_id: str, limit: int | None = None) -> lis
 
 def retry_of(session: Session, batch_id: str) -> str | None:
     """The id of a batch that runs its unanswered lines again, unless it ended without any."""
-    fruitless = and_(
-        col(Batch.in_progress_at).is_(None),
-        col(Batch.status).in_([status.value for status in BatchStatus if status.is_final]),
-    )
+    fruitless = and_(col(Batch.in_progress_at).is_(None), ~is_unfinished())
     query = select(Batch.id).where(Batch.retry_of == batch_id, ~fruitless).limit(1)
     return session.exec(query).first()
 
