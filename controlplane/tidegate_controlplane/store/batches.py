@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, case, func, update
+from sqlalchemy import ColumnElement, and_, case, func, update
 from sqlalchemy import select as columns
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
@@ -16,6 +16,7 @@ from tidegate.protocol.work import BatchStatus, InvocationState
 from tidegate_controlplane.domain.batch_progress import Tally
 from tidegate_controlplane.domain.states import BATCH, check_transition
 from tidegate_controlplane.store import outbox
+from tidegate_controlplane.store.swap import swapped
 from tidegate_controlplane.store.tables import Batch, Invocation
 
 
@@ -60,18 +61,13 @@ def change(session: Session, seen: Batch, after: BatchStatus, **values: Any) -> 
     """Move on from the row as it was `seen`; False when somebody else moved it meanwhile."""
     before = BatchStatus(seen.status)
     check_transition(BATCH, before, after)
-    done = session.execute(
-        update(Batch)
-        .where(
-            col(Batch.id) == seen.id,
-            col(Batch.version) == seen.version,
-            col(Batch.status) == before.value,
-        )
-        .values(status=after.value, version=seen.version + 1, **values)
-        .execution_options(synchronize_session=False)
+    as_seen = (
+        col(Batch.id) == seen.id,
+        col(Batch.version) == seen.version,
+        col(Batch.status) == before.value,
     )
-    assert isinstance(done, CursorResult)
-    changed = bool(done.rowcount == 1)
+    values |= {"status": after.value, "version": seen.version + 1}
+    changed = swapped(session, update(Batch).where(*as_seen).values(**values))
     if changed and after.is_final:
         outbox.batch_ended(session, seen.id)
     return changed
