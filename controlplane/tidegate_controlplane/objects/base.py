@@ -135,6 +135,13 @@ async def pieces(chunks: Chunks, size_bytes: int, max_bytes: int | None) -> Asyn
         yield bytes(pending)
 
 
+async def chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """What was read already, then what follows it."""
+    yield first
+    async for piece in rest:
+        yield piece
+
+
 async def _each(chunks: Chunks) -> AsyncIterator[bytes]:
     if isinstance(chunks, AsyncIterable):
         async for chunk in chunks:
