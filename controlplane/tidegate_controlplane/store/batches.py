@@ -73,6 +73,16 @@ def change(session: Session, seen: Batch, after: BatchStatus, **values: Any) -> 
     return changed
 
 
+def explain(session: Session, seen: Batch, errors: list[dict[str, Any]]) -> None:
+    """Say why a batch does not go on; nothing when it has moved on since it was `seen`."""
+    session.execute(
+        update(Batch)
+        .where(col(Batch.id) == seen.id, col(Batch.version) == seen.version)
+        .values(errors=errors)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def lines(session: Session, batch_id: str) -> Lines:
     """What is known of its lines, by a seek in an index for each question."""
     ours = Invocation.batch_id == batch_id
