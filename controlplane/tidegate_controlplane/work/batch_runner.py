@@ -170,15 +170,11 @@ class BatchRunner:
         if batch.source is not None:
             await self._close_tables(batch, after, **moments)
             return
-        output, errors = await self._files.write(batch, after)
-        ids = {
-            "output_file_id": output.id if output else None,
-            "error_file_id": errors.id if errors else None,
-        }
+        written = await self._files.write(batch, after)
 
         def unit(session: Session) -> None:
-            if _end(session, batch, after, **ids, **moments):
-                for file in filter(None, (output, errors)):
+            if _end(session, batch, after, written.unreadable, **written.ids, **moments):
+                for file in filter(None, (written.output, written.errors)):
                     files.insert(session, file)
             # failpoint batch.before_close
 
@@ -187,18 +183,22 @@ class BatchRunner:
 
     async def _close_tables(self, batch: Batch, after: BatchStatus, **values: Any) -> None:
         """Write the tables, then end the batch; it fails when they cannot be written."""
+        unreadable = 0
         try:
-            await self._tables.write(batch, after)
+            unreadable = await self._tables.write(batch, after)
         except (TableError, ObjectRefused) as error:
             said = BatchError(code="output_not_written", message=str(error), param="output")
             after = BatchStatus.FAILED
             values = {"failed_at": self._plane.clock.now(), "errors": _shown([said])}
-        await self._plane.db.write(partial(_end, batch=batch, after=after, **values))
+        end = partial(_end, batch=batch, after=after, unreadable=unreadable, **values)
+        await self._plane.db.write(end)
 
 
-def _end(session: Session, batch: Batch, after: BatchStatus, **values: Any) -> bool:
+def _end(
+    session: Session, batch: Batch, after: BatchStatus, unreadable: int = 0, **values: Any
+) -> bool:
     """End it, with what is known of its lines; False when somebody else did meanwhile."""
-    tally = batches.tally(session, batch.id)
+    tally = batches.tally(session, batch.id).without(unreadable)
     said = {"errors": None} | values
     return batches.change(session, batch, after, total=tally.ended, tally=asdict(tally), **said)
 

@@ -452,6 +452,32 @@ async def test_a_batch_that_fails_before_it_began_leaves_no_line_to_run(
     assert found == batches.Lines(cut_off=True)
 
 
+async def test_a_row_whose_answer_is_gone_says_so_and_the_others_have_theirs(
+    house, kit, put, content, place
+):
+    await house.deploy()
+    put("a.csv", b"q\n1\n2\n")
+
+    async def stored():
+        return list(house.settings.objects_dir.glob("prj_1/results/*/*"))
+
+    async def lose_and_answer(prompt):
+        """The answer to the first row is lost before the second is given."""
+        if prompt == "1":
+            return chat_answer("x" * 5000)
+        [path] = await kit.until(stored, bool)
+        path.unlink()
+        return chat_answer("two")
+
+    house.replicas.behaviour = lose_and_answer
+    done = await ended(house, kit, request(place))
+    assert done.status == "completed"
+    assert done.request_counts.model_dump() == {"total": 2, "completed": 1, "failed": 1}
+    rows = content("a.out.csv").decode().splitlines()
+    assert rows[1].startswith("1,,result_unreadable: ") and rows[2].startswith("2,two,,")
+    assert json.loads(content("_manifest.json"))["answered"] == 1
+
+
 async def test_a_batch_over_tables_that_was_answered_whole_is_not_retried(house, kit, put, place):
     await house.deploy()
     put("a.csv", b"q\n1\n")
