@@ -20,8 +20,8 @@ from tidegate.tables.open import create_table
 from tidegate.tables.request import EMBEDDINGS, answered
 from tidegate_controlplane.encryption.errors import ObjectDamaged
 from tidegate_controlplane.objects.base import ObjectNotFound
-from tidegate_controlplane.objects.listed import Listed, place_of
 from tidegate_controlplane.objects.threads import in_thread
+from tidegate_controlplane.objects.version import ObjectVersion, place_of
 from tidegate_controlplane.store import batches
 from tidegate_controlplane.store.tables import Batch, Invocation
 from tidegate_controlplane.work.batch_output import failure_text, unreadable_text
@@ -95,7 +95,7 @@ class TableTarget:
             await target.put(prefix + SUCCESS, b"")
         return len(lines.unreadable)
 
-    async def _write_part(self, lines: _Lines, part: Listed, first: int) -> Written:
+    async def _write_part(self, lines: _Lines, part: ObjectVersion, first: int) -> Written:
         """The part whose first row is the line `first`."""
         tables = Tables.of(lines.batch)
         key = tables.output_key(part)
