@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from tidegate_controlplane.objects.base import PIECE_BYTES, ObjectRefused, ObjectStoreError
+from tidegate_controlplane.objects.base import (
+    PIECE_BYTES,
+    ObjectChanged,
+    ObjectRefused,
+    ObjectStoreError,
+)
 from tidegate_controlplane.objects.s3 import new_client, said_plainly
 from tidegate_controlplane.objects.threads import in_thread
 from tidegate_controlplane.objects.version import ObjectVersion
@@ -57,9 +62,12 @@ class Bucket:
         """Remove it; one that is absent is no error."""
         await in_thread(self._delete, key)
 
+    def _uri(self, key: str) -> str:
+        return f"s3://{self._name}/{key}"
+
     def _list(self, prefix: str, most: int) -> list[ObjectVersion]:
         found: list[ObjectVersion] = []
-        with _refusals(self._name, prefix):
+        with refusals(self._uri(prefix)):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._name, Prefix=prefix
             )
@@ -72,7 +80,7 @@ class Bucket:
         return found[: most + 1]
 
     def _download(self, version: ObjectVersion, path: Path) -> None:
-        with _refusals(self._name, version.key), path.open("wb") as file:
+        with refusals(self._uri(version.key)), path.open("wb") as file:
             answer = self._client.get_object(
                 Bucket=self._name, Key=version.key, IfMatch=version.etag
             )
@@ -81,15 +89,15 @@ class Bucket:
                     file.write(piece)
 
     def _upload(self, path: Path, key: str) -> None:
-        with _refusals(self._name, key):
+        with refusals(self._uri(key)):
             self._client.upload_file(str(path), self._name, key)
 
     def _put(self, key: str, data: bytes) -> None:
-        with _refusals(self._name, key):
+        with refusals(self._uri(key)):
             self._client.put_object(Bucket=self._name, Key=key, Body=data)
 
     def _delete(self, key: str) -> None:
-        with _refusals(self._name, key):
+        with refusals(self._uri(key)):
             self._client.delete_object(Bucket=self._name, Key=key)
 
 
@@ -101,11 +109,12 @@ def _is_wanted(key: str, prefix: str) -> bool:
 
 
 @contextmanager
-def _refusals(bucket: str, key: str) -> Iterator[None]:
+def refusals(uri: str) -> Iterator[None]:
+    """Raise ObjectChanged, ObjectRefused or another ObjectStoreError instead of boto3's errors."""
     from boto3.exceptions import S3UploadFailedError
 
     try:
-        with said_plainly(f"s3://{bucket}/{key}"):
+        with said_plainly(uri):
             try:
                 yield
             except S3UploadFailedError as error:
@@ -113,11 +122,10 @@ def _refusals(bucket: str, key: str) -> Iterator[None]:
     except ObjectStoreError as error:
         code = _code(error.__cause__)
         if code in CHANGED:
-            raise ObjectRefused(f"s3://{bucket}/{key} has changed since the batch began") from error
+            raise ObjectChanged(f"{uri} has changed since the batch began") from error
         if code in FOR_GOOD:
             raise ObjectRefused(
-                f"s3://{bucket}/{key}: {code}; check the name, and the rights of the platform's "
-                "credentials"
+                f"{uri}: {code}; check the name, and the rights of the platform's credentials"
             ) from error
         raise
 
