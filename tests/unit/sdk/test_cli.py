@@ -333,8 +333,7 @@ def test_status_shows_the_deployment_and_its_replicas(
     }
     away = replica | {"id": "rep_2", "where": "node 10.0.0.3"}
     smol.on("GET", f"{SMOL}/replicas", {"data": [replica, away]})
-    monkeypatch.setenv("COLUMNS", "200")
-    shown = run("status", "smol").stdout
+    shown = run("status", "smol", env={"COLUMNS": "200"}).stdout
     assert "rep_1" in shown
     assert "0.50 s" in shown
     assert "process 42, port 8000" in shown
