@@ -8,7 +8,8 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from tests.faults.replica import SLOW, answer_to
 pytestmark = pytest.mark.soak
 CRASHES = 5
 CRASH_EVERY_S = 0.4
+SUBMITTERS = 4
 
 
 class Server:
@@ -73,14 +75,30 @@ def test_a_postgresql_that_crashes_again_and_again_loses_and_doubles_nothing(
         await_ready(start, supervisor.process)
         declare(start, fault_house.model)
         crashing = threading.Thread(target=crash_often, args=(server,))
-        crashing.start()
-        with contextlib.closing(Client(url_of(start), key_of(start), history)) as client:
+        with (
+            contextlib.closing(Client(url_of(start), key_of(start), history)) as client,
+            ThreadPoolExecutor(SUBMITTERS) as pool,
+        ):
+            crashing.start()
+            submitting = [
+                pool.submit(submit_while, crashing.is_alive, client, f"thread {number}")
+                for number in range(SUBMITTERS)
+            ]
             client.finish([client.submit(f"{SLOW} before {n}", f"before {n}") for n in range(12)])
             work_through(client)
-            crashing.join()
+            for each in submitting:
+                client.finish(each.result())
             client.list_all()
     ledger.note("postgres", check(history, answer_to))
     assert supervisor.ends == [0]
+
+
+def submit_while(goes_on: Callable[[], bool], client: Client, name: str) -> list[str]:
+    """One request after the other, so that each crash meets some between INSERT and COMMIT."""
+    ids: list[str] = []
+    while goes_on():
+        ids.append(client.submit(f"{name} {len(ids)}", f"{name} {len(ids)}"))
+    return ids
 
 
 def crash_often(server: Server) -> None:
