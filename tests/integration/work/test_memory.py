@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+
+from tidegate.protocol.work import MAX_BATCH_BYTES, MAX_BATCH_LINES
 
 MIB = 1 << 20
 PROGRAM = Path(__file__).with_name("large_process.py")
@@ -67,8 +71,9 @@ def through(client: httpx.Client, items: int, item_bytes: int) -> int:
     return received
 
 
-def growth(tmp_path: Path, items: int, item_bytes: int, floats: int) -> tuple[int, int]:
-    """How far the control plane grew, and the bytes of the answer."""
+@contextmanager
+def platform(tmp_path: Path, floats: int) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """A control plane whose replica answers each text with so many numbers, and its client."""
     with (
         program("replica", str(floats)) as (_, replica),
         program("plane", str(tmp_path), replica["url"]) as (plane, said),
@@ -79,6 +84,12 @@ def growth(tmp_path: Path, items: int, item_bytes: int, floats: int) -> tuple[in
             trust_env=False,
         ) as client,
     ):
+        yield plane, client
+
+
+def growth(tmp_path: Path, items: int, item_bytes: int, floats: int) -> tuple[int, int]:
+    """How far the control plane grew, and the bytes of the answer."""
+    with platform(tmp_path, floats) as (plane, client):
         through(client, 100, 1000)  # what is imported and made once
         before = peak_bytes(plane)
         answered = through(client, items, item_bytes)
@@ -96,4 +107,75 @@ def test_forty_mebibytes_in_and_more_out_cost_a_part_of_that(tmp_path: Path) -> 
 def test_a_gibibyte_in_and_another_out_cost_less_than_64_mebibytes(tmp_path: Path) -> None:
     grown, answered = growth(tmp_path, items=16_383, item_bytes=64 * 1024, floats=4000)
     assert answered > 1024 * MIB
+    assert grown < 64 * MIB
+
+
+def batch_file(path: Path, lines: int, size_bytes: int) -> Path:
+    """So many requests, each for one text, that fill a file of that size."""
+    with path.open("wb") as file:
+        for number in range(lines):
+            end = size_bytes * (number + 1) // lines
+            file.write(batch_line(number, end - file.tell()))
+    assert path.stat().st_size == size_bytes
+    return path
+
+
+def batch_line(number: int, length_bytes: int) -> bytes:
+    head = f'{{"custom_id":"line-{number}","method":"POST","url":"/v1/embeddings",'
+    head += '"body":{"model":"e","input":"'
+    tail = '"}}\n'
+    return (head + "x" * (length_bytes - len(head) - len(tail)) + tail).encode()
+
+
+def upload(client: httpx.Client, path: Path) -> httpx.Response:
+    with path.open("rb") as file:
+        return client.post("/v1/files", files={"file": file}, data={"purpose": "batch"})
+
+
+def run_batch(client: httpx.Client, path: Path, within_s: float) -> dict[str, Any]:
+    """Upload, begin, wait for its end."""
+    sent = upload(client, path)
+    assert sent.status_code == 200, sent.text
+    wanted = {"endpoint": "/v1/embeddings", "completion_window": "24h"}
+    began = client.post("/v1/batches", json={"input_file_id": sent.json()["id"], **wanted})
+    assert began.status_code == 200, began.text
+    deadline = time.monotonic() + within_s
+    while True:
+        batch: dict[str, Any] = client.get(f"/v1/batches/{began.json()['id']}").json()
+        if batch["status"] in ("completed", "failed", "expired"):
+            return batch
+        assert time.monotonic() < deadline, batch["request_counts"]
+        time.sleep(0.5)
+
+
+@pytest.mark.soak
+def test_a_batch_as_large_as_one_may_be_is_run_in_64_mebibytes(tmp_path: Path) -> None:
+    path = batch_file(tmp_path / "in.jsonl", MAX_BATCH_LINES, MAX_BATCH_BYTES)
+    with platform(tmp_path, floats=8) as (plane, client):
+        run_batch(client, batch_file(tmp_path / "small.jsonl", 10, 2000), 60)
+        before, began = peak_bytes(plane), time.monotonic()
+        batch = run_batch(client, path, 3600)
+        grown, took_s = peak_bytes(plane) - before, time.monotonic() - began
+        print(f"grown {grown / MIB:.1f} MiB in {took_s:.0f} s")
+        assert batch["request_counts"]["completed"] == MAX_BATCH_LINES
+        with client.stream("GET", f"/v1/files/{batch['output_file_id']}/content") as output:
+            found = [json.loads(line)["custom_id"] for line in output.iter_lines()]
+    assert found == [f"line-{number}" for number in range(MAX_BATCH_LINES)]
+    assert grown < 64 * MIB
+
+
+@pytest.mark.soak
+def test_a_batch_beyond_its_limits_is_refused_and_costs_no_memory(tmp_path: Path) -> None:
+    longer = batch_file(tmp_path / "longer.jsonl", MAX_BATCH_LINES + 1, 10_000_000)
+    larger = batch_file(tmp_path / "larger.jsonl", 1000, MAX_BATCH_BYTES + 1)
+    with platform(tmp_path, floats=8) as (plane, client):
+        run_batch(client, batch_file(tmp_path / "small.jsonl", 10, 2000), 60)
+        before = peak_bytes(plane)
+        refused = upload(client, larger)
+        failed = run_batch(client, longer, 300)
+        grown = peak_bytes(plane) - before
+        print(f"grown {grown / MIB:.1f} MiB: {refused.text} {failed['errors']}")
+    assert refused.status_code == 413
+    assert failed["status"] == "failed"
+    assert "50000" in failed["errors"]["data"][0]["message"].replace(",", "")
     assert grown < 64 * MIB
