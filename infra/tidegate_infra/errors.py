@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tidegate.spec import SpecIssue
+from tidegate_infra.policy.finding import Finding
 
 
 class InfraError(Exception):
@@ -23,3 +24,11 @@ class InvalidArguments(InfraError):
         super().__init__(
             f"{what}: " + "; ".join(f"{i.field}: {i.message}, got {i.value!r}" for i in issues)
         )
+
+
+class GuardRailsBroken(InfraError):
+    """Resources that break guard rails, one line each: the rail, the resource, what to do."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(str(finding) for finding in findings))

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pulumi.runtime import mocks
+from pulumi.runtime import mocks, settings
 from pulumi.runtime.stack import run_pulumi_func
 
 from tidegate_infra.policy.collect import Collector
@@ -39,6 +39,7 @@ def declared_by(program: Callable[[], object], account: Account = Account()) -> 
         program()
 
     async def run() -> list[Declared]:
+        settings.reset_options()  # what a program before left half done is not ours
         mocks.set_mocks(_Cloud(account), project="offline", stack="offline", preview=False)
         await run_pulumi_func(watched)
         return await collector.resources()
