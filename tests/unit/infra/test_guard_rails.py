@@ -238,7 +238,10 @@ def test_parts_of_another_bucket_do_not_count() -> None:
 def asleep(mode: Mode) -> Iterator[tuple[str, list[Declared]]]:
     """Endpoints from zero that have lost something of what wakes them."""
     resources = endpoint_resources(mode)
-    alarm, step = the(resources, ALARM, "smol-wakes"), the(resources, POLICY, "smol-wakes")
+    alarm, step = (
+        the(resources, ALARM, "tidegate-smol-wakes"),
+        the(resources, POLICY, "tidegate-smol-wakes"),
+    )
 
     def changed(of: Declared, **inputs: Any) -> list[Declared]:
         new = replace(of, inputs={**of.inputs, **inputs})
