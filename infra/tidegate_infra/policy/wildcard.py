@@ -16,7 +16,7 @@ from tidegate_infra.policy.finding import Finding
 
 NO_RESOURCE: dict[str, str] = {
     "ecr:GetAuthorizationToken": "one token for the registry",
-    "cloudwatch:PutMetricData": "limited by the condition key cloudwatch:namespace",
+    "logs:DescribeLogGroups": "descriptions are of the whole account",
     "ec2:DescribeDhcpOptions": "descriptions are of the whole account",
     "ec2:DescribeNetworkInterfaces": "descriptions are of the whole account",
     "ec2:DescribeSecurityGroups": "descriptions are of the whole account",
@@ -29,7 +29,16 @@ NO_RESOURCE: dict[str, str] = {
     "cloudformation:CancelResourceRequest": "Cloud Control names requests by tokens",
     "cloudformation:UpdateResource": "Cloud Control names none; the service's own rights bound it",
 }
-"""Actions that may stand beside the resource `*`, and why."""
+"""Actions that may stand beside every resource, and why."""
+
+BOUND_BY: dict[str, str] = {
+    "cloudwatch:PutMetricData": "cloudwatch:namespace",
+    "ec2:CreateNetworkInterface": "ec2:Vpc",
+    "ec2:CreateNetworkInterfacePermission": "ec2:Vpc",
+    "ec2:DeleteNetworkInterface": "ec2:Vpc",
+    "ec2:DeleteNetworkInterfacePermission": "ec2:Vpc",
+}
+"""Actions on what has no name yet, and the condition key that has to bound them instead."""
 
 MANAGED: dict[str, str] = {
     "arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role": (
@@ -72,13 +81,19 @@ def _too_wide(statement: dict[str, Any]) -> Iterator[str]:
     for action in actions:
         if "*" in action:
             yield f"allows the action {action}; name the actions"
-    for named in as_list(statement.get("Resource", [])):
-        if named == "*":
-            for action in actions:
-                if action not in NO_RESOURCE and "*" not in action:
-                    yield f"allows {action} on every resource; name the resources"
-        elif EVERY_BUCKET.match(named) or EVERY_RESOURCE.match(named):
-            yield f"allows {', '.join(actions)} on {named}; name the resources, or a prefix of them"
+    wide = [each for each in as_list(statement.get("Resource", [])) if _is_wide(each)]
+    for action in actions:
+        if wide and "*" not in action and not _may_be_wide(action, statement):
+            yield f"allows {action} on {wide[0]}; name the resources, or a prefix of them"
+
+
+def _is_wide(resource: str) -> bool:
+    return resource == "*" or bool(EVERY_BUCKET.match(resource) or EVERY_RESOURCE.match(resource))
+
+
+def _may_be_wide(action: str, statement: dict[str, Any]) -> bool:
+    keys = {key for test in statement.get("Condition", {}).values() for key in test}
+    return action in NO_RESOURCE or BOUND_BY.get(action) in keys
 
 
 def _anybody_may_take(inputs: Any) -> bool:

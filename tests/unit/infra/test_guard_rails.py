@@ -139,7 +139,7 @@ RIGHTS: list[tuple[Any, Any, str | None]] = [
     ("ecr:GetAuthorizationToken", "*", None),
     ("s3:*", "arn:aws:s3:::artifacts/*", "allows the action s3:[*]; name the actions"),
     ("s3:Get*", ["arn:aws:s3:::artifacts/*"], "allows the action s3:Get[*]"),
-    (["s3:GetObject"], "*", "allows s3:GetObject on every resource"),
+    (["s3:GetObject"], "*", "allows s3:GetObject on [*]; name the resources"),
     ("s3:GetObject", "arn:aws:s3:::*", "on arn:aws:s3:::[*]; name the resources"),
     ("s3:GetObject", "arn:aws:s3:::*/*", "on arn:aws:s3:::[*]/[*]; name the resources"),
     ("sagemaker:InvokeEndpoint", "arn:aws:sagemaker:eu-1:1:endpoint/*", "name the resources"),
