@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from tidegate_infra.policy.at_rest import Prices, Running, at_rest
 from tidegate_infra.policy.declared import Declared
 
+ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
+BATCH = "aws:batch/computeEnvironment:ComputeEnvironment"
+CONFIG = "aws-native:sagemaker:EndpointConfig"
 TARGET = "aws:appautoscaling/target:Target"
 
 
@@ -36,7 +40,7 @@ def _children(
     own = [resource for resource in resources if resource.parent == parent]
     for at, resource in enumerate(own, start=1):
         last = at == len(own)
-        said = [*_capacity(resource), *_at_rest(resource, running)]
+        said = [*NOTES.get(resource.type, _nothing)(resource.inputs), *_at_rest(resource, running)]
         note = f"  ({', '.join(said)})" if said else ""
         yield f"{indent}{'└─' if last else '├─'} {_kind(resource)} {resource.name}{note}"
         inner = indent + ("   " if last else "│  ")
@@ -49,10 +53,39 @@ def _kind(resource: Declared) -> str:
     return f"{module.split('/')[0]} {kind}"
 
 
-def _capacity(resource: Declared) -> Iterator[str]:
-    if resource.type == TARGET:
-        least, most = resource.inputs["minCapacity"], resource.inputs["maxCapacity"]
-        yield f"{least:g} to {most:g} of {resource.inputs['scalableDimension']}"
+def _nothing(_: Any) -> Iterator[str]:
+    return iter(())
+
+
+def _scales(target: Any) -> Iterator[str]:
+    unit = target["scalableDimension"].rsplit(":Desired", 1)[-1]
+    yield f"{target['minCapacity']:g} to {target['maxCapacity']:g} by {unit}"
+
+
+def _rings(alarm: Any) -> Iterator[str]:
+    yield f"on {alarm['metricName']}"
+
+
+def _holds(config: Any) -> Iterator[str]:
+    for variant in config.get("productionVariants", []):
+        managed = variant.get("managedInstanceScaling")
+        if managed:
+            least, most = managed["minInstanceCount"], managed["maxInstanceCount"]
+            yield f"{least:g} to {most:g} instances"
+
+
+def _starts(environment: Any) -> Iterator[str]:
+    compute = environment["computeResources"]
+    yield f"{compute['minVcpus']:g} to {compute['maxVcpus']:g} vCPUs of {compute['type'].lower()}"
+
+
+NOTES: dict[str, Callable[[Any], Iterator[str]]] = {
+    ALARM: _rings,
+    BATCH: _starts,
+    CONFIG: _holds,
+    TARGET: _scales,
+}
+"""Type → what its line says of capacity, and of what wakes it."""
 
 
 def _at_rest(resource: Declared, running: Sequence[Running]) -> Iterator[str]:

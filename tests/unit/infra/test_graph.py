@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.unit.infra.declarations import endpoint_resources, platform_resources
 
+from tidegate.offers import bundled_offers
 from tidegate.spec import Mode
+from tidegate_infra.graph.prices import instance_prices
 from tidegate_infra.graph.text import graph
 
 PRICES = {"ml.g6.xlarge": 1.0, "g6.xlarge": 0.8}
@@ -14,12 +16,11 @@ PRICES = {"ml.g6.xlarge": 1.0, "g6.xlarge": 0.8}
 def test_a_serverless_endpoint_rests_at_zero_and_costs_nothing() -> None:
     lines = graph(endpoint_resources(Mode.SERVERLESS), {}).splitlines()
     assert lines[0] == "tidegate:aws:ServerlessEndpoint tidegate-smol"
-    assert "├─ sagemaker EndpointConfig tidegate-smol  (at rest 0 × ml.g6.xlarge)" in lines
-    assert (
-        "├─ appautoscaling Target tidegate-smol  "
-        "(0 to 4 of sagemaker:inference-component:DesiredCopyCount)"
-    ) in lines
-    assert "│  └─ cloudwatch MetricAlarm tidegate-smol-wakes" in lines
+    placed = "sagemaker EndpointConfig tidegate-smol  (0 to 4 instances, at rest 0 × ml.g6.xlarge)"
+    assert f"├─ {placed}" in lines
+    assert "├─ appautoscaling Target tidegate-smol  (0 to 4 by CopyCount)" in lines
+    woken = "cloudwatch MetricAlarm tidegate-smol-wakes  (on NoCapacityInvocationFailures)"
+    assert f"│  └─ {woken}" in lines
     assert lines[-2:] == [
         "at rest  0 × ml.g6.xlarge: 0.00 USD a month",
         "at rest  together: 0.00 USD a month",
@@ -32,6 +33,18 @@ def test_a_serverless_endpoint_rests_at_zero_and_costs_nothing() -> None:
 )
 def test_the_month_at_rest_is_hours_times_price(mode: Mode, usd: float) -> None:
     assert f"together: {usd:.2f} USD a month" in graph(endpoint_resources(mode), PRICES)
+
+
+def test_a_batch_says_what_it_may_start() -> None:
+    assert "(0 to 4 vCPUs of spot, at rest 0 × g6.xlarge)" in graph(
+        endpoint_resources(Mode.BATCH), {}
+    )
+
+
+def test_prices_come_from_the_catalogue_of_offers() -> None:
+    prices = instance_prices(bundled_offers(), "us-east-1")
+    assert prices["g6.xlarge"] == 0.8048
+    assert not {"fargate-vcpu", "alb"} & set(prices)
 
 
 @pytest.mark.parametrize("mode", Mode)
