@@ -318,9 +318,7 @@ def test_a_batch_whose_output_cannot_be_written_is_not_started(served: Any, batc
     assert served.asked == []
 
 
-def test_status_shows_the_deployment_and_its_replicas(
-    smol: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_shows_the_deployment_and_its_replicas(smol: Any) -> None:
     replica = {
         "id": "rep_1",
         "revision": "rev_1",
