@@ -88,6 +88,7 @@ def resolve(
         weights_bytes=weights,
         memory_bytes=weights + kv_cache + PROCESS_BYTES,
         threads=spec.hardware.cpu,
+        gpu=spec.hardware.gpu,
         speculation=spec.runtime.speculation,
         min_replicas=low,
         max_replicas=high,

@@ -316,6 +316,6 @@ def _hopeless(lead: Group) -> str | None:
         return None
     if last.refused:
         return f"it cannot start: {last.message}"
-    if lead.failures >= HOPELESS_FAILURES and lead.retry_in_s is not None:
-        return f"its replicas failed {lead.failures} times in a row: {cause(last)}"
+    if lead.crashes >= HOPELESS_FAILURES and lead.retry_in_s is not None:
+        return f"its replicas failed {lead.crashes} times in a row: {cause(last)}"
     return None

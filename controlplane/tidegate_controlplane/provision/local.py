@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from tidegate.protocol.resources import LogLine, ReplicaPhase
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
 from tidegate_controlplane.gateway.endpoints import Endpoint
-from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
+from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisioner, StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.log import bound, last_line, read_lines
 from tidegate_controlplane.provision.process import kill_exactly
@@ -86,7 +86,7 @@ class _Child:
         return self.status.state if self.status else ReplicaState.STARTING
 
 
-class LocalProvisioner:
+class LocalProvisioner(Provisioner):
     """Implements `Provisioner` with child processes.
 
     Use it from an event loop in the main thread: the kernel ties a child's life to the thread that
@@ -179,9 +179,10 @@ class LocalProvisioner:
             if child.check:
                 child.check.cancel()
 
-    async def sweep(self, former: list[FormerProcess]) -> None:
-        for process in former:
-            await asyncio.to_thread(kill_exactly, process.pid, process.process_start)
+    async def sweep(self, former: Sequence[FormerReplica]) -> None:
+        for each in former:
+            if each.pid is not None and each.process_start is not None:
+                await asyncio.to_thread(kill_exactly, each.pid, each.process_start)
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
         path = self._directory / replica_id / "log"

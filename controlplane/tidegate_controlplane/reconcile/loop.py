@@ -22,6 +22,7 @@ from tidegate.protocol.resources import (
     ReplicaPhase,
     ResolvedPlan,
 )
+from tidegate.spec import Mode
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import Bell, heard
 from tidegate_controlplane.domain.group import STARTING, Backoff
@@ -33,7 +34,7 @@ from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.trials import Trial, Trials
 from tidegate_controlplane.provision.base import (
-    FormerProcess,
+    FormerReplica,
     Launch,
     Provisioner,
     StartFailed,
@@ -67,7 +68,11 @@ from tidegate_controlplane.reconcile.write import (
 )
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Transactions
-from tidegate_controlplane.store.deployments import StaleRow, unfinished_replicas
+from tidegate_controlplane.store.deployments import (
+    StaleRow,
+    revisions_of,
+    unfinished_replicas,
+)
 from tidegate_controlplane.store.leadership import Deposed
 from tidegate_controlplane.store.tables import ModelVersion, Replica, Revision, Rollout
 
@@ -108,14 +113,7 @@ class Reconciler:
 
     async def recover(self) -> None:
         """Before the first pass: end what an earlier process left, and say so on its rows."""
-        former = await self._database.read(unfinished_replicas)
-        await self._provisioner.sweep(
-            [
-                FormerProcess(replica.id, replica.pid, replica.process_start)
-                for replica in former
-                if replica.pid is not None and replica.process_start is not None
-            ]
-        )
+        await self._provisioner.sweep(await self._database.read(_former))
         now = self._clock.now()
         await self._database.write(lambda session: close_former(session, now))
 
@@ -292,6 +290,9 @@ class Reconciler:
         )
         launch = Launch(
             replica_id=replica.id,
+            deployment_id=declared.row.id,
+            revision_id=revision.id,
+            mode=Mode(declared.row.mode),
             model_name=declared.row.name,
             source=revision.spec["model"]["source"],
             task=revision.spec["model"]["task"],
@@ -348,6 +349,22 @@ def _cold_starts(
         if change.phase is ReplicaPhase.READY and waited is not None:
             found[replica_id] = round(waited, 3)
     return found
+
+
+def _former(session: Session) -> list[FormerReplica]:
+    """The replicas that have not ended as far as their rows know."""
+    rows = unfinished_replicas(session)
+    revisions = revisions_of(session, {row.revision_id for row in rows})
+    return [
+        FormerReplica(
+            replica_id=row.id,
+            deployment_id=row.deployment_id,
+            provisioner=revisions[row.revision_id].plan["provisioner"],
+            pid=row.pid,
+            process_start=row.process_start,
+        )
+        for row in rows
+    ]
 
 
 def _revision_of(session: Session, revision_id: str) -> tuple[Revision, ModelVersion]:

@@ -25,7 +25,7 @@ from tidegate_controlplane.deployments.conditions import (
 )
 from tidegate_controlplane.domain.autoscale import Decision
 from tidegate_controlplane.domain.reconcile import Step
-from tidegate_controlplane.domain.replicas import Change, Running
+from tidegate_controlplane.domain.replicas import NO_CAPACITY, Change, Running
 from tidegate_controlplane.reconcile.observe import Declared
 from tidegate_controlplane.store.decisions import add_decision
 from tidegate_controlplane.store.deployments import (
@@ -149,20 +149,20 @@ class Outcome:
                 "pid": running.pid,
                 "process_start": running.process_start,
                 "port": running.port,
+                "where": running.where,
             }
         if change.phase is ReplicaPhase.READY:
             values |= {"ready_at": self.now, "cold_start_s": self.seen.cold_start_s.get(row.id)}
         if change.phase in FINAL:
             values["finished_at"] = self.now
         change_replica(session, row, self.now, **values)
-        failed = change.phase is ReplicaPhase.FAILED
         add_event(
             session,
             self.declared.row,
             self.now,
             change.reason or f"Replica{change.phase.value.capitalize()}",
             _replica_sentence(row, change),
-            severity=Severity.ERROR if failed else Severity.INFO,
+            severity=_severity(change),
             replica_id=row.id,
         )
 
@@ -287,6 +287,12 @@ def _replica_sentence(row: Replica, change: Change) -> str:
     if change.phase is ReplicaPhase.READY and row.cold_start_s is not None:
         return f"ready after {row.cold_start_s:.1f} s"
     return change.message or change.phase.value
+
+
+def _severity(change: Change) -> Severity:
+    if change.reason == NO_CAPACITY:
+        return Severity.WARNING
+    return Severity.ERROR if change.phase is ReplicaPhase.FAILED else Severity.INFO
 
 
 def _conditions(row: Deployment, step: Step, now: datetime) -> list[dict[str, Any]]:

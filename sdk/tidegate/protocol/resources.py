@@ -11,7 +11,14 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tidegate.spec import DeploymentSpec, Mode, ScheduleSpec, SpeculationSpec, Strategy
+from tidegate.spec import (
+    DeploymentSpec,
+    GpuSpec,
+    Mode,
+    ScheduleSpec,
+    SpeculationSpec,
+    Strategy,
+)
 
 T = TypeVar("T")
 
@@ -132,6 +139,9 @@ class ReplicaView(Resource):
     phase: ReplicaPhase
     pid: int | None = None
     port: int | None = None
+    where: str | None = Field(
+        default=None, description="such as `node 10.0.0.3`; null on the control plane's machine"
+    )
     reason: str | None = None
     message: str | None = None
     in_flight: int = 0
@@ -298,6 +308,7 @@ class ResolvedPlan(Resource):
     weights_bytes: int = Field(description="bytes of the weights in the planned precision")
     memory_bytes: int = Field(description="predicted memory of one replica")
     threads: int | None = None
+    gpu: GpuSpec | None = Field(default=None, description="of one replica")
     speculation: SpeculationSpec | None = None
     min_replicas: int
     max_replicas: int

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tidegate.protocol.resources import ReplicaPhase, ResolvedPlan
+from tidegate.spec import Mode
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.domain.replicas import Exited, Observation, Running
 from tidegate_controlplane.provision.base import Launch
@@ -40,7 +41,18 @@ def launch(behaviour: str = "good", key: str = "rep_1", drain_timeout_s: float =
         drain_timeout_s=drain_timeout_s,
     )
     digest = "sha256:d" if behaviour == "good" else f"sha256:{behaviour}"
-    return Launch(key, "smol", behaviour, "generate", "abc123", digest, plan)
+    return Launch(
+        replica_id=key,
+        deployment_id="dep_1",
+        revision_id="rev_1",
+        mode=Mode.SERVERLESS,
+        model_name="smol",
+        source=behaviour,
+        task="generate",
+        revision="abc123",
+        digest=digest,
+        plan=plan,
+    )
 
 
 @dataclass

@@ -17,7 +17,7 @@ from tests.integration.provision.conftest import SETTINGS, Nursery, a_provisione
 
 from tidegate.protocol.replica import ReplicaConfig
 from tidegate_controlplane.domain.replicas import Exited, Missing, Running
-from tidegate_controlplane.provision.base import FormerProcess, StartFailed
+from tidegate_controlplane.provision.base import FormerReplica, StartFailed
 from tidegate_controlplane.provision.process import is_alive, kill_exactly, start_ticks
 from tidegate_controlplane.provision.start import SpawningStarter
 
@@ -334,9 +334,9 @@ async def test_a_sweep_ends_exactly_the_process_that_was_started(
     assert began[1] is not None
     await nursery.provisioner.sweep(
         [
-            FormerProcess("rep_1", former.pid, began[0]),
-            FormerProcess("rep_2", reused.pid, began[1] - 1),
-            FormerProcess("rep_3", 2**22 - 1, 5),
+            FormerReplica("rep_1", "dep", "local", former.pid, began[0]),
+            FormerReplica("rep_2", "dep", "local", reused.pid, began[1] - 1),
+            FormerReplica("rep_3", "dep", "local", 2**22 - 1, 5),
         ]
     )
     assert former.wait(5) == -signal.SIGKILL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,12 @@ from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
-from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
+from tidegate_controlplane.provision.base import (
+    FormerReplica,
+    Launch,
+    Provisioner,
+    StartFailed,
+)
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Database
@@ -78,7 +83,7 @@ class Process:
 
 
 @dataclass
-class ScriptedProvisioner:
+class ScriptedProvisioner(Provisioner):
     """Keeps the contract of `Provisioner`, with processes that are only written down."""
 
     endpoints: Endpoints
@@ -94,7 +99,7 @@ class ScriptedProvisioner:
     """The replicas that could be chosen at the moment at which one was asked to drain."""
     killed: list[str] = field(default_factory=list)
     kept_files: set[str] | None = None
-    swept: list[FormerProcess] = field(default_factory=list)
+    swept: list[FormerReplica] = field(default_factory=list)
     fail_at: int | None = None
     """The number of the call from now on that raises, counted from 0."""
 
@@ -163,7 +168,7 @@ class ScriptedProvisioner:
         self._called()
         self.kept_files = set(replica_ids)
 
-    async def sweep(self, former: list[FormerProcess]) -> None:
+    async def sweep(self, former: Sequence[FormerReplica]) -> None:
         self.swept += former
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
