@@ -1,7 +1,7 @@
 """What the infrastructure package refuses, as one tree.
 
-    InfraError
-    └── InvalidArguments    a component cannot be made from these; `issues` name every field
+InfraError
+└── InvalidArguments    a component cannot be made from these; `issues` name every field
 """
 
 from __future__ import annotations
