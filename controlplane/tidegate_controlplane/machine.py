@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from tidegate.spec import Precision, ProvisionerName
-from tidegate_controlplane.domain.plan import Capabilities
+from tidegate.spec import Precision
+from tidegate_controlplane.domain.plan import LOCAL, Capabilities
 
 CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -19,10 +19,10 @@ PLATFORM_BYTES = 512 * 1024 * 1024
 """What replicas cannot have: the control plane and the zygote, measured at 120 and 370 MiB."""
 
 
-def capabilities() -> Capabilities:
-    """The provisioners and precisions of this version, its cores, and memory for replicas."""
+def capabilities(elsewhere: frozenset[str] = frozenset()) -> Capabilities:
+    """This machine and the places `elsewhere`; precisions of this version, cores, and memory."""
     return Capabilities(
-        provisioners=frozenset({ProvisionerName.LOCAL.value}),
+        provisioners=elsewhere | {LOCAL},
         precisions=frozenset({Precision.FP32, Precision.BF16, Precision.INT8, Precision.INT4}),
         memory_bytes=max(0, memory_bytes() - PLATFORM_BYTES),
         cores=len(os.sched_getaffinity(0)),

@@ -40,6 +40,7 @@ from tidegate_controlplane.data_dir import (
 )
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
+from tidegate_controlplane.domain.plan import LOCAL
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.encryption.open import open_keyring, sealing
 from tidegate_controlplane.errors import Unauthenticated
@@ -58,7 +59,9 @@ from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.peers.membership import Membership, Parts
 from tidegate_controlplane.peers.place import Place
 from tidegate_controlplane.peers.refresh import Refresh
+from tidegate_controlplane.provision.fleet import Fleet
 from tidegate_controlplane.provision.local import LocalProvisioner
+from tidegate_controlplane.provision.places import Surroundings, configured, openers
 from tidegate_controlplane.provision.start import Starter
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
@@ -123,7 +126,9 @@ async def running(
         pepper = load_pepper(settings.pepper_path)
         token_of = partial(replica_token, pepper)
         await settle_keys(database, objects, keyring, clock)
-        client = await stack.enter_async_context(ReplicaClient())
+        client = await stack.enter_async_context(
+            ReplicaClient(aws.profile if (aws := settings.aws) else None)
+        )
         endpoints = Endpoints(
             clock,
             hold_queue=settings.limits.hold_queue,
@@ -138,7 +143,7 @@ async def running(
                 (each.name, endpoints.own_demand(each.deployment_id)) for each in catalog.all()
             ]
         )
-        provisioner = LocalProvisioner(
+        local = LocalProvisioner(
             settings.replicas_dir,
             settings.cache_dir,
             settings.reconcile,
@@ -149,10 +154,12 @@ async def running(
             host=settings.replica_host,
             token_of=token_of,
         )
+        around = Surroundings(settings, clock, endpoints.wanted, token_of)
+        provisioner = Fleet({LOCAL: local}, openers(around))
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)
         await stack.enter_async_context(usage.running())
-        machine = capabilities()
+        machine = capabilities(configured(settings))
         planner = Planner(database, machine)
         deployments = Deployments(database, planner, catalog, endpoints, provisioner, clock)
         await deployments.load_catalog()

@@ -133,6 +133,17 @@ class ReconcileSettings(_Section):
     backoff_max_s: Seconds = 60.0
 
 
+class RaySettings(_Section):
+    """A Ray cluster, for what is deployed with `hardware.provisioner: ray`."""
+
+    address: str = "auto"
+    """`host:port` of a head node, `auto` for a cluster that runs on this machine, or `local` for
+    one that starts and ends with this process."""
+    namespace: str = "tidegate"
+    zygote: bool = True
+    """On each node one process imports the runtime once, and forks replicas from it."""
+
+
 class AwsSettings(_Section):
     """An AWS account, for what is deployed with `hardware.provisioner: aws`."""
 
@@ -204,6 +215,7 @@ class Settings(_Section):
     retention: RetentionSettings = RetentionSettings()
     webhooks: WebhookSettings = WebhookSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
+    ray: RaySettings | None = None
     aws: AwsSettings | None = None
     peers: PeerSettings = PeerSettings()
     telemetry: Telemetry = Telemetry()

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
-from tidegate.spec import DeploymentSpec, Mode, Precision, SpecIssue, SpeculationSpec
+from tidegate.spec import (
+    DeploymentSpec,
+    Mode,
+    Precision,
+    ProvisionerName,
+    SpecIssue,
+    SpeculationSpec,
+)
 from tidegate_controlplane.domain.schedule import schedule_issues
 
+LOCAL = ProvisionerName.LOCAL.value
+"""Replicas on the control plane's machine: its memory and cores bound these alone."""
 DENSE_BITS = {Precision.FP32: 32.0, Precision.BF16: 16.0}
 PACKED_BITS = {Precision.INT8: 8.5, Precision.INT4: 5.0}
 """Of a linear layer's weight, with its share of the group's scale (and minimum) of 16 bits."""
@@ -47,6 +56,7 @@ class Capabilities:
     """What this platform can do, so that a plan promises nothing else."""
 
     provisioners: frozenset[str]
+    """The places that its settings configure."""
     precisions: frozenset[Precision]
     memory_bytes: int
     """Of the machine, or of the container around it."""
@@ -106,6 +116,8 @@ def resolve(
 
 def warnings(plan: ResolvedPlan, capabilities: Capabilities) -> list[str]:
     """What will work but may surprise."""
+    if plan.provisioner != LOCAL:
+        return []
     found = []
     if plan.memory_bytes * plan.max_replicas > capabilities.memory_bytes:
         found.append(
@@ -206,11 +218,12 @@ def _unsupported(
     provisioner, runtime = spec.hardware.provisioner.value, spec.runtime
     if provisioner not in capabilities.provisioners:
         known = ", ".join(sorted(capabilities.provisioners))
+        remedy = "" if provisioner == LOCAL else f"set `{provisioner}` in its settings, or "
         issues.append(
             SpecIssue(
                 "hardware.provisioner",
                 provisioner,
-                f"{provisioner!r} is not available on this platform; use {known}",
+                f"{provisioner!r} is not available on this platform; {remedy}use {known}",
             )
         )
     available, where = capabilities.precisions, "on this platform"
@@ -228,7 +241,7 @@ def _unsupported(
     for field, value in (
         ("runtime.speculation", _unserved(runtime.speculation)),
         ("runtime.adapters", runtime.adapters or None),
-        ("hardware.gpu", spec.hardware.gpu),
+        ("hardware.gpu", spec.hardware.gpu if provisioner == LOCAL else None),
         ("slo.ttft_ms", spec.slo.ttft_ms),
         ("slo.itl_ms", spec.slo.itl_ms),
     ):
@@ -301,7 +314,7 @@ def _does_not_fit(
             int(bound),
             f"one replica needs {need}, more than {size(int(bound))}; raise it, or {remedy}",
         )
-    if plan.memory_bytes > capabilities.memory_bytes:
+    if machine_bytes(plan) > capabilities.memory_bytes:
         return SpecIssue(
             "model.source",
             spec.model.source,
@@ -309,6 +322,11 @@ def _does_not_fit(
             f"{size(capabilities.memory_bytes)} for replicas; {remedy}, or use a smaller model",
         )
     return None
+
+
+def machine_bytes(plan: ResolvedPlan) -> int:
+    """Predicted memory that one replica takes of the control plane's machine."""
+    return plan.memory_bytes if plan.provisioner == LOCAL else 0
 
 
 def size(count: int) -> str:

@@ -20,6 +20,7 @@ from tidegate.spec import Mode, RolloutSpec
 from tidegate_controlplane.deployments.views import requested_of
 from tidegate_controlplane.domain.group import STARTING, ReplicaFact
 from tidegate_controlplane.domain.history import Policy, Sight
+from tidegate_controlplane.domain.plan import machine_bytes
 from tidegate_controlplane.domain.reconcile import DeploymentFact, Watched
 from tidegate_controlplane.domain.replicas import Change, Observation, Running
 from tidegate_controlplane.domain.rollout import RolloutFact, stages
@@ -52,8 +53,13 @@ class Declared:
     backlog: Backlog | None
     rollout: Rollout | None
     """The one that has not ended."""
-    replica_bytes: Mapping[str, int]
-    """Predicted memory of one replica of each revision that a step may speak of."""
+    plans: Mapping[str, ResolvedPlan]
+    """Of each revision that a step may speak of."""
+
+    @cached_property
+    def replica_bytes(self) -> Mapping[str, int]:
+        """Predicted memory that one replica takes of the machine, by revision."""
+        return {key: machine_bytes(plan) for key, plan in self.plans.items()}
 
     @cached_property
     def plan(self) -> ResolvedPlan:
@@ -76,12 +82,12 @@ def _declared(
     ids = {row.revision_id, row.serving_revision_id or row.revision_id}
     ids |= {replica.revision_id for replica in replicas if replica.finished_at is None}
     revisions = revisions_of(session, ids)
-    sizes = {key: int(revision.plan["memory_bytes"]) for key, revision in revisions.items()}
-    return Declared(row, replicas, waiting, rollout, sizes)
+    plans = {key: ResolvedPlan.model_validate(each.plan) for key, each in revisions.items()}
+    return Declared(row, replicas, waiting, rollout, plans)
 
 
 def taken_bytes(everything: Sequence[Declared]) -> int:
-    """Predicted memory of every replica whose process may still run."""
+    """Predicted memory that is taken by every replica whose process may still run."""
     return sum(
         declared.replica_bytes[replica.revision_id]
         for declared in everything

@@ -60,7 +60,8 @@ KINDS = (
         r"ResourceLimitExceeded|service limit|ServiceQuota",
         "QuotaExceeded",
         "ask for more: aws service-quotas list-service-quotas --service-code sagemaker "
-        "--region {region} --query \"Quotas[?contains(QuotaName, '{instance_type} for endpoint')]\"",
+        "--region {region} "
+        "--query \"Quotas[?contains(QuotaName, '{instance_type} for endpoint')]\"",
         capacity=True,
     ),
     _kind(
@@ -84,8 +85,8 @@ KINDS = (
         r"CannotPullContainer|failed to pull|(image|repository).{0,80}(does not exist|not found)|"
         r"(does not exist|not found).{0,80}(image|repository)",
         "ImageNotFound",
-        "see what there is: aws ecr describe-images --region {region} --repository-name {repository}"
-        "; then set `aws.image`",
+        "see what there is: aws ecr describe-images --region {region} "
+        "--repository-name {repository}; then set `aws.image`",
         refused=True,
     ),
     _kind(

@@ -1,7 +1,7 @@
 """Who holds the lock of a stack: this machine's live process, its dead one, or somebody else.
 
-A self-managed back end keeps a lock file beside the state and names its maker in the error: `created
-by USER@HOST (pid PID)`. A control plane that was killed in mid-update leaves one.
+A self-managed back end keeps a lock file beside the state and names its maker in the error:
+`created by USER@HOST (pid PID)`. A control plane that was killed in mid-update leaves one.
 """
 
 from __future__ import annotations

@@ -165,8 +165,10 @@ class AwsPlace(Provisioner):
     async def sweep(self, former: Sequence[FormerReplica]) -> None:
         """Copies may outlive their control plane for a while (`keep_copies_s`), to be used again.
 
-        Raises StartFailed when AWS cannot be asked.
+        All that bear this installation's name are ended, with a row or without. Raises StartFailed
+        when AWS cannot be asked.
         """
+        del former
         try:
             names = await in_thread(self._tools.copies.ours)
         except AwsFailed as error:
