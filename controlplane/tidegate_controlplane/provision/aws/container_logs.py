@@ -6,6 +6,9 @@ copy is whose, so each replica's log is that of its component from its start on.
 
 from __future__ import annotations
 
+import shutil
+import threading
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tidegate.protocol.resources import LogLine
+from tidegate_controlplane.provision.log import last_line, read_lines
 from tidegate_controlplane.settings import AwsSettings
 
 GROUP = "/aws/sagemaker/InferenceComponents/{}"
@@ -21,9 +26,11 @@ PAGE = 1000
 
 
 class ContainerLogs:
-    """Fetches what is new since the last time. Its method blocks."""
+    """The files of the replicas' logs under a directory. Its methods block."""
 
-    def __init__(self, settings: AwsSettings, session: boto3.Session) -> None:
+    def __init__(self, settings: AwsSettings, session: boto3.Session, directory: Path) -> None:
+        self._directory = directory
+        self._fetching = threading.Lock()
         # Its methods are made at run time, from the service's description.
         self._client: Any = session.client(
             "logs",
@@ -33,8 +40,12 @@ class ContainerLogs:
         self._reached: dict[Path, tuple[int, set[str]]] = {}
         """By file: the time of the newest event in it (ms), and the ids of those of that time."""
 
-    def append(self, component: str, since: datetime, path: Path) -> None:
-        """Add to the file what was written since; without an answer it stays as it is."""
+    def fetch(self, component: str, replica_id: str, since: datetime) -> None:
+        """Add what its component wrote since then; without an answer the file stays as it is."""
+        with self._fetching:
+            self._fetch(component, self._path(replica_id), since)
+
+    def _fetch(self, component: str, path: Path, since: datetime) -> None:
         at_ms, known = self._reached.get(path, (int(since.timestamp() * 1000), set()))
         try:
             pages = self._client.get_paginator("filter_log_events").paginate(
@@ -55,3 +66,22 @@ class ContainerLogs:
         kept = known if newest == at_ms else set()
         same = {event["eventId"] for event in fresh if event["timestamp"] == newest}
         self._reached[path] = (newest, kept | same)
+
+    def read(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
+        """Whole lines from a byte offset."""
+        return read_lines(self._path(replica_id), replica_id, offset, limit)
+
+    def last_line(self, replica_id: str) -> str:
+        """Empty when there is none."""
+        return last_line(self._path(replica_id))
+
+    def keep(self, replica_ids: Collection[str]) -> None:
+        """Delete the files of all others."""
+        if self._directory.is_dir():
+            for home in self._directory.iterdir():
+                if home.name not in replica_ids:
+                    shutil.rmtree(home, ignore_errors=True)
+                    self._reached.pop(home / "log", None)
+
+    def _path(self, replica_id: str) -> Path:
+        return self._directory / replica_id / "log"

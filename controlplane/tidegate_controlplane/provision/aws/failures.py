@@ -91,7 +91,7 @@ KINDS = (
     ),
     _kind(
         r"health check|ping",
-        "ContainerUnhealthy",
+        "Crashed",
         "see what it said: aws logs tail /aws/sagemaker/InferenceComponents/{component} "
         "--region {region}",
     ),

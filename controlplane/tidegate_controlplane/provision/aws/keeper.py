@@ -13,7 +13,8 @@ from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import heard
 from tidegate_controlplane.domain.replicas import Exited
 from tidegate_controlplane.objects.threads import in_thread
-from tidegate_controlplane.provision.aws.copies import FAILED, Copies
+from tidegate_controlplane.provision.aws.container_logs import ContainerLogs
+from tidegate_controlplane.provision.aws.copies import FAILED, Copies, Seen
 from tidegate_controlplane.provision.aws.failures import AwsFailed, Failure, explain
 from tidegate_controlplane.provision.aws.program import program_of
 from tidegate_controlplane.provision.aws.sentences import News
@@ -23,7 +24,6 @@ from tidegate_controlplane.provision.base import Notice
 from tidegate_controlplane.settings import AwsSettings
 
 logger = logging.getLogger("tidegate.provision")
-LOST = Exited(1, "CopyLost", "SageMaker ended its copy; another one is started")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Tools:
     settings: AwsSettings
     stacks: Stacks
     copies: Copies
+    logs: ContainerLogs
     clock: Clock
     changed: asyncio.Event
     """Set when a replica has changed."""
@@ -110,14 +111,27 @@ async def _steer(site: Site, component: Component, tools: Tools) -> None:
     """Look how many copies there are, and ask for as many as there shall be."""
     seen = await in_thread(tools.copies.seen, component.name)
     number = _wanted_copies(component, tools)
-    if seen and seen.takes_changes and seen.desired != number:
+    if seen and seen.takes_changes and (seen.desired != number or component.tries_anew(seen)):
         await in_thread(tools.copies.set, component.name, number)
+        component.asked_for = frozenset(component.waiting)
         seen = replace(seen, status="Updating", desired=number)
-    component.judge(seen, LOST)
+    last = await _last_words(component, seen, tools)
+    component.judge(seen, Exited(1, "Crashed", f"SageMaker ended its copy{last}"))
     if seen is None or seen.status == FAILED:
         site.to_repair = True
     if seen and (why := seen.why_fewer):
-        component.fail(explain(why, tools.settings, component.name).observation)
+        failure = explain(why, tools.settings, component.name)
+        component.fail(replace(failure, message=failure.message + last).observation)
+
+
+async def _last_words(component: Component, seen: Seen | None, tools: Tools) -> str:
+    """Fetch the logs of those that are about to end, and say what the last of them said."""
+    last = ""
+    for each in component.leaving(seen):
+        key = each.launch.replica_id
+        await in_thread(tools.logs.fetch, component.name, key, each.began_at)
+        last = await in_thread(tools.logs.last_line, key)
+    return f"; its log ends: {last}" if last else ""
 
 
 def _wanted_copies(component: Component, tools: Tools) -> int:

@@ -44,24 +44,8 @@ def pulumi_command() -> PulumiCommand:
         raise StartFailed(f"the `pulumi` on the PATH does not fit: {error}") from error
 
 
-async def open_aws(
-    settings: AwsSettings,
-    directory: Path,
-    clock: Clock,
-    changed: asyncio.Event,
-    command: Callable[[], PulumiCommand] = pulumi_command,
-    pace: Pace = Pace(),
-) -> AwsPlace:
-    """A place whose files are under `directory`. Raises StartFailed with what to do."""
-    cli = await asyncio.to_thread(command)
-    session = await asyncio.to_thread(_session, settings)
-    copies = Copies(settings, session)
-    stacks = Stacks(settings, directory / "stacks", cli, copies.unmake)
-    tools = Tools(settings, stacks, copies, clock, changed, pace)
-    return AwsPlace(tools, ContainerLogs(settings, session), directory / "replicas")
-
-
-def _session(settings: AwsSettings) -> boto3.Session:
+def session_of(settings: AwsSettings) -> boto3.Session:
+    """With the credentials that the settings name. Raises StartFailed. Blocks."""
     try:
         session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
         found = session.get_credentials()
@@ -73,3 +57,21 @@ def _session(settings: AwsSettings) -> boto3.Session:
             "name the profile as `aws.profile`; `aws sts get-caller-identity` shows who it is"
         )
     return session
+
+
+async def open_aws(
+    settings: AwsSettings,
+    directory: Path,
+    clock: Clock,
+    changed: asyncio.Event,
+    command: Callable[[], PulumiCommand] = pulumi_command,
+    connect: Callable[[AwsSettings], boto3.Session] = session_of,
+    pace: Pace = Pace(),
+) -> AwsPlace:
+    """A place whose files are under `directory`. Raises StartFailed with what to do."""
+    cli = await asyncio.to_thread(command)
+    session = await asyncio.to_thread(connect, settings)
+    copies = Copies(settings, session)
+    stacks = Stacks(settings, directory / "stacks", cli, copies.unmake)
+    logs = ContainerLogs(settings, session, directory / "replicas")
+    return AwsPlace(Tools(settings, stacks, copies, logs, clock, changed, pace))

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tidegate.protocol.resources import LogLine, ReplicaPhase
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.objects.threads import in_thread
-from tidegate_controlplane.provision.aws.container_logs import ContainerLogs
 from tidegate_controlplane.provision.aws.failures import AwsFailed
 from tidegate_controlplane.provision.aws.keeper import Tools, keep
 from tidegate_controlplane.provision.aws.names import address_of, component_name, stack_name
@@ -32,9 +29,10 @@ from tidegate_controlplane.provision.base import (
     Provisioner,
     StartFailed,
 )
-from tidegate_controlplane.provision.log import read_lines
 
 logger = logging.getLogger("tidegate.provision")
+SIGNED = "signed"
+"""Where other replicas have a token: SageMaker wants a signature, and its copies want none."""
 
 
 @dataclass(eq=False)
@@ -50,12 +48,9 @@ class _Removal:
 class AwsPlace(Provisioner):
     """Implements `Provisioner` with copies of inference components."""
 
-    def __init__(self, tools: Tools, logs: ContainerLogs, directory: Path) -> None:
-        """The replicas' logs are kept under `directory`."""
+    def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._settings = tools.settings
-        self._container_logs = logs
-        self._directory = directory
         self._sites: dict[str, Site] = {}
         self._removals: dict[str, _Removal] = {}
         self._lowering: asyncio.Task[None] | None = None
@@ -90,7 +85,7 @@ class AwsPlace(Provisioner):
         return Endpoint(
             replica_id=replica_id,
             url=address_of(self._settings, component.name).url,
-            token="",
+            token=SIGNED,
             capacity=replica.launch.plan.max_sequences,
         )
 
@@ -113,16 +108,20 @@ class AwsPlace(Provisioner):
             site.changed.set()
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
-        path = self._directory / replica_id / "log"
-        if found := self._find(replica_id):
+        logs = self._tools.logs
+        if (found := self._find(replica_id)) and found[1].ended is None:
             component, replica, _ = found
-            since = replica.began_at
-            await in_thread(self._container_logs.append, component.name, since, path)
-        return await asyncio.to_thread(read_lines, path, replica_id, offset, limit)
+            await in_thread(logs.fetch, component.name, replica_id, replica.began_at)
+        return await in_thread(logs.read, replica_id, offset, limit)
 
     async def keep_files(self, replica_ids: Collection[str]) -> None:
-        kept = {*replica_ids, *self.known()}
-        await asyncio.to_thread(_delete_others, self._directory, kept)
+        running = [
+            each.launch.replica_id
+            for site in self._sites.values()
+            for each in site.replicas()
+            if each.ended is None
+        ]
+        await in_thread(self._tools.logs.keep, {*replica_ids, *running})
 
     # --- a deployment ---
 
@@ -254,10 +253,3 @@ async def _ended(site: Site) -> None:
     if site.keeping:
         site.keeping.cancel()
         await asyncio.gather(site.keeping, return_exceptions=True)
-
-
-def _delete_others(directory: Path, kept: set[str]) -> None:
-    if directory.is_dir():
-        for home in directory.iterdir():
-            if home.name not in kept:
-                shutil.rmtree(home, ignore_errors=True)

@@ -48,10 +48,29 @@ class Component:
     replicas: dict[str, Replica] = field(default_factory=dict)
     """In the order of their start."""
     seen: Seen | None = None
+    asked_for: frozenset[str] = frozenset()
+    """The replicas that waited for a copy when copies were asked for last."""
+
+    @property
+    def waiting(self) -> list[str]:
+        """Live ones without a copy."""
+        return [each.launch.replica_id for each in self.live if not each.is_ready]
+
+    def tries_anew(self, seen: Seen) -> bool:
+        """Whether AWS gave up before one of those that wait now had come."""
+        return bool(seen.why_fewer and not self.asked_for.issuperset(self.waiting))
 
     @property
     def live(self) -> list[Replica]:
         return [each for each in self.replicas.values() if each.is_live]
+
+    def leaving(self, seen: Seen | None) -> list[Replica]:
+        """Those that are about to end, or to be given up, if this is how it stands."""
+        current = seen.current if seen else 0
+        fewer = bool(seen and seen.why_fewer)  # so it is given up
+        lost = [each for each in self.live[current:] if each.is_ready or fewer]
+        unwanted = (each for each in self.replicas.values() if each.is_unwanted)
+        return [*lost, *(each for each in unwanted if each.ended is None)]
 
     def judge(self, seen: Seen | None, lost: Ended) -> None:
         """Take note of what SageMaker says: who is ready now, who has ended, and why.
