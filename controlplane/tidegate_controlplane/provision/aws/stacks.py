@@ -44,14 +44,13 @@ class Stacks:
         directory: Path,
         command: PulumiCommand,
         unmake: Unmake,
-        host: str | None = None,
     ) -> None:
-        """`directory` holds what Pulumi writes beside the state; `host` is this machine's name."""
+        """`directory` holds what Pulumi writes beside the state."""
         self._settings = settings
         self._directory = directory
         self._command = command
         self._unmake = unmake
-        self._host = host or socket.gethostname()
+        self._host = socket.gethostname()
 
     def up(self, deployment_id: str, program: Program, tell: Tell, *, look: bool = False) -> None:
         """Make it so: a preview that says what is about to change, then the change.

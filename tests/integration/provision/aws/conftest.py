@@ -1,4 +1,4 @@
-"""AWS as a place, over doubles of SageMaker and of Pulumi's engine.
+"""An account of AWS, doubled, and a place over it.
 
 Real here: the provisioner, boto3 and its requests, the Pulumi program with its components, the
 Automation API, and the containers, which are processes. See docs/aws.md.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -23,8 +24,7 @@ from tests.aws_double.control import Hosted, SageMaker
 from tests.aws_double.signature import KEY_ID, REGION, SECRET
 from tests.infra_engine.command_double import PulumiDouble
 from tests.infra_engine.plugins import invented
-from tests.integration.provision.conformance import Conformance
-from tests.integration.provision.launch import COMMAND
+from tests.integration.provision.launch import COMMAND, launch
 from tests.integration.provision.place import Place
 
 from tidegate_controlplane.clock import SystemClock
@@ -36,7 +36,7 @@ from tidegate_controlplane.gateway.sagemaker import Address
 from tidegate_controlplane.provision.aws.keeper import Pace
 from tidegate_controlplane.provision.aws.opening import open_aws, session_of
 from tidegate_controlplane.provision.aws.place import AwsPlace
-from tidegate_controlplane.provision.base import Launch
+from tidegate_controlplane.provision.base import Launch, Notice
 from tidegate_controlplane.settings import AwsSettings
 
 PACE = Pace(moving_s=0.02, settled_s=0.05, failed_s=0.2)
@@ -88,6 +88,7 @@ class Account:
 async def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Account]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr(socket, "gethostname", lambda: "here")  # where the double's locks are made
     sagemaker = SageMaker(command=COMMAND, home=tmp_path / "containers")
     cloud = SageMakerCloud(sagemaker=sagemaker)
     async with sagemaker.listening():
@@ -101,11 +102,20 @@ async def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
                 await place.close()
 
 
+def aws_launch(behaviour: str = "good", key: str = "rep_1", revision: str = "rev_1") -> Launch:
+    """One whose model is in S3, and which may have several replicas."""
+    made = launch(behaviour, key)
+    told = {"provisioner": "aws", "memory_bytes": 1 << 30, "max_replicas": 4}
+    plan = made.plan.model_copy(update=told)
+    return replace(made, revision_id=revision, source=f"s3://models/{behaviour}", plan=plan)
+
+
 @dataclass
 class AwsAccount(Place):
     """Inference components of the double."""
 
     account: Account
+    heard: list[Notice] = field(default_factory=list)
     name: ClassVar[str] = "aws"
     stands_on: ClassVar[str] = (
         "doubles of SageMaker and of Pulumi's engine; real processes as copies"
@@ -126,9 +136,7 @@ class AwsAccount(Place):
         self.account.sagemaker.has_capacity = True
 
     def launch(self, behaviour: str = "good", key: str = "rep_1") -> Launch:
-        made = super().launch(behaviour, key)
-        plan = made.plan.model_copy(update={"memory_bytes": 1 << 30})
-        return replace(made, source=f"s3://models/{behaviour}", plan=plan)
+        return aws_launch(behaviour, key)
 
     def door(self, endpoint: Endpoint) -> str:
         """That of the component's first copy."""
@@ -146,21 +154,3 @@ class AwsAccount(Place):
             except Exception as error:  # as the gateway would see it
                 raise httpx.HTTPError(str(error)) from error
             return httpx.Response(reply.status, content=await reply.content.read())
-
-
-class TestAws(Conformance):
-    place_type = AwsAccount
-    unproven: ClassVar = {
-        "test_a_request_with_another_token_is_turned_away": "requests are signed, not marked with "
-        "a token; a wrong signature is turned away in tests/integration/gateway/test_sagemaker.py",
-        "test_each_of_several_replicas_answers_for_itself": "copies of a component are alike and "
-        "have no address of their own",
-        "test_a_refusal_is_told_with_its_reason_and_as_final": "SageMaker does not tell how a "
-        "container ended",
-        "test_a_replica_that_fails_its_health_checks_is_seen": "SageMaker watches the health of "
-        "its copies: a sick one is a lost one",
-    }
-
-    @pytest.fixture
-    async def place(self, account: Account) -> AwsAccount:
-        return AwsAccount(await account.open(), account)
