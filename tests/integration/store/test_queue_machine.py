@@ -23,12 +23,13 @@ from sqlalchemy import delete
 from sqlmodel import Session, select
 
 from tidegate_controlplane.domain.shares import Turns
+from tidegate_controlplane.domain.sighting import is_lost
 from tidegate_controlplane.store import claims, invocations
 from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import FAR, Invocation, Project
-from tidegate_controlplane.work.leases import Sighting, is_lost, observe, take_back
+from tidegate_controlplane.work.leases import Beats, observe_beats, take_back
 
 LEASE_S = 30.0
 MAX_ATTEMPTS = 3
@@ -85,7 +86,7 @@ class Queue(RuleBasedStateMachine):
         self.leases: list[Lease] = []
         """Every one that was ever given."""
         self.turns = Turns()
-        self.seen: dict[Lease, Sighting] = {}
+        self.seen: Beats = {}
 
     def teardown(self) -> None:
         self.write(lambda session: session.execute(delete(Invocation)))
@@ -160,7 +161,7 @@ class Queue(RuleBasedStateMachine):
     def reap(self) -> None:
         clock = self.now.timestamp()
         held = self.write(invocations.leased)
-        self.seen = observe(self.seen, held, clock)
+        self.seen = observe_beats(self.seen, held, clock)
         lost = [one for one in held if is_lost(self.seen[one.lease], clock, LEASE_S)]
         self.write(lambda session: take_back(session, lost, self.now))
         for one in lost:
