@@ -1,12 +1,13 @@
 """What the infrastructure package refuses, as one tree.
 
-    InfraError
-    └── InvalidArguments    a component cannot be made from these; `issues` name every field
+InfraError
+└── InvalidArguments    a component cannot be made from these; `issues` name every field
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tidegate.spec import SpecIssue
 
@@ -23,3 +24,24 @@ class InvalidArguments(InfraError):
         super().__init__(
             f"{what}: " + "; ".join(f"{i.field}: {i.message}, got {i.value!r}" for i in issues)
         )
+
+
+class NameTaken(InfraError):
+    """A resource is never made of what is there already; import it, or choose another name."""
+
+
+class ChangedElsewhere(InfraError):
+    """What the stack knows is not what is there; refresh first."""
+
+
+class UnknownResource(InfraError):
+    """A type that this version of the provider does not know."""
+
+
+class StartFailed(InfraError):
+    """It was made, and has this id, but it does not serve."""
+
+    def __init__(self, resource_id: str, outputs: Mapping[str, Any], reason: str) -> None:
+        self.resource_id = resource_id
+        self.outputs = outputs
+        super().__init__(reason)
