@@ -1,7 +1,12 @@
 """What the infrastructure package refuses, as one tree.
 
 InfraError
-└── InvalidArguments    a component cannot be made from these; `issues` name every field
+├── InvalidArguments    a component cannot be made from these; `issues` name every field
+├── GuardRailsBroken    resources that nobody may declare; `findings` name each
+├── NameTaken           something of that name is there already
+├── ChangedElsewhere    what the stack knows is not what is there
+├── UnknownResource     a type that this provider does not know
+└── StartFailed         made, but it does not serve
 """
 
 from __future__ import annotations
