@@ -101,7 +101,7 @@ class World:
     fleet: Fleet = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fleet = Fleet({"local": self.here}, {"ray": self.open})
+        self.fleet = Fleet({"local": self.here}, {"ray": self.open}, {"ray", "aws"})
 
     async def open(self) -> Provisioner:
         self.opened += 1
@@ -189,7 +189,8 @@ async def test_a_place_that_is_not_set_up_says_what_to_set(world: World) -> None
 
 
 async def test_what_is_held_for_a_deployment_is_removed_at_its_place(world: World) -> None:
-    assert await world.fleet.remove(Holding("dep_1", "local")) == "local still has dep_1"
+    assert await world.fleet.remove(Holding("dep_1", "local")) is None
+    assert world.opened == 0
     assert await world.fleet.remove(Holding("dep_1", "ray")) == "ray is being opened"
     world.may_open.set()
     async with asyncio.timeout(5):
