@@ -115,6 +115,19 @@ async def test_a_deployment_at_zero_keeps_what_its_place_holds_for_it(world: Wor
     assert world.provisioner.removals == []
 
 
+async def test_a_place_that_a_rollout_leads_to_keeps_what_it_holds_between_two_tries(
+    world: World,
+) -> None:
+    world.provisioner.on_start = becomes_ready
+    view = await world.declare(mode="realtime")
+    await world.turn(3)
+    world.provisioner.on_start = Process.find_no_capacity
+    await world.declare(mode="realtime", **RAY)
+    await world.turn(8, seconds=1)
+    assert (await world.deployment_row(view.id)).held_at == ["local", "ray"]
+    assert world.provisioner.removals == []
+
+
 async def test_what_was_never_started_holds_nothing(world: World) -> None:
     view = await world.declare(**RAY)
     await world.turn()
