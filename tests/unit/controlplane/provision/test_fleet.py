@@ -173,9 +173,17 @@ async def test_a_place_that_cannot_be_opened_fails_the_start_and_is_tried_again(
     world.may_open.set()
     with pytest.raises(StartFailed, match="pip install"):
         await started_at(world, "ray")
-    assert await world.fleet.shortage(at("ray").plan) == world.fault
     world.fault = None
     await started_at(world, "ray")
+
+
+async def test_a_plan_is_told_what_its_place_is_short_of_or_why_it_cannot_be_opened(
+    world: World,
+) -> None:
+    world.fault = "no node answers"
+    world.may_open.set()
+    assert await world.fleet.shortage(at("ray").plan) == "no node answers"
+    world.fault = None
     assert await world.fleet.shortage(at("ray").plan) == "ray is full for ray"
 
 
