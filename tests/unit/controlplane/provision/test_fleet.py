@@ -226,6 +226,7 @@ async def test_former_replicas_are_swept_where_they_ran_before_anything_starts_t
     (notice,) = news
     assert (notice.deployment_id, notice.severity) == ("dep_1", Severity.ERROR)
     assert "may still run: no node answers" in notice.message
+    assert world.fleet.notices() == [], "what was told is not told again"
     await started_at(world, "ray")
     assert world.there.kept == {"rep_9"}
 
