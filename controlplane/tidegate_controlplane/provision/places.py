@@ -36,6 +36,9 @@ async def _aws(around: Surroundings) -> Provisioner:
 OPENERS: Mapping[str, Callable[[Surroundings], Awaitable[Provisioner]]] = {"aws": _aws}
 """By the name of the place, which is also that of its section in the settings."""
 
+HOLDERS = frozenset({"aws"})
+"""Places that hold something for a deployment beside its replicas, such as a stack."""
+
 
 def configured(settings: Settings) -> frozenset[str]:
     """The places whose sections the settings have."""
