@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.protocol.resources import ReplicaPhase
-from tidegate_controlplane.domain.replicas import NO_CAPACITY
+from tidegate_controlplane.domain.replicas import NO_CAPACITY, NODE_LOST
 from tidegate_controlplane.domain.rollout import Side
 
 P = ReplicaPhase
@@ -37,9 +37,9 @@ class ReplicaFact:
     """Its failure was before someone asked to try again."""
 
     @property
-    def without_capacity(self) -> bool:
-        """Whether its place had no capacity for it, which says nothing about the model."""
-        return self.phase is P.FAILED and self.reason == NO_CAPACITY
+    def is_blameless(self) -> bool:
+        """Whether its place failed it, by a lack of capacity or of a node: not the model."""
+        return self.phase is P.FAILED and self.reason in (NO_CAPACITY, NODE_LOST)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Group:
     failures: int
     """Failures in a row, the newest of them not forgiven; so many starts are backed off from."""
     crashes: int
-    """Of these, without those that only found no capacity."""
+    """Of these, without those that only found no capacity or lost their node."""
     last: ReplicaFact | None
     """The latest of these failures to happen."""
     retry_in_s: float | None
@@ -102,7 +102,7 @@ def group(replicas: Sequence[ReplicaFact], revision_id: str, backoff: Backoff) -
     return Group(
         live=[r for r in own if r.phase in LIVE],
         failures=len(failures),
-        crashes=sum(not r.without_capacity for r in failures),
+        crashes=sum(not r.is_blameless for r in failures),
         last=last,
         retry_in_s=_retry_in(len(failures), last, backoff),
     )

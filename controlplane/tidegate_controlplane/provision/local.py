@@ -229,6 +229,7 @@ class LocalProvisioner(Provisioner):
                 "speculation": plan.speculation,
                 "kv_cache_bytes": plan.kv_cache_bytes or None,
                 "max_sequences": plan.max_sequences,
+                "device": "cuda" if plan.gpu else "cpu",
                 "threads": plan.threads,
                 "drain_s": plan.drain_timeout_s,
                 "telemetry": self._telemetry,

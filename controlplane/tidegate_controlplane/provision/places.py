@@ -25,7 +25,13 @@ class Surroundings:
     """The token that a replica wants, made of its id."""
 
 
-OPENERS: Mapping[str, Callable[[Surroundings], Awaitable[Provisioner]]] = {}
+async def _open_ray(around: Surroundings) -> Provisioner:
+    from tidegate_controlplane.provision.ray.open import open_ray
+
+    return await open_ray(around)
+
+
+OPENERS: Mapping[str, Callable[[Surroundings], Awaitable[Provisioner]]] = {"ray": _open_ray}
 """By the name of the place, which is also that of its section in the settings."""
 
 

@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path)
     config = json.loads(parser.parse_args().config.read_text())
     behaviour = config["source"]
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Ready)
+    server = ThreadingHTTPServer((config["host"], 0), Ready)
     server.daemon_threads = True
     say = Say(config, server.server_address[1])
     server.say = say  # type: ignore[attr-defined]
