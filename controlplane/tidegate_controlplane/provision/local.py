@@ -31,13 +31,19 @@ from tidegate.protocol.replica import (
 )
 from tidegate.protocol.resources import LogLine, ReplicaPhase
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
+from tidegate_controlplane.domain.replicas import (
+    Exited,
+    Missing,
+    NoCapacity,
+    Observation,
+    Running,
+)
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisioner, StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.log import bound, last_line, read_lines
 from tidegate_controlplane.provision.process import kill_exactly
-from tidegate_controlplane.provision.start import Starter
+from tidegate_controlplane.provision.start import OutOfCapacity, Starter
 from tidegate_controlplane.provision.status_bell import StatusBell
 from tidegate_controlplane.provision.subreaper import Strays
 from tidegate_controlplane.settings import ReconcileSettings
@@ -63,7 +69,7 @@ class _Child:
     process: ChildProcess | None = None
     """None until it is made."""
     making: asyncio.Task[None] | None = None
-    failure: str | None = None
+    unmade: Exited | NoCapacity | None = None
     """Why it could not be made."""
     unwanted: bool = False
     """It is to be killed as soon as it is made."""
@@ -132,8 +138,10 @@ class LocalProvisioner(Provisioner):
     async def _make(self, child: _Child, config: Path, log: Path) -> None:
         try:
             child.process = await self._starter.start(config, log, child.token, self._changed.set)
+        except OutOfCapacity as error:
+            child.unmade = NoCapacity(str(error))
         except StartFailed as error:
-            child.failure = str(error)
+            child.unmade = Exited(1, "StartFailed", str(error))
         if child.process and child.unwanted:
             child.process.send(signal.SIGKILL)
         self._changed.set()
@@ -250,7 +258,7 @@ class LocalProvisioner(Provisioner):
         if child is None:
             return Missing()
         if child.process is None:
-            return Exited(1, "StartFailed", child.failure) if child.failure else Missing()
+            return child.unmade or Missing()
         status = _read_status(self._directory / replica_id / "status.json", child.process.pid)
         child.status = status or child.status
         if child.process.returncode is not None:
@@ -334,7 +342,7 @@ def _send(child: _Child, number: signal.Signals) -> None:
 
 def _has_ended(child: _Child) -> bool:
     if child.process is None:
-        return child.failure is not None
+        return child.unmade is not None
     return child.process.returncode is not None
 
 

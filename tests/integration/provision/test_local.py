@@ -13,10 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.integration.provision.conformance import Conformance
 from tests.integration.provision.conftest import SETTINGS, Nursery, a_provisioner, launch
 
 from tidegate.protocol.replica import ReplicaConfig
-from tidegate_controlplane.domain.replicas import Exited, Missing, Running
+from tidegate_controlplane.domain.replicas import Exited, Running
 from tidegate_controlplane.provision.base import FormerReplica, StartFailed
 from tidegate_controlplane.provision.process import is_alive, kill_exactly, start_ticks
 from tidegate_controlplane.provision.start import SpawningStarter
@@ -24,6 +25,16 @@ from tidegate_controlplane.provision.start import SpawningStarter
 
 def unhealthy(seen: object) -> bool:
     return isinstance(seen, Running) and not seen.healthy
+
+
+class TestLocal(Conformance):
+    """What every provisioner does."""
+
+    place_type = Nursery
+
+    @pytest.fixture
+    def place(self, nursery: Nursery) -> Nursery:
+        return nursery
 
 
 # --- starting -------------------------------------------------------------------------------------
@@ -46,15 +57,6 @@ async def test_how_full_a_replica_says_it_is_comes_with_its_health(nursery: Nurs
     seen = await nursery.until(lambda one: isinstance(one, Running) and one.waiting > 0)
     assert isinstance(seen, Running)
     assert (seen.kv_used, seen.waiting) == (0.75, 3)
-
-
-async def test_starting_twice_is_the_same_as_once(nursery: Nursery) -> None:
-    await nursery.provisioner.start(launch())
-    first = await nursery.ready()
-    await nursery.provisioner.start(launch())
-    second = await nursery.ready()
-    assert (second.pid, second.port) == (first.pid, first.port)
-    assert nursery.provisioner.known() == ["rep_1"]
 
 
 async def test_the_replica_is_told_what_was_planned(nursery: Nursery) -> None:
@@ -114,18 +116,6 @@ async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> No
     with pytest.raises(StartFailed, match=r"cannot write .*config\.json: Not a directory"):
         await provisioner.start(launch())
     await provisioner.close()
-
-
-async def test_an_unknown_replica_is_missing_and_no_error(nursery: Nursery) -> None:
-    assert await nursery.seen() == Missing()
-    for call in (
-        nursery.provisioner.drain,
-        nursery.provisioner.kill,
-        nursery.provisioner.forget,
-    ):
-        await call("rep_1")
-    assert await nursery.provisioner.logs("rep_1", 0, 10) == []
-    await nursery.provisioner.keep_files(set())
 
 
 # --- failing --------------------------------------------------------------------------------------
@@ -214,14 +204,6 @@ async def test_a_process_that_said_it_failed_and_stays_is_ended_with_its_reason(
 # --- ending ---------------------------------------------------------------------------------------
 
 
-async def test_a_drained_replica_ends_by_itself(nursery: Nursery) -> None:
-    await nursery.provisioner.start(launch())
-    await nursery.ready()
-    await nursery.provisioner.drain("rep_1")
-    await nursery.provisioner.drain("rep_1")
-    assert (await nursery.exited()).code == 0
-
-
 async def test_a_replica_that_does_not_end_is_killed_after_its_drain_time(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,35 +216,13 @@ async def test_a_replica_that_does_not_end_is_killed_after_its_drain_time(
     assert (await nursery.exited()).code == -9
 
 
-async def test_killing_ends_a_replica_at_once(nursery: Nursery) -> None:
+async def test_a_killed_process_leaves_no_trace(nursery: Nursery) -> None:
     await nursery.provisioner.start(launch("stubborn"))
     pid = (await nursery.ready()).pid
     await nursery.provisioner.kill("rep_1")
     assert (await nursery.exited()).code == -9
     assert start_ticks(pid) is None
     await nursery.provisioner.kill("rep_1")
-
-
-async def test_only_what_has_ended_is_forgotten_and_its_log_stays(nursery: Nursery) -> None:
-    await nursery.provisioner.start(launch())
-    await nursery.ready()
-    await nursery.provisioner.forget("rep_1")
-    assert nursery.provisioner.known() == ["rep_1"]
-    await nursery.provisioner.kill("rep_1")
-    await nursery.exited()
-    await nursery.provisioner.forget("rep_1")
-    assert nursery.provisioner.known() == []
-    assert await nursery.provisioner.logs("rep_1", 0, 10)
-
-
-async def test_closing_ends_every_replica_and_waits_for_it(nursery: Nursery) -> None:
-    pids = []
-    for key in ("rep_1", "rep_2"):
-        await nursery.provisioner.start(launch("stubborn", key))
-        pids.append((await nursery.ready(key)).pid)
-    await nursery.provisioner.close()
-    assert [start_ticks(pid) for pid in pids] == [None, None]
-    assert nursery.provisioner.known() == []
 
 
 async def test_files_of_every_other_replica_are_deleted(nursery: Nursery) -> None:
@@ -297,13 +257,6 @@ async def test_a_line_without_end_is_cut_into_several(nursery: Nursery) -> None:
     (home / "log").write_bytes(b"x" * 40_000 + b"\n")
     lines = await nursery.provisioner.logs("rep_1", 0, 10)
     assert [len(line.text) for line in lines] == [16_384, 16_384, 7_232]
-
-
-async def test_both_outputs_of_a_replica_are_in_its_log(nursery: Nursery) -> None:
-    await nursery.provisioner.start(launch("crash"))
-    await nursery.exited()
-    lines = [line.text for line in await nursery.provisioner.logs("rep_1", 0, 10)]
-    assert lines == ["token of 43 characters", "Traceback: boom"]
 
 
 # --- sweeping -------------------------------------------------------------------------------------
