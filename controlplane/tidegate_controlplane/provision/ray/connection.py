@@ -39,12 +39,14 @@ class Connection:
         self._address = address
         self._namespace = namespace
         self._owned = False
+        self.is_open = False
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ray")
 
     async def open(self) -> None:
         """Connect, and end what an earlier driver left in the namespace. Raises StartFailed."""
         self._owned = await self.call(_connect, self._address, self._namespace)
         await self.call(_end_named)
+        self.is_open = True
 
     async def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run what blocks."""
@@ -56,9 +58,10 @@ class Connection:
         return await self.call(_nodes)
 
     async def close(self) -> None:
-        """Disconnect; an embedded cluster ends."""
+        """Disconnect; an embedded cluster ends. Idempotent."""
         if self._owned:
             await self.call(_disconnect)
+        self._owned = self.is_open = False
         await asyncio.to_thread(self._threads.shutdown)
 
 
