@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -64,6 +64,15 @@ class Declared:
     @cached_property
     def plan(self) -> ResolvedPlan:
         return ResolvedPlan.model_validate(self.row.plan)
+
+    def left_places(self, ended: Collection[str]) -> list[str]:
+        """Where it has no replicas any more, and is to have none; `ended` are ids of replicas."""
+        wanted = {r.revision_id for r in self.replicas if not r.finished_at and r.id not in ended}
+        if self.row.phase != DeploymentPhase.DELETING:
+            wanted.add(self.row.serving_revision_id or self.row.revision_id)
+            wanted |= {self.row.revision_id} if self.rollout else set()
+        needed = {self.plans[key].provisioner for key in wanted}
+        return [place for place in self.row.held_at if place not in needed]
 
 
 def read_all(session: Session, now: datetime) -> list[Declared]:
@@ -151,7 +160,7 @@ def usual_cold_start_s(declared: Declared) -> float | None:
 
 
 def deployment_fact(
-    declared: Declared, desired: int, room: Room, watched: Watched
+    declared: Declared, desired: int, room: Room, watched: Watched, still_held: Iterable[str]
 ) -> DeploymentFact:
     row = declared.row
     return DeploymentFact(
@@ -163,6 +172,7 @@ def deployment_fact(
         room=room,
         rollout=rollout_fact(declared.rollout) if declared.rollout else None,
         watched=watched,
+        still_held=tuple(still_held),
     )
 
 

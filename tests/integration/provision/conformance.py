@@ -39,6 +39,7 @@ ORDER = [P.STARTING, P.LOADING, P.READY]
 class Conformance:
     """The cases. `place` is a fixture of the subclass."""
 
+    place_type: ClassVar[type[Place]]
     unproven: ClassVar[Mapping[str, str]] = {}
     """Cases that cannot be shown, each with the reason."""
 

@@ -21,7 +21,13 @@ from tidegate.spec import DeploymentSpec, Precision
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
 from tidegate_controlplane.domain.plan import Capabilities
-from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
+from tidegate_controlplane.domain.replicas import (
+    Exited,
+    Missing,
+    NoCapacity,
+    Observation,
+    Running,
+)
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.metrics import Metrics
@@ -29,7 +35,9 @@ from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.provision.base import (
     FormerReplica,
+    Holding,
     Launch,
+    Notice,
     Provisioner,
     StartFailed,
 )
@@ -73,10 +81,13 @@ class Process:
     phase: ReplicaPhase = P.STARTING
     healthy: bool = True
     overdue: bool = False
-    exited: Exited | None = None
+    exited: Exited | NoCapacity | None = None
 
     def crash(self, message: str = "exited with status 1") -> None:
         self.exited = Exited(1, "Crashed", message)
+
+    def find_no_capacity(self) -> None:
+        self.exited = NoCapacity("it needs 2 GPUs, and no node has more than 1")
 
     def refuse(self, message: str) -> None:
         self.exited = Exited(3, "Refused", message, refused=True)
@@ -100,6 +111,11 @@ class ScriptedProvisioner(Provisioner):
     killed: list[str] = field(default_factory=list)
     kept_files: set[str] | None = None
     swept: list[FormerReplica] = field(default_factory=list)
+    holds: dict[str, str | None] = field(default_factory=dict)
+    """What is still held for a deployment, by the place; nothing elsewhere."""
+    removals: list[Holding] = field(default_factory=list)
+    news: list[Notice] = field(default_factory=list)
+    where: str | None = None
     fail_at: int | None = None
     """The number of the call from now on that raises, counted from 0."""
 
@@ -129,7 +145,13 @@ class ScriptedProvisioner(Provisioner):
         if process is None:
             return Missing()
         return process.exited or Running(
-            process.phase, process.pid, 77, 8000, process.healthy, process.overdue
+            process.phase,
+            process.pid,
+            77,
+            8000,
+            process.healthy,
+            process.overdue,
+            where=self.where,
         )
 
     def known(self) -> list[str]:
@@ -163,6 +185,16 @@ class ScriptedProvisioner(Provisioner):
         self._called()
         if replica_id in self.processes and self.processes[replica_id].exited:
             del self.processes[replica_id]
+
+    async def remove(self, holding: Holding) -> str | None:
+        self._called()
+        self.removals.append(holding)
+        return self.holds.get(holding.provisioner)
+
+    def notices(self) -> list[Notice]:
+        self._called()
+        taken, self.news = self.news, []
+        return taken
 
     async def keep_files(self, replica_ids: Collection[str]) -> None:
         self._called()
@@ -207,7 +239,7 @@ class World:
         self.trials = Trials(self.clock, Copier(httpx.AsyncClient()))
         self.provisioner = ScriptedProvisioner(self.endpoints)
         capabilities = Capabilities(
-            provisioners=frozenset({"local"}),
+            provisioners=frozenset({"local", "ray"}),
             precisions=frozenset({Precision.BF16, Precision.FP32}),
             memory_bytes=self.memory_bytes,
             cores=4,
