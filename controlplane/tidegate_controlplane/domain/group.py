@@ -37,9 +37,14 @@ class ReplicaFact:
     """Its failure was before someone asked to try again."""
 
     @property
+    def without_capacity(self) -> bool:
+        """Whether its place had no capacity for it, which says nothing about the model."""
+        return self.phase is P.FAILED and self.reason == NO_CAPACITY
+
+    @property
     def is_blameless(self) -> bool:
-        """Whether its place failed it, by a lack of capacity or of a node: not the model."""
-        return self.phase is P.FAILED and self.reason in (NO_CAPACITY, NODE_LOST)
+        """Whether its place failed it, for lack of capacity or by a loss, and not the model."""
+        return self.without_capacity or (self.phase is P.FAILED and self.reason == NODE_LOST)
 
 
 @dataclass(frozen=True)

@@ -73,16 +73,20 @@ async def opened(
 ) -> RayProvisioner:
     """A provisioner of played replicas on the nodes of a cluster."""
     chosen = RaySettings(address=made.cluster.address, **{"capacity_wait_s": 1.0, **settings})
-    orders = Orders(made.root / "nowhere", SETTINGS, Telemetry(), command=COMMAND)
     provisioner = RayProvisioner(
         chosen,
-        orders,
+        orders(made),
         SystemClock(),
         changed or asyncio.Event(),
         lambda _: secrets.token_urlsafe(32),
     )
     await provisioner.open()
     return provisioner
+
+
+def orders(made: Machines) -> Orders:
+    """Played replicas; a node without a directory of its own would show."""
+    return Orders(made.root / "nowhere", SETTINGS, Telemetry(), command=COMMAND)
 
 
 @dataclass
@@ -99,6 +103,11 @@ class RayPlace(Place):
         """One that reads nothing: what is copied to a node has tests of its own."""
         made = super().launch(behaviour, key)
         return replace(made, source=f"hf://played/{behaviour}", task="embed")
+
+    async def served_with(self, launch: Launch) -> None:
+        """It is ready."""
+        await self.provisioner.start(launch)
+        await self.ready(launch.replica_id)
 
     async def crash(self) -> None:
         """Ray sees the same when a driver disconnects as when it dies."""

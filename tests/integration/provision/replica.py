@@ -1,7 +1,8 @@
 """A replica without a model: keeps the contract, and misbehaves as its `source` ends.
 
-It answers a POST to any path after the seconds that the body asks for, and ends at once when the
-body says so. Only the standard library, so that it starts in a moment.
+It answers a POST to any path after the seconds that the body asks for, or with a stream of so many
+pieces, and ends at once when the body says so. Only the standard library, so that it starts in a
+moment.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+GAP_S = 0.05
 
 
 def main() -> int:
@@ -102,10 +105,35 @@ class Answers(BaseHTTPRequestHandler):
             os._exit(1)
         self._say.in_flight += 1
         try:
+            if body.get("stream"):
+                self._stream(body["max_tokens"])
+                return
             time.sleep(body.get("seconds", 0.0))
             self._answer(200, {"replica_id": self._say.config["replica_id"], "path": self.path})
         finally:
             self._say.in_flight -= 1
+
+    def _stream(self, pieces: int) -> None:
+        """So many pieces of a chat answer, one every `GAP_S`, and the last words of a stream."""
+        self.protocol_version = "HTTP/1.1"
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        for _ in range(pieces):
+            self._event(json.dumps(head | {"choices": [delta]}))
+            time.sleep(GAP_S)
+        usage = {"prompt_tokens": 1, "completion_tokens": pieces, "total_tokens": pieces + 1}
+        self._event(json.dumps(head | {"choices": [], "usage": usage}))
+        self._event("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _event(self, data: str) -> None:
+        written = f"data: {data}\n\n".encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(written), written))
 
     @property
     def _say(self) -> Say:

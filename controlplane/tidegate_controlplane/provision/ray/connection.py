@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from tidegate_controlplane.provision.ray.seat import Seat
 
 EMBEDDED = "local"
 THREADS = 4
+CONNECT_S = 5.0
 NODE_LABEL = "ray.io/node-id"
 GPU_LABEL = "ray.io/accelerator-type"
 ENVIRONMENT = {
@@ -144,6 +146,7 @@ def _connect(address: str, namespace: str) -> bool:
             f"ray.address: {address!r} is one for clients, which cannot hold replicas; run "
             "`ray start --address=HOST:6379 --num-cpus=0` on this machine and use 'auto'"
         )
+    _check_listens(address)
     embedded: dict[str, Any] = {"include_dashboard": False} if address == EMBEDDED else {}
     try:
         ray.init(
@@ -155,11 +158,27 @@ def _connect(address: str, namespace: str) -> bool:
         )
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         words = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise StartFailed(
-            f"ray.address: cannot connect to a Ray cluster at {address!r}: {words}; look at "
-            f"`ray status`, or use {EMBEDDED!r} for a cluster of this machine"
-        ) from error
+        raise _unreachable(address, words) from error
     return True
+
+
+def _check_listens(address: str) -> None:
+    """Ray itself tries for minutes. Raises StartFailed."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_S):
+            return
+    except OSError as error:
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str, why: str) -> StartFailed:
+    return StartFailed(
+        f"ray.address: cannot connect to a Ray cluster at {address!r}: {why}; look at "
+        f"`ray status --address {address}`, or use {EMBEDDED!r} for a cluster of this machine"
+    )
 
 
 def _disconnect() -> None:
