@@ -27,8 +27,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path)
     config = json.loads(parser.parse_args().config.read_text())
     behaviour = behaviour_of(config)
-    server = ThreadingHTTPServer((config["host"], 0), Answers)
-    server.daemon_threads = True
+    server = Server((config["host"], 0), Answers)
     say = Say(config, server.server_address[1])
     server.say = say  # type: ignore[attr-defined]
     print(f"token of {len(os.environ['TIDEGATE_REPLICA_TOKEN'])} characters", flush=True)
@@ -86,6 +85,11 @@ class Say:
             sender.sendto(b"changed", "\0" + self.config["status_bell"])
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # callers may come all at once
+
+
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         say = self._say
@@ -120,6 +124,7 @@ class Answers(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
+        self.send_header("connection", "close")
         self.end_headers()
         head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
         delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
