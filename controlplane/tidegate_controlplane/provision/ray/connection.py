@@ -28,6 +28,8 @@ GPU_LABEL = "ray.io/accelerator-type"
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # By default Ray ends this process a minute after the head of the cluster has gone.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "600",
     # Ray has its own default by version, which is none for a cluster that is not embedded.
     "RAY_AUTH_MODE": "token",
 }

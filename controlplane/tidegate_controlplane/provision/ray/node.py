@@ -73,6 +73,10 @@ class Node:
             return Exited(1, NODE_LOST, self.lost)
         return self._seen.get(replica_id, Missing())
 
+    def knows(self, replica_id: str) -> bool:
+        """Whether its agent named the replica last, be it that there is no process yet."""
+        return replica_id in self._seen
+
     def lose(self, why: str) -> None:
         """It is gone, with all that ran there. Again: nothing."""
         if self.lost is None:

@@ -208,7 +208,8 @@ class RayProvisioner(Provisioner):
         seen = one.node.seen(replica_id)
         overdue = self._clock.monotonic() - one.requested_at > self._start_timeout_s
         if isinstance(seen, Missing):
-            if one.looks is not None and one.node.looks - one.looks >= LOST_LOOKS:
+            looks = 0 if one.looks is None else one.node.looks - one.looks
+            if looks >= LOST_LOOKS and not one.node.knows(replica_id):
                 return Exited(1, "Lost", f"the agent of {one.node.where} knows nothing of it")
             return Running(ReplicaPhase.STARTING, overdue=overdue, where=one.node.where)
         if not isinstance(seen, Running):
