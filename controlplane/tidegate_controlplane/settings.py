@@ -175,6 +175,7 @@ class AwsSettings(_Section):
     name: Annotated[str, Field(pattern=r"^[a-z](-?[a-z0-9]){0,30}$")] = "tidegate"
     """What everything of this installation is called first; another one needs another."""
     instance_type: str = "ml.g6.xlarge"
+    """Of a replica whose plan has chosen no machine."""
     accelerators: Annotated[int, Field(ge=0, le=16)] = 1
     """GPUs of a replica whose declaration names none."""
     cpu: Annotated[int, Field(ge=1, le=1024)] = 2
