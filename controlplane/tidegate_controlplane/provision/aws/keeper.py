@@ -102,6 +102,8 @@ async def _bring_up(site: Site, tools: Tools) -> None:
     for each in site.components.values():
         if each.seen and each.seen.status == FAILED:  # which takes no change any more
             await in_thread(tools.copies.end, each.name)
+    for key in wanted - (site.applied or frozenset()):  # a component is made with its first copy
+        site.components[key].asked_for = frozenset(site.components[key].waiting)
     await in_thread(tools.stacks.up, site.deployment_id, program, tell, look=look)
     site.applied, site.to_repair, site.failure, site.drift = wanted, False, None, ()
     site.prune()
