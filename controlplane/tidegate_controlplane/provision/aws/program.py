@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 
 MIB = 1024 * 1024
+LEAST_MB = 128
+"""That SageMaker reserves for a copy."""
 Program = Callable[[], None]
 Revisions = Mapping[str, Launch]
 """By revision id, a launch of any of its replicas."""
@@ -53,7 +55,7 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
             security_group_ids=settings.security_groups,
             kms_key_arn=settings.kms_key,
             instance_type=settings.instance_type,
-            memory_mb=math.ceil(plan.memory_bytes / MIB),
+            memory_mb=max(LEAST_MB, math.ceil(plan.memory_bytes / MIB)),
             accelerators=plan.gpu.count if plan.gpu else settings.accelerators,
             cpu=plan.threads or settings.cpu,
             min_copies=plan.min_replicas,

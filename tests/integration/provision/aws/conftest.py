@@ -70,12 +70,14 @@ class Account:
     directory: Path
     opened: list[AwsPlace] = field(default_factory=list)
 
-    async def open(self, settings: AwsSettings = SETTINGS) -> AwsPlace:
+    async def open(
+        self, settings: AwsSettings = SETTINGS, changed: asyncio.Event | None = None
+    ) -> AwsPlace:
         place = await open_aws(
             settings,
             self.directory,
             SystemClock(),
-            asyncio.Event(),
+            changed or asyncio.Event(),
             command=lambda: self.pulumi,
             connect=connected,
             pace=PACE,
