@@ -148,7 +148,8 @@ class AwsPlace(Provisioner):
             await _ended(site)
         try:
             tell = tools.teller(deployment_id)
-            await in_thread(tools.stacks.destroy, deployment_id, tell)
+            name = stack_name(self._settings, deployment_id)
+            await in_thread(tools.stacks.destroy, name, tell)
         except AwsFailed as error:
             return error.failure.message
         finally:
