@@ -40,6 +40,7 @@ def declare(arguments: list[str], deployment_id: str) -> None:
                 mode="serverless",
                 spec={},
                 plan={},
+                revision_id="rev_1",
                 conditions=[],
                 phase="ready",
                 created_at=now,
