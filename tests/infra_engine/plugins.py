@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +20,11 @@ Stub = services.ResourceProviderStub
 
 
 @contextmanager
-def served(servicer: Any) -> Iterator[Stub]:
-    """A servicer whose methods are coroutines, such as the SDK's own, and a stub that asks it."""
+def served(servicer: Any, close: Callable[[], Awaitable[None]]) -> Iterator[Stub]:
+    """A servicer whose methods are coroutines, such as the SDK's own, and a stub that asks it.
+
+    `close` is awaited at the end.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -42,6 +45,7 @@ def served(servicer: Any) -> Iterator[Stub]:
             yield Stub(channel)
     finally:
         on_loop(server.stop(None))
+        on_loop(close())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

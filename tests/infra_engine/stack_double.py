@@ -44,6 +44,8 @@ class Kept:
     protect: bool = False
     retainOnDelete: bool = False  # noqa: N815
     initErrors: list[str] = field(default_factory=list)  # noqa: N815
+    customTimeouts: dict[str, float] = field(default_factory=dict)  # noqa: N815
+    """Seconds, by `create`, `update` and `delete`."""
 
 
 @dataclass

@@ -102,6 +102,7 @@ class Steps:
     def create(self, wanted: Kept, op: str = "create") -> Kept:
         asked = messages.CreateRequest(urn=wanted.urn, preview=self.preview)
         asked.properties.CopyFrom(struct(wanted.inputs))
+        asked.timeout = wanted.customTimeouts.get("create", 0)
         self.reporter.begins(op, wanted)
         with self._pending("creating", wanted), self._failing(op, wanted, makes=True):
             made = self._stub_of(wanted).Create(asked)
@@ -116,6 +117,7 @@ class Steps:
         asked.old_inputs.CopyFrom(struct(old.inputs))
         asked.news.CopyFrom(struct(wanted.inputs))
         asked.ignoreChanges.extend(ignored)
+        asked.timeout = wanted.customTimeouts.get("update", 0)
         self.reporter.begins("update", wanted)
         with self._pending("updating", wanted), self._failing("update", wanted, makes=True):
             wanted.outputs = plain(self._stub_of(wanted).Update(asked).properties)
@@ -132,6 +134,7 @@ class Steps:
             asked = messages.DeleteRequest(id=one.id, urn=one.urn)
             asked.properties.CopyFrom(struct(one.outputs))
             asked.old_inputs.CopyFrom(struct(one.inputs))
+            asked.timeout = one.customTimeouts.get("delete", 0)
             with self._pending("deleting", one), self._failing(op, one):
                 self._stub_of(one).Delete(asked)
         self._forget(one)

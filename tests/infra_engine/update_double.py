@@ -20,7 +20,7 @@ from tests.infra_engine.events import Reporter
 from tests.infra_engine.plugins import Stub
 from tests.infra_engine.stack_double import Kept, StackDouble
 from tests.infra_engine.steps import PROVIDERS, Steps, UpdateFailed
-from tests.infra_engine.wire import UNKNOWN, Properties, keeping, plain, struct
+from tests.infra_engine.wire import UNKNOWN, Properties, keeping, plain, seconds, struct
 
 PENDING = (
     "Attempting to deploy or update resources with {} pending operations from previous deployment."
@@ -116,6 +116,10 @@ class UpdateDouble:
             propertyDependencies=depends,
             protect=request.protect,
             retainOnDelete=request.retainOnDelete,
+            customTimeouts={
+                field.name: seconds(duration)
+                for field, duration in request.customTimeouts.ListFields()
+            },
         )
 
     def _urn(self, kind: str, name: str, parent: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ SIGNATURE: str = rpc._special_sig_key
 SECRET: str = rpc._special_secret_sig
 OUTPUT: str = rpc._special_output_value_sig
 RESOURCE: str = rpc._special_resource_sig
+DURATION = re.compile(r"([\d.]+)(ms|s|m|h)")
+UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 Properties = dict[str, Any]
 """Plain JSON, in which a secret or an asset is a mapping with a signature."""
@@ -53,6 +56,11 @@ def has_unknown(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(has_unknown, value))
     return value == UNKNOWN
+
+
+def seconds(duration: str) -> float:
+    """`1m30s` as 90; Pulumi takes Go's durations."""
+    return sum(float(number) * UNIT_S[unit] for number, unit in DURATION.findall(duration))
 
 
 def keeping(news: Properties, olds: Properties, ignored: list[str]) -> Properties:

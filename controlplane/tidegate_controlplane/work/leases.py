@@ -82,7 +82,7 @@ class LeaseKeeper:
         await self._plane.db.write(unit)
 
     async def tick(self) -> None:
-        """Beat first, so that a process that was stopped for long does not judge itself dead."""
+        """Beat first: while no beat can be written, nobody is judged for lacking one."""
         await self._beat()
         await self._reap()
 

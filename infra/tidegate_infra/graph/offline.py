@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from pulumi.runtime import mocks
+from pulumi.runtime import mocks, settings
 from pulumi.runtime.stack import run_pulumi_func
 
 from tidegate_infra.policy.collect import Collector
@@ -39,6 +39,7 @@ def declared_by(program: Callable[[], object], account: Account = Account()) -> 
         program()
 
     async def run() -> list[Declared]:
+        settings.reset_options()  # what a program before left half done is not ours
         mocks.set_mocks(_Cloud(account), project="offline", stack="offline", preview=False)
         await run_pulumi_func(watched)
         return await collector.resources()
@@ -65,6 +66,18 @@ def _run(main: Coroutine[Any, Any, list[Declared]]) -> list[Declared]:
             loop.close()
 
 
+ANSWERS: dict[str, Any] = {
+    "address": "database.internal",
+    "arnSuffix": "suffix",
+    "dnsName": "balancer.internal",
+    "keyId": "key",
+    "latestVersion": 1,
+    "prefixListId": "pl-s3",
+    "repositoryUrl": "registry.internal/repository",
+}
+"""What only the cloud says of a resource; a resource takes from it what it has."""
+
+
 class _Cloud(mocks.Mocks):
     """Gives back what it is given, with an ARN."""
 
@@ -77,7 +90,7 @@ class _Cloud(mocks.Mocks):
         name = args.inputs.get("name") or args.inputs.get(given) or args.name
         service = args.typ.split(":")[1].split("/")[0]
         arn = f"arn:aws:{service}:{self._account.region}:{self._account.id}:{name}"
-        made = {"name": name, given: name, "arn": arn, "latestVersion": 1}
+        made = {"name": name, given: name, "arn": arn, **ANSWERS}
         return f"{args.name}-id", {**made, **args.inputs}
 
     def call(self, _: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:

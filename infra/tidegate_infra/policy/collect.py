@@ -57,9 +57,13 @@ async def _declared(seen: pulumi.ResourceTransformationArgs) -> Declared:
 
 
 def _args_class(resource: pulumi.Resource) -> type | None:
-    """The generated class that knows the wire names of the resource's properties."""
-    module = sys.modules[type(resource).__module__]
-    return getattr(module, f"{type(resource).__name__}Args", None)
+    """The generated class that knows the wire names of the resource's properties.
+
+    It is called InitArgs where a property of another resource has the plain name.
+    """
+    name, module = type(resource).__name__, sys.modules[type(resource).__module__]
+    plain = getattr(module, f"{name}Args", None)
+    return getattr(module, f"{name}InitArgs", plain)
 
 
 def _key(resource: pulumi.Resource) -> str:

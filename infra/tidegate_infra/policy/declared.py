@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,3 +44,15 @@ class Declared:
 def of_type(resources: Iterable[Declared], *types: str) -> list[Declared]:
     """Those of some types, in the order in which they were declared."""
     return [resource for resource in resources if resource.type in types]
+
+
+def statements(inputs: Mapping[str, Any], prop: str) -> list[dict[str, Any]]:
+    """The statements of an IAM policy document; none while it is not known."""
+    text = inputs.get(prop, UNKNOWN)
+    found = [] if text == UNKNOWN else json.loads(text).get("Statement", [])
+    return found if isinstance(found, list) else [found]
+
+
+def as_list(value: Any) -> list[Any]:
+    """What IAM and Pulumi write as one value or as a list of them."""
+    return value if isinstance(value, list) else [value]

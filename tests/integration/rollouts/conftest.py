@@ -269,6 +269,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             watch=watch,
             forwarder=Forwarder(endpoints, client, clock, trials, watch),
             deployments=deployments,
+            offers=missing,
             files=missing,
             batches=missing,
             invocations=missing,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from tests.unit.infra.arguments import endpoint_args
+from tests.unit.infra.arguments import endpoint_args, platform_args
 
 from tidegate.spec import Mode
 from tidegate_infra.components.inference_endpoint.endpoint import InferenceEndpoint
+from tidegate_infra.components.platform.platform import Platform
 from tidegate_infra.graph.offline import declared_by
 from tidegate_infra.policy.declared import Declared, of_type
 
@@ -18,6 +19,14 @@ def endpoint_resources(mode: Mode, **changes: Any) -> tuple[Declared, ...]:
     """The resources of one endpoint."""
     args = endpoint_args(mode, **changes)
     return tuple(declared_by(lambda: InferenceEndpoint("smol", args)))
+
+
+@cache
+def platform_resources(*, on_the_internet: bool = False) -> tuple[Declared, ...]:
+    """The resources of a platform: closed, or with a way out and a public load balancer."""
+    opened = {"internet": True, "internal": False, "allowed_cidrs": ("203.0.113.0/24",)}
+    args = platform_args(**(opened if on_the_internet else {}))
+    return tuple(declared_by(lambda: Platform("tidegate", args)))
 
 
 def the(resources: tuple[Declared, ...], kind: str, name: str | None = None) -> Declared:

@@ -22,11 +22,14 @@ POLICY = "aws:appautoscaling/policy:Policy"
 ALARM = "aws:cloudwatch/metricAlarm:MetricAlarm"
 TOPICS = "aws:sns/topic:Topic"
 
+LOGS = "aws:cloudwatch/logGroup:LogGroup"
+
 HOSTING = {MODEL: 1, CONFIG: 1, ENDPOINT: 1}
+HOSTED_COPIES = HOSTING | {COMPONENT: 1, LOGS: 2}
 EXPECTED: dict[Mode, dict[str, int]] = {
-    Mode.REALTIME: HOSTING | {COMPONENT: 1, TARGET: 1, POLICY: 1, ALARM: 1},
-    Mode.SERVERLESS: HOSTING | {COMPONENT: 1, TARGET: 1, POLICY: 2, ALARM: 2},
-    Mode.ASYNC: HOSTING | {TOPICS: 2, TARGET: 1, POLICY: 2, ALARM: 2},
+    Mode.REALTIME: HOSTED_COPIES | {TARGET: 1, POLICY: 1, ALARM: 1},
+    Mode.SERVERLESS: HOSTED_COPIES | {TARGET: 1, POLICY: 2, ALARM: 2},
+    Mode.ASYNC: HOSTING | {LOGS: 1, TOPICS: 2, TARGET: 1, POLICY: 2, ALARM: 2},
     Mode.BATCH: {
         "aws:batch/computeEnvironment:ComputeEnvironment": 1,
         "aws:batch/jobQueue:JobQueue": 1,
@@ -35,7 +38,7 @@ EXPECTED: dict[Mode, dict[str, int]] = {
         "aws:iam/role:Role": 1,
         "aws:iam/rolePolicyAttachment:RolePolicyAttachment": 1,
         "aws:iam/instanceProfile:InstanceProfile": 1,
-        "aws:cloudwatch/logGroup:LogGroup": 1,
+        LOGS: 1,
         "aws:cloudwatch/eventRule:EventRule": 1,
         "aws:cloudwatch/eventTarget:EventTarget": 1,
     },
@@ -142,7 +145,7 @@ def test_copies_follow_concurrent_requests(mode: Mode, least: int) -> None:
         "minCapacity": least,
         "maxCapacity": 4,
     }
-    policy = the(resources, POLICY, "smol-tracks")
+    policy = the(resources, POLICY, "tidegate-smol-tracks")
     assert _scales(policy, target)
     assert policy.inputs["policyType"] == "TargetTrackingScaling"
     assert policy.inputs["targetTrackingScalingPolicyConfiguration"] == {
@@ -167,7 +170,7 @@ def test_instances_of_a_queue_follow_its_backlog_from_zero() -> None:
         "minCapacity": 0,
         "maxCapacity": 3,
     }
-    policy = the(resources, POLICY, "smol-tracks")
+    policy = the(resources, POLICY, "tidegate-smol-tracks")
     assert _scales(policy, target)
     followed = policy.inputs["targetTrackingScalingPolicyConfiguration"]
     assert followed["targetValue"] == 8
@@ -190,7 +193,10 @@ def test_the_first_minute_with_work_and_no_capacity_starts_one(
     mode: Mode, metric: str, statistic: str, dimension: str
 ) -> None:
     resources = endpoint_resources(mode)
-    alarm, step = the(resources, ALARM, "smol-wakes"), the(resources, POLICY, "smol-wakes")
+    alarm, step = (
+        the(resources, ALARM, "tidegate-smol-wakes"),
+        the(resources, POLICY, "tidegate-smol-wakes"),
+    )
     assert alarm.refers_to(step, "alarmActions")
     wakes_on = {
         "namespace": "AWS/SageMaker",
@@ -221,7 +227,7 @@ def test_a_control_plane_that_owns_the_copies_has_no_rival(mode: Mode) -> None:
     assert not kinds & {TARGET, POLICY}
     tags = the(resources, COMPONENT).inputs["tags"]
     assert tags == [{"key": "tidegate:scaled-by", "value": "tidegate"}]
-    assert [each.name for each in resources if each.type == ALARM] == ["smol-fails"]
+    assert [each.name for each in resources if each.type == ALARM] == ["tidegate-smol-fails"]
 
 
 def test_a_queue_writes_results_and_errors_apart_and_tells_of_both() -> None:
@@ -242,9 +248,9 @@ def test_a_queue_writes_results_and_errors_apart_and_tells_of_both() -> None:
 @pytest.mark.parametrize(
     ("mode", "name", "metric"),
     [
-        (Mode.REALTIME, "smol-fails", "Invocation5XXErrors"),
-        (Mode.SERVERLESS, "smol-fails", "Invocation5XXErrors"),
-        (Mode.ASYNC, "smol-late", "ApproximateAgeOfOldestRequest"),
+        (Mode.REALTIME, "tidegate-smol-fails", "Invocation5XXErrors"),
+        (Mode.SERVERLESS, "tidegate-smol-fails", "Invocation5XXErrors"),
+        (Mode.ASYNC, "tidegate-smol-late", "ApproximateAgeOfOldestRequest"),
     ],
 )
 def test_trouble_is_told_where_there_is_a_topic_and_only_there(
@@ -319,6 +325,26 @@ def test_an_instance_of_a_batch_has_an_encrypted_disk_and_keeps_its_rights_from_
     assert (disk["ebs"]["encrypted"], disk["ebs"]["kmsKeyId"]) == ("true", KEY)
     assert template["metadataOptions"]["httpTokens"] == "required"
     assert template["metadataOptions"]["httpPutResponseHopLimit"] == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "paths"),
+    [
+        (
+            Mode.SERVERLESS,
+            {
+                "/aws/sagemaker/Endpoints/tidegate-smol",
+                "/aws/sagemaker/InferenceComponents/tidegate-smol",
+            },
+        ),
+        (Mode.ASYNC, {"/aws/sagemaker/Endpoints/tidegate-smol"}),
+        (Mode.BATCH, {"/tidegate/batch/tidegate-smol"}),
+    ],
+)
+def test_logs_are_encrypted_and_forgotten(mode: Mode, paths: set[str]) -> None:
+    groups = [each.inputs for each in endpoint_resources(mode) if each.type == LOGS]
+    assert {group["name"] for group in groups} == paths
+    assert {(group["kmsKeyId"], group["retentionInDays"]) for group in groups} == {(KEY, 30)}
 
 
 def test_a_failed_job_is_told() -> None:

@@ -16,8 +16,8 @@ SMOL = "/api/v1/deployments/smol"
 DECLARED = "name: smol\nmodel: /models/smol.gguf\nmode: serverless\n"
 
 
-def run(*arguments: str, stdin: str | None = None) -> Result:
-    result = CliRunner().invoke(app, list(arguments), input=stdin)
+def run(*arguments: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Result:
+    result = CliRunner().invoke(app, list(arguments), input=stdin, env=env)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 
@@ -318,9 +318,7 @@ def test_a_batch_whose_output_cannot_be_written_is_not_started(served: Any, batc
     assert served.asked == []
 
 
-def test_status_shows_the_deployment_and_its_replicas(
-    smol: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_status_shows_the_deployment_and_its_replicas(smol: Any) -> None:
     replica = {
         "id": "rep_1",
         "revision": "rev_1",
@@ -333,8 +331,7 @@ def test_status_shows_the_deployment_and_its_replicas(
     }
     away = replica | {"id": "rep_2", "where": "node 10.0.0.3"}
     smol.on("GET", f"{SMOL}/replicas", {"data": [replica, away]})
-    monkeypatch.setenv("COLUMNS", "200")
-    shown = run("status", "smol").stdout
+    shown = run("status", "smol", env={"COLUMNS": "200"}).stdout
     assert "rep_1" in shown
     assert "0.50 s" in shown
     assert "process 42, port 8000" in shown

@@ -23,6 +23,7 @@ from tidegate_infra.components.inference_endpoint.scaling import (
     tracks,
     wakes,
 )
+from tidegate_infra.components.logs import log_group
 
 VARIANT = "queue"
 
@@ -45,6 +46,7 @@ class AsyncEndpoint(pulumi.ComponentResource):
     ) -> None:
         super().__init__("tidegate:aws:AsyncEndpoint", name, None, opts)
         inner = pulumi.ResourceOptions(parent=self)
+        log_group(name, f"/aws/sagemaker/Endpoints/{args.name}", args.kms_key_arn, inner)
         topics = Topics(_topic("success", name, args, inner), _topic("error", name, args, inner))
         configuration = _configuration(name, args, topics, inner)
         endpoint = sagemaker.Endpoint(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pulumi
 from pulumi_aws import iam
 
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+from tidegate_infra.components.statement import trust
 
 ECS_INSTANCE_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role"
 """AWS's own, since the ECS agent's calls cannot be named to one cluster before Batch makes it."""
@@ -27,13 +26,3 @@ def instance_profile(
         f"{name}-instances", role=role.name, policy_arn=ECS_INSTANCE_POLICY, opts=opts
     )
     return iam.InstanceProfile(f"{name}-instances", role=role.name, tags=args.tags, opts=opts)
-
-
-def trust(service: str) -> str:
-    """A policy by which one AWS service may take a role."""
-    statement = {
-        "Effect": "Allow",
-        "Principal": {"Service": service},
-        "Action": "sts:AssumeRole",
-    }
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})

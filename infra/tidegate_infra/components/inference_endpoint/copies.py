@@ -14,6 +14,7 @@ from pulumi_aws_native import sagemaker as native_sagemaker
 
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 from tidegate_infra.components.inference_endpoint.model import native_tags, sagemaker_model
+from tidegate_infra.components.logs import log_group
 
 VARIANT = "copies"
 SCALED_BY_TAG = "tidegate:scaled-by"
@@ -27,8 +28,13 @@ class Hosted:
 
 
 def hosted_copies(name: str, args: InferenceEndpointArgs, parent: pulumi.Resource) -> Hosted:
-    """Model, endpoint configuration, endpoint, and the inference component on it."""
+    """Model, endpoint configuration, endpoint, and the inference component on it.
+
+    Log groups are made first: those that SageMaker makes are not encrypted, and kept for ever.
+    """
     opts = pulumi.ResourceOptions(parent=parent)
+    for place in ("Endpoints", "InferenceComponents"):
+        log_group(f"{name}-{place}", f"/aws/sagemaker/{place}/{args.name}", args.kms_key_arn, opts)
     model = sagemaker_model(name, args, opts)
     configuration = _configuration(name, args, opts)
     endpoint = sagemaker.Endpoint(

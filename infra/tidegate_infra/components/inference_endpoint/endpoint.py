@@ -37,7 +37,8 @@ class InferenceEndpoint(pulumi.ComponentResource):
         self, name: str, args: InferenceEndpointArgs, opts: pulumi.ResourceOptions | None = None
     ) -> None:
         super().__init__("tidegate:aws:InferenceEndpoint", name, None, opts)
-        served = OF_MODE[args.mode](name, args, pulumi.ResourceOptions(parent=self))
+        # What AWS names by itself begins with the resource's name here, and roles go by the prefix.
+        served = OF_MODE[args.mode](args.name, args, pulumi.ResourceOptions(parent=self))
         none: pulumi.Output[None] = pulumi.Output.from_input(None)
         self.endpoint_name = getattr(served, "endpoint_name", none)
         self.component_name = getattr(served, "component_name", none)
