@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import Mode
 from tidegate_controlplane.provision.aws.names import component_name
 from tidegate_controlplane.provision.base import Launch, StartFailed
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 LEAST_MB = 128
 """That SageMaker reserves for a copy."""
+BESIDE_GPU_BYTES = 4 * 1024 * MIB
+"""Weights pass through the page cache on their way to a GPU, and are not held."""
 Program = Callable[[], None]
 Revisions = Mapping[str, Launch]
 """By revision id, a launch of any of its replicas."""
@@ -43,7 +46,9 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
     from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs, ScaledBy
     from tidegate_infra.errors import InvalidArguments
 
-    plan = launch.plan
+    plan, offer = launch.plan, launch.plan.offer
+    if offer is None:
+        raise StartFailed("no instance type is planned for it; declare the deployment again")
     try:
         return InferenceEndpointArgs(
             name=component_name(settings, launch.revision_id),
@@ -54,10 +59,11 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
             subnet_ids=settings.subnets,
             security_group_ids=settings.security_groups,
             kms_key_arn=settings.kms_key,
-            instance_type=settings.instance_type,
-            memory_mb=max(LEAST_MB, math.ceil(plan.memory_bytes / MIB)),
-            accelerators=plan.gpu.count if plan.gpu else settings.accelerators,
-            cpu=plan.threads or settings.cpu,
+            instance_type=offer.instance_type,
+            memory_mb=host_memory_mb(plan),
+            accelerators=offer.gpus,
+            cpu=plan.threads or 1,
+            copies_per_instance=offer.replicas,
             min_copies=plan.min_replicas,
             max_copies=plan.max_replicas,
             max_concurrency=plan.max_sequences,
@@ -67,6 +73,14 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
         )
     except InvalidArguments as error:
         raise StartFailed(str(error)) from error
+
+
+def host_memory_mb(plan: ResolvedPlan) -> int:
+    """What a copy reserves of its instance's own memory; beside a GPU that is for the process."""
+    bytes_ = plan.memory_bytes
+    if plan.offer and plan.offer.gpus:
+        bytes_ = min(bytes_, BESIDE_GPU_BYTES)
+    return max(LEAST_MB, math.ceil(bytes_ / MIB))
 
 
 def artifact_url(settings: AwsSettings, launch: Launch) -> str:
