@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pulumi
 import pytest
 from tests.unit.infra.declarations import endpoint_resources, platform_resources
 
 from tidegate.offers import bundled_offers
 from tidegate.spec import Mode
+from tidegate_infra.graph.offline import declared_by
 from tidegate_infra.graph.prices import instance_prices
 from tidegate_infra.graph.text import graph
 
@@ -28,6 +30,14 @@ def test_the_page_has_what_the_platform_runs_at_rest() -> None:
     assert all(f"    {line}\n" in PAGE for line in bill)
 
 
-def test_the_program_of_the_page_is_one() -> None:
+def test_the_program_of_the_page_runs_and_keeps_the_guard_rails() -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    compile(program, "docs/infra.md", "exec")
+    names = ("certificate", "controlPlaneImage", "databasePassword", "pepper", "runtimeImage")
+    said = {f"offline:{name}": name for name in names}
+
+    def run() -> None:
+        pulumi.runtime.set_all_config(said, ["offline:databasePassword", "offline:pepper"])
+        exec(compile(program, "docs/infra.md", "exec"), {})
+
+    kinds = {each.type for each in declared_by(run)}
+    assert {"aws:rds/instance:Instance", "aws-native:sagemaker:InferenceComponent"} <= kinds
