@@ -27,6 +27,10 @@ from tidegate_controlplane.store.sqlite import SqliteDatabase
 # GPU its kernels run under the interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
+pytest.register_assert_rewrite(
+    "tests.integration.provision.place", "tests.integration.provision.conformance"
+)
+
 S3_BUCKET = "tidegate-test"
 
 

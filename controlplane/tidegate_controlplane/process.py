@@ -24,6 +24,7 @@ from tidegate_controlplane.access.replica_token import replica_token
 from tidegate_controlplane.api import deployments as deployment_routes
 from tidegate_controlplane.api import encryption as encryption_routes
 from tidegate_controlplane.api import metrics as metrics_routes
+from tidegate_controlplane.api import offers as offer_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.api import rollouts as rollout_routes
 from tidegate_controlplane.api import webhooks as webhook_routes
@@ -40,6 +41,7 @@ from tidegate_controlplane.data_dir import (
 )
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
+from tidegate_controlplane.domain.plan import LOCAL
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.encryption.open import open_keyring, sealing
 from tidegate_controlplane.errors import Unauthenticated
@@ -55,11 +57,14 @@ from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.objects.open import open_objects
+from tidegate_controlplane.offers.service import Offers
 from tidegate_controlplane.peers.membership import Membership, Parts
 from tidegate_controlplane.peers.place import Place
 from tidegate_controlplane.peers.refresh import Refresh
+from tidegate_controlplane.provision.fleet import Fleet
 from tidegate_controlplane.provision.local import LocalProvisioner
-from tidegate_controlplane.provision.start import Starter
+from tidegate_controlplane.provision.places import Surroundings, configured, openers
+from tidegate_controlplane.provision.start import SpawningStarter, Starter
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
@@ -84,6 +89,7 @@ HANDLERS = [
     *rollout_routes.HANDLERS,
     *webhook_routes.HANDLERS,
     *platform_routes.HANDLERS,
+    *offer_routes.HANDLERS,
     *encryption_routes.HANDLERS,
     *metrics_routes.HANDLERS,
 ]
@@ -138,7 +144,7 @@ async def running(
                 (each.name, endpoints.own_demand(each.deployment_id)) for each in catalog.all()
             ]
         )
-        provisioner = LocalProvisioner(
+        local = LocalProvisioner(
             settings.replicas_dir,
             settings.cache_dir,
             settings.reconcile,
@@ -148,12 +154,17 @@ async def running(
             telemetry=settings.telemetry,
             host=settings.replica_host,
             token_of=token_of,
+            gpu_starter=SpawningStarter(),
         )
+        around = Surroundings(settings, clock, endpoints.wanted, token_of)
+        provisioner = Fleet({LOCAL: local}, openers(around))
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)
         await stack.enter_async_context(usage.running())
-        machine = capabilities()
-        planner = Planner(database, machine)
+        machine = capabilities(configured(settings))
+        offers = Offers(database, clock)
+        market = partial(offers.market, settings.aws.region) if settings.aws else None
+        planner = Planner(database, machine, market)
         deployments = Deployments(database, planner, catalog, endpoints, provisioner, clock)
         await deployments.load_catalog()
         copier = Copier(client)
@@ -217,6 +228,7 @@ async def running(
             watch=watch,
             forwarder=forwarder,
             deployments=deployments,
+            offers=offers,
             files=work.files,
             batches=work.batches,
             invocations=work.invocations,

@@ -133,6 +133,37 @@ class ReconcileSettings(_Section):
     backoff_max_s: Seconds = 60.0
 
 
+class RaySettings(_Section):
+    """A Ray cluster, for what is deployed with `hardware.provisioner: ray`."""
+
+    address: str = "auto"
+    """`host:port` of a head node, `auto` for a cluster that runs on this machine, or `local` for
+    one that starts and ends with this process."""
+    namespace: str = "tidegate"
+    zygote: bool = True
+    """On each node one process imports the runtime once, and forks replicas from it."""
+
+
+class AwsSettings(_Section):
+    """An AWS account, for what is deployed with `hardware.provisioner: aws`."""
+
+    region: str
+    state: str
+    """`s3://bucket/prefix` for the state of the stacks."""
+    artifacts: str
+    """`s3://bucket/prefix` for models."""
+    image: str
+    """URI of the runtime image in the account's registry."""
+    execution_role_arn: str
+    """What an endpoint may do: read `artifacts`, pull `image`, write its logs."""
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    profile: str | None = None
+    """Of the credentials file; the usual chain when absent."""
+    kms_key: str | None = None
+    """Encrypts the secrets in `state` and the endpoints' volumes."""
+
+
 class PeerSettings(_Section):
     """How control planes that share a database look after each other."""
 
@@ -169,6 +200,8 @@ class Settings(_Section):
     retention: RetentionSettings = RetentionSettings()
     webhooks: WebhookSettings = WebhookSettings()
     reconcile: ReconcileSettings = ReconcileSettings()
+    ray: RaySettings | None = None
+    aws: AwsSettings | None = None
     peers: PeerSettings = PeerSettings()
     telemetry: Telemetry = Telemetry()
     shutdown_s: Seconds = 30.0

@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel
@@ -38,9 +39,27 @@ def _section(section: BaseModel, indent: str) -> Iterator[str]:
             yield from _comment(inspect.getdoc(type(value)) or "", indent)
             yield f"{indent}{name}:"
             yield from _section(value, indent + "  ")
+        elif absent := _absent_section(field.annotation):
+            yield ""
+            yield from _comment(f"{inspect.getdoc(absent)} None when absent. Its fields:", indent)
+            yield from (f"{indent}#   {line}" for line in _fields(absent))
+            yield f"{indent}{name}: null"
         else:
             yield from _comment(field.description or "", indent)
             yield f"{indent}{name}: {_plain(section, name)}"
+
+
+def _absent_section(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field may have, and has not by default."""
+    kinds = [kind for kind in get_args(annotation) if isinstance(kind, type)]
+    return next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+
+
+def _fields(section: type[BaseModel]) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        value = "" if field.is_required() else f" {_written(field.get_default())}"
+        yield from _comment(field.description or "", "")
+        yield f"{name}:{value}"
 
 
 def _comment(text: str, indent: str) -> list[str]:
@@ -49,7 +68,10 @@ def _comment(text: str, indent: str) -> list[str]:
 
 
 def _plain(section: BaseModel, name: str) -> str:
-    value = section.model_dump(mode="json", include={name})[name]
+    return _written(section.model_dump(mode="json", include={name})[name])
+
+
+def _written(value: Any) -> str:
     written: str = yaml.safe_dump(value, default_flow_style=True)
     return written.removesuffix("...\n").strip()
 

@@ -1,7 +1,12 @@
 """What the infrastructure package refuses, as one tree.
 
 InfraError
-└── InvalidArguments    a component cannot be made from these; `issues` name every field
+├── InvalidArguments    a component cannot be made from these; `issues` name every field
+├── GuardRailsBroken    resources break guard rails; `findings` name each
+├── NameTaken           there is a deployment of this name that the stack did not make
+├── ChangedElsewhere    someone else changed or deleted it since the stack last looked
+├── UnknownResource     the provider makes no resource of this type
+└── StartFailed         it was made, but does not serve; the stack keeps it
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidegate.spec import SpecIssue
+from tidegate_infra.policy.finding import Finding
 
 
 class InfraError(Exception):
@@ -45,3 +51,11 @@ class StartFailed(InfraError):
         self.resource_id = resource_id
         self.outputs = outputs
         super().__init__(reason)
+
+
+class GuardRailsBroken(InfraError):
+    """Resources that break guard rails, one line each: the rail, the resource, what to do."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(str(finding) for finding in findings))

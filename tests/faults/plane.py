@@ -175,6 +175,12 @@ class Replicas:
     async def forget(self, replica_id: str) -> None:
         pass
 
+    async def remove(self, holding: object) -> None:
+        pass
+
+    def notices(self) -> list[Any]:
+        return []
+
     async def keep_files(self, replica_ids: Collection[str]) -> None:
         pass
 

@@ -59,6 +59,7 @@ class Deployments:
         self._planner = planner
         self._catalog = catalog
         self._endpoints = endpoints
+        self._provisioner = provisioner
         self._clock = clock
         self.bell = Bell()
         """Rings for a deployment's id when an event may have been written."""
@@ -78,8 +79,8 @@ class Deployments:
         """What applying `spec` would change and run. Touches nothing."""
         before = await self._database.read(lambda s: rows.living(s, project_id, spec.name))
         check_unchangeable(before, spec)
-        planned = await self._planner.plan(spec)
         wanted = await self._wanted_revision(before) if before else None
+        planned = (await self._planner.plan(spec)).beside(wanted)
         changes = diff(DeploymentSpec.model_validate(before.spec) if before else None, spec)
         new_revision = wanted is None or wanted.fingerprint != planned.fingerprint
         memory_bytes = self._planner.capabilities.memory_bytes
@@ -88,6 +89,8 @@ class Deployments:
                 s, before, planned.plan, spec.rollout, memory_bytes, same_run=not new_revision
             )
         )
+        shortage = await self._provisioner.shortage(planned.plan)
+        short = [f"hardware.provisioner: {shortage}"] if shortage else []
         return PlanView(
             name=spec.name,
             action="create" if before is None else "update" if changes or new_revision else "none",
@@ -95,7 +98,8 @@ class Deployments:
             new_revision=new_revision,
             model=planned.facts,
             plan=planned.plan,
-            warnings=warnings(planned.plan, self._planner.capabilities),
+            offers=planned.offers,
+            warnings=[*warnings(planned.plan, self._planner.capabilities), *short],
         )
 
     async def apply(

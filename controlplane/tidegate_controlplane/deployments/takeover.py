@@ -10,6 +10,7 @@ from sqlmodel import Session
 from tidegate.protocol.resources import DeploymentPhase, ResolvedPlan, RolloutPhase
 from tidegate.spec import RolloutSpec
 from tidegate_controlplane.deployments.conditions import CURRENT, condition, replaced
+from tidegate_controlplane.domain.plan import machine_bytes
 from tidegate_controlplane.domain.room import refusal
 from tidegate_controlplane.errors import Invalid
 from tidegate_controlplane.store import deployments as rows
@@ -87,11 +88,12 @@ def check_room(
     same_run: bool,
 ) -> None:
     """Raises Invalid when there can never be room beside what other deployments always keep."""
-    reserved = sum(
-        other.plan["min_replicas"] * other.plan["memory_bytes"]
+    others = [
+        ResolvedPlan.model_validate(other.plan)
         for other in rows.all_living(session)
         if other.phase != DeploymentPhase.DELETING and (row is None or other.id != row.id)
-    )
+    ]
+    reserved = sum(other.min_replicas * machine_bytes(other) for other in others)
     former = None
     if row is not None and row.serving_revision_id and not same_run:
         serving = session.get_one(Revision, row.serving_revision_id)

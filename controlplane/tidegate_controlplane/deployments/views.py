@@ -81,6 +81,7 @@ def replica_view(row: Replica, in_flight: int) -> ReplicaView:
         phase=ReplicaPhase(row.phase),
         pid=row.pid,
         port=row.port,
+        where=row.where,
         reason=row.reason,
         message=row.message,
         in_flight=in_flight,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.protocol.resources import ReplicaPhase
+from tidegate_controlplane.domain.replicas import NO_CAPACITY
 from tidegate_controlplane.domain.rollout import Side
 
 P = ReplicaPhase
@@ -35,6 +36,11 @@ class ReplicaFact:
     forgiven: bool = False
     """Its failure was before someone asked to try again."""
 
+    @property
+    def without_capacity(self) -> bool:
+        """Whether its place had no capacity for it, which says nothing about the model."""
+        return self.phase is P.FAILED and self.reason == NO_CAPACITY
+
 
 @dataclass(frozen=True)
 class Backoff:
@@ -53,7 +59,9 @@ class Group:
 
     live: Sequence[ReplicaFact]
     failures: int
-    """Failures in a row, the newest of them not forgiven."""
+    """Failures in a row, the newest of them not forgiven; so many starts are backed off from."""
+    crashes: int
+    """Of these, without those that only found no capacity."""
     last: ReplicaFact | None
     """The latest of these failures to happen."""
     retry_in_s: float | None
@@ -71,7 +79,7 @@ class Group:
     @property
     def lost(self) -> str | None:
         """Why another start will not help; None while there is hope."""
-        if self.last is None or not (self.last.refused or self.failures >= HOPELESS_FAILURES):
+        if self.last is None or not (self.last.refused or self.crashes >= HOPELESS_FAILURES):
             return None
         return cause(self.last)
 
@@ -89,17 +97,19 @@ class Group:
 def group(replicas: Sequence[ReplicaFact], revision_id: str, backoff: Backoff) -> Group:
     """The replicas of a revision among those of its deployment."""
     own = [r for r in replicas if r.revision_id == revision_id]
-    failures, last = consecutive_failures(own)
+    failures = consecutive_failures(own)
+    last = min(failures, key=_failed_ago_s, default=None)
     return Group(
         live=[r for r in own if r.phase in LIVE],
-        failures=failures,
+        failures=len(failures),
+        crashes=sum(not r.without_capacity for r in failures),
         last=last,
-        retry_in_s=_retry_in(failures, last, backoff),
+        retry_in_s=_retry_in(len(failures), last, backoff),
     )
 
 
-def consecutive_failures(own: Sequence[ReplicaFact]) -> tuple[int, ReplicaFact | None]:
-    """Failures in a row of one revision, newest replica first, and the latest of them to happen.
+def consecutive_failures(own: Sequence[ReplicaFact]) -> Sequence[ReplicaFact]:
+    """Failures in a row of one revision, newest replica first.
 
     A replica that is ready now, ended well, or was ready for `STABLE_S` ends the row.
     """
@@ -112,7 +122,7 @@ def consecutive_failures(own: Sequence[ReplicaFact]) -> tuple[int, ReplicaFact |
         row.append(replica)
         if replica.ready_for_s >= STABLE_S:
             break
-    return len(row), min(row, key=_failed_ago_s, default=None)
+    return row
 
 
 def cause(failed: ReplicaFact) -> str:

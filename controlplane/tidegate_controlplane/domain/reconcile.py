@@ -21,6 +21,7 @@ from tidegate_controlplane.domain.group import (
     cause,
     group,
 )
+from tidegate_controlplane.domain.replicas import NO_CAPACITY
 from tidegate_controlplane.domain.rollout import Observed, RolloutFact, RolloutStep, advance
 from tidegate_controlplane.domain.room import Room
 
@@ -50,6 +51,8 @@ class DeploymentFact:
     rollout: RolloutFact | None = None
     """The one that has not ended."""
     watched: Watched = Watched()
+    still_held: tuple[str, ...] = ()
+    """What places hold for it that it has no replicas at, a sentence each."""
 
 
 @dataclass(frozen=True)
@@ -208,14 +211,26 @@ def _making_way(fleet: _Fleet, room: Room, create: Mapping[str, int]) -> Sequenc
     One at a time, and none while a start or an end is under way: what that frees or brings is
     seen first.
     """
-    short = [key for key in _missing(fleet) if not fleet.groups[key].held_back]
-    if not short or any(create.values()) or fleet.is_starting or fleet.draining:
+    if any(create.values()) or fleet.is_starting or fleet.draining:
         return []
+    short = [key for key in _missing(fleet) if not fleet.groups[key].held_back]
     freed = sum(room.replica_bytes[r.revision_id] for r in fleet.others)
-    if room.free_bytes + freed < room.replica_bytes[short[0]]:
+    fits_then = bool(short) and room.free_bytes + freed >= room.replica_bytes[short[0]]
+    if not fits_then and not _can_spare_one(fleet):
         return []
     rest = sorted(fleet.others, key=lambda r: (r.phase is P.READY, r.in_flight))
     return [r.id for r in rest[:1]]
+
+
+def _can_spare_one(fleet: _Fleet) -> bool:
+    """Whether one of the others may end because a place has no capacity beside them.
+
+    What it would free nobody knows, so the last one that answers never does.
+    """
+    failed = [fleet.groups[key].last for key in _missing(fleet)]
+    lacking = any(last is not None and last.reason == NO_CAPACITY for last in failed)
+    ready = fleet.ready + sum(r.phase is P.READY for r in fleet.others)
+    return lacking and ready >= max(2, sum(fleet.wanted.values()))
 
 
 def _missing(fleet: _Fleet) -> list[str]:
@@ -226,14 +241,16 @@ def _missing(fleet: _Fleet) -> list[str]:
 def _deleting(deployment: DeploymentFact, replicas: Sequence[ReplicaFact]) -> Step:
     live = [r for r in replicas if r.phase in LIVE]
     draining = [r for r in replicas if r.phase is P.DRAINING]
-    gone = not live and not draining
+    ended = not live and not draining
+    gone = ended and not deployment.still_held
+    left = f"{len(live) + len(draining)} replicas still to end"
     return Step(
         create={},
         drain=tuple(r.id for r in live),
         serving_revision_id=deployment.serving_revision_id,
         phase=D.DELETED if gone else D.DELETING,
-        reason="Deleted" if gone else "Draining",
-        message="deleted" if gone else f"{len(live) + len(draining)} replicas still to end",
+        reason="Deleted" if gone else "Removing" if ended else "Draining",
+        message="deleted" if gone else "; ".join(deployment.still_held) if ended else left,
         failures=0,
         hopeless="the deployment is being deleted",
         retry_in_s=None,
@@ -316,6 +333,6 @@ def _hopeless(lead: Group) -> str | None:
         return None
     if last.refused:
         return f"it cannot start: {last.message}"
-    if lead.failures >= HOPELESS_FAILURES and lead.retry_in_s is not None:
-        return f"its replicas failed {lead.failures} times in a row: {cause(last)}"
+    if lead.crashes >= HOPELESS_FAILURES and lead.retry_in_s is not None:
+        return f"its replicas failed {lead.crashes} times in a row: {cause(last)}"
     return None

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from tidegate.protocol.resources import ReplicaPhase
 
 P = ReplicaPhase
+NO_CAPACITY = "NoCapacity"
+"""The reason of a replica that its place had no capacity for."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,9 @@ class Running:
     """The process lives. `phase` is what it says of itself: starting, loading, ready, draining."""
 
     phase: ReplicaPhase
-    pid: int
-    process_start: int
+    pid: int | None = None
+    """A process of this machine, where it is one."""
+    process_start: int | None = None
     port: int | None = None
     healthy: bool = True
     overdue: bool = False
@@ -29,6 +32,16 @@ class Running:
     """Share of its KV cache in use."""
     waiting: int = 0
     """Sequences that wait inside it for room in a batch."""
+    where: str | None = None
+    """For people: `node 10.0.0.3`; None on this machine."""
+
+
+@dataclass(frozen=True)
+class NoCapacity:
+    """The place has no capacity for it now, and holds nothing for it: no fault of the model."""
+
+    message: str
+    """What is missing, and what there is."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Exited:
     refused: bool = False
 
 
-Observation = Missing | Running | Exited
+Observation = Missing | Running | NoCapacity | Exited
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,8 @@ def next_phase(phase: ReplicaPhase, seen: Observation) -> Change | None:
     match seen:
         case Missing():
             return _without_process(phase)
+        case NoCapacity():
+            return _without_capacity(phase, seen)
         case Exited():
             return _after_exit(phase, seen)
         case Running():
@@ -73,6 +88,12 @@ def _without_process(phase: ReplicaPhase) -> Change | None:
     if phase is P.DRAINING:
         return Change(P.TERMINATED, "Drained", "the process is gone")
     return Change(P.FAILED, "Lost", "the process is gone")
+
+
+def _without_capacity(phase: ReplicaPhase, seen: NoCapacity) -> Change:
+    if phase is P.DRAINING:
+        return Change(P.TERMINATED, "Drained", "it never had capacity to start")
+    return Change(P.FAILED, NO_CAPACITY, seen.message)
 
 
 def _after_exit(phase: ReplicaPhase, seen: Exited) -> Change:

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,13 +31,19 @@ from tidegate.protocol.replica import (
 )
 from tidegate.protocol.resources import LogLine, ReplicaPhase
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
+from tidegate_controlplane.domain.replicas import (
+    Exited,
+    Missing,
+    NoCapacity,
+    Observation,
+    Running,
+)
 from tidegate_controlplane.gateway.endpoints import Endpoint
-from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
+from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisioner, StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.log import bound, last_line, read_lines
 from tidegate_controlplane.provision.process import kill_exactly
-from tidegate_controlplane.provision.start import Starter
+from tidegate_controlplane.provision.start import OutOfCapacity, Starter
 from tidegate_controlplane.provision.status_bell import StatusBell
 from tidegate_controlplane.provision.subreaper import Strays
 from tidegate_controlplane.settings import ReconcileSettings
@@ -63,7 +69,7 @@ class _Child:
     process: ChildProcess | None = None
     """None until it is made."""
     making: asyncio.Task[None] | None = None
-    failure: str | None = None
+    unmade: Exited | NoCapacity | None = None
     """Why it could not be made."""
     unwanted: bool = False
     """It is to be killed as soon as it is made."""
@@ -86,7 +92,7 @@ class _Child:
         return self.status.state if self.status else ReplicaState.STARTING
 
 
-class LocalProvisioner:
+class LocalProvisioner(Provisioner):
     """Implements `Provisioner` with child processes.
 
     Use it from an event loop in the main thread: the kernel ties a child's life to the thread that
@@ -104,13 +110,19 @@ class LocalProvisioner:
         telemetry: Telemetry | None = None,
         host: str = LOOPBACK,
         token_of: Callable[[str], str] = lambda _: secrets.token_urlsafe(32),
+        gpu_starter: Starter | None = None,
     ) -> None:
-        """Replicas listen on `host`, and want the token that `token_of` makes of their id."""
+        """Replicas listen on `host`, and want the token that `token_of` makes of their id.
+
+        `gpu_starter` makes those on a GPU, when `starter` cannot: what a zygote has imported is
+        for processors alone.
+        """
         self._directory = directory
         self._cache_dir = cache_dir
         self._settings = settings
         self._clock = clock
         self._starter = starter
+        self._gpu_starter = gpu_starter or starter
         self._changed = changed or asyncio.Event()
         self._telemetry = telemetry or Telemetry()
         self._host = host
@@ -130,13 +142,19 @@ class LocalProvisioner:
         child.making = asyncio.create_task(self._make(child, config, home / "log"))
 
     async def _make(self, child: _Child, config: Path, log: Path) -> None:
+        starter = self._starter_of(child.launch)
         try:
-            child.process = await self._starter.start(config, log, child.token, self._changed.set)
+            child.process = await starter.start(config, log, child.token, self._changed.set)
+        except OutOfCapacity as error:
+            child.unmade = NoCapacity(str(error))
         except StartFailed as error:
-            child.failure = str(error)
+            child.unmade = Exited(1, "StartFailed", str(error))
         if child.process and child.unwanted:
             child.process.send(signal.SIGKILL)
         self._changed.set()
+
+    def _starter_of(self, launch: Launch) -> Starter:
+        return self._gpu_starter if launch.plan.gpu else self._starter
 
     async def observe(self, replica_ids: list[str]) -> Mapping[str, Observation]:
         self._strays.collect({c.process.pid for c in self._children.values() if c.process})
@@ -179,9 +197,10 @@ class LocalProvisioner:
             if child.check:
                 child.check.cancel()
 
-    async def sweep(self, former: list[FormerProcess]) -> None:
-        for process in former:
-            await asyncio.to_thread(kill_exactly, process.pid, process.process_start)
+    async def sweep(self, former: Sequence[FormerReplica]) -> None:
+        for each in former:
+            if each.pid is not None and each.process_start is not None:
+                await asyncio.to_thread(kill_exactly, each.pid, each.process_start)
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
         path = self._directory / replica_id / "log"
@@ -228,6 +247,7 @@ class LocalProvisioner:
                 "speculation": plan.speculation,
                 "kv_cache_bytes": plan.kv_cache_bytes or None,
                 "max_sequences": plan.max_sequences,
+                "device": "cuda" if plan.gpu else "cpu",
                 "threads": plan.threads,
                 "drain_s": plan.drain_timeout_s,
                 "telemetry": self._telemetry,
@@ -248,7 +268,7 @@ class LocalProvisioner:
         if child is None:
             return Missing()
         if child.process is None:
-            return Exited(1, "StartFailed", child.failure) if child.failure else Missing()
+            return child.unmade or Missing()
         status = _read_status(self._directory / replica_id / "status.json", child.process.pid)
         child.status = status or child.status
         if child.process.returncode is not None:
@@ -275,7 +295,7 @@ class LocalProvisioner:
             child.warmed = True
             launch = child.launch
             config = self._directory / launch.replica_id / "config.json"
-            self._starter.warm(config, f"{launch.digest} in {launch.plan.precision}")
+            self._starter_of(launch).warm(config, f"{launch.digest} in {launch.plan.precision}")
 
     def _is_healthy(self, child: _Child) -> bool:
         failed = child.says is ReplicaState.FAILED
@@ -332,7 +352,7 @@ def _send(child: _Child, number: signal.Signals) -> None:
 
 def _has_ended(child: _Child) -> bool:
     if child.process is None:
-        return child.failure is not None
+        return child.unmade is not None
     return child.process.returncode is not None
 
 

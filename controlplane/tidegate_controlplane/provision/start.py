@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,13 +16,23 @@ from tidegate_controlplane.provision.child import ChildProcess
 RUNTIME = (sys.executable, "-m", "tidegate_runtime.server")
 
 
+class OutOfCapacity(StartFailed):
+    """The machine has no memory, or no process, to spare for another replica now."""
+
+
+def start_failure(what: str, error: OSError) -> StartFailed:
+    """What to raise when `what` cannot be done."""
+    spent = error.errno in (errno.EAGAIN, errno.ENOMEM)
+    return (OutOfCapacity if spent else StartFailed)(f"cannot {what}: {error}")
+
+
 class Starter(Protocol):
     """Makes processes that follow `tidegate.protocol.replica`, children of this one."""
 
     async def start(
         self, config: Path, log: Path, token: str, on_exit: Callable[[], None]
     ) -> ChildProcess:
-        """A new replica process. Raises StartFailed."""
+        """A new replica process. Raises StartFailed, OutOfCapacity."""
         ...
 
     def warm(self, config: Path, model: str) -> None:
@@ -49,7 +60,7 @@ class SpawningStarter:
         try:
             pid = spawn(arguments, log, {TOKEN_VARIABLE: token})
         except OSError as error:
-            raise StartFailed(f"cannot start a replica process: {error}") from error
+            raise start_failure("start a replica process", error) from error
         return ChildProcess(pid, on_exit)
 
     def warm(self, config: Path, model: str) -> None:

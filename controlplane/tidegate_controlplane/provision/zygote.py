@@ -20,8 +20,8 @@ from tidegate.protocol.zygote import (
     Warm,
     Warmed,
 )
-from tidegate_controlplane.provision.base import StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
+from tidegate_controlplane.provision.start import start_failure
 
 
 class ZygoteGone(Exception):
@@ -68,7 +68,7 @@ class Zygote:
         self._send(Fork(request=number, config_path=str(config), log_path=str(log), token=token))
         forked = await answer
         if forked.pid is None:
-            raise StartFailed(f"cannot fork a replica process: {forked.error}")
+            raise start_failure("fork a replica process", OSError(forked.errno, forked.error))
         return forked.pid
 
     @property

@@ -23,7 +23,7 @@ from tidegate.protocol.replica import Telemetry
 from tidegate_controlplane.provision.base import StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.log import last_line
-from tidegate_controlplane.provision.start import spawn
+from tidegate_controlplane.provision.start import spawn, start_failure
 from tidegate_controlplane.provision.subreaper import become_subreaper
 from tidegate_controlplane.provision.zygote import Zygote, ZygoteGone
 
@@ -138,7 +138,7 @@ class ZygoteStarter:
             pid = spawn(arguments, self._log, {}, keep=[theirs.fileno()])
         except OSError as error:
             ours.close()
-            raise StartFailed(f"cannot start a zygote: {error}") from error
+            raise start_failure("start a zygote", error) from error
         finally:
             theirs.close()
         ours.settimeout(0)

@@ -14,13 +14,10 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import NoReturn
 
-from sqlmodel import Session
-
 from tidegate.protocol.resources import (
     ComparisonView,
     DeploymentPhase,
     ReplicaPhase,
-    ResolvedPlan,
 )
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import Bell, heard
@@ -33,11 +30,12 @@ from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.trials import Trial, Trials
 from tidegate_controlplane.provision.base import (
-    FormerProcess,
-    Launch,
+    Holding,
+    Notice,
     Provisioner,
     StartFailed,
 )
+from tidegate_controlplane.reconcile.launch import former_replicas, launch_of
 from tidegate_controlplane.reconcile.measure import measure
 from tidegate_controlplane.reconcile.memory import DeploymentMemory, Recorded
 from tidegate_controlplane.reconcile.observe import (
@@ -63,13 +61,17 @@ from tidegate_controlplane.reconcile.write import (
     Outcome,
     Seen,
     close_former,
+    write_notices,
     write_start_failure,
 )
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Transactions
-from tidegate_controlplane.store.deployments import StaleRow, unfinished_replicas
+from tidegate_controlplane.store.deployments import (
+    StaleRow,
+    unfinished_replicas,
+)
 from tidegate_controlplane.store.leadership import Deposed
-from tidegate_controlplane.store.tables import ModelVersion, Replica, Revision, Rollout
+from tidegate_controlplane.store.tables import Replica, Rollout
 
 logger = logging.getLogger("tidegate.reconcile")
 REST_S = 0.01
@@ -105,17 +107,12 @@ class Reconciler:
         self._memory: defaultdict[str, DeploymentMemory] = defaultdict(DeploymentMemory)
         self._kept: set[str] | None = None
         """The replicas whose files were kept when they were last tidied."""
+        self._notices: list[Notice] = []
+        """What happened at the places and is not written yet."""
 
     async def recover(self) -> None:
         """Before the first pass: end what an earlier process left, and say so on its rows."""
-        former = await self._database.read(unfinished_replicas)
-        await self._provisioner.sweep(
-            [
-                FormerProcess(replica.id, replica.pid, replica.process_start)
-                for replica in former
-                if replica.pid is not None and replica.process_start is not None
-            ]
-        )
+        await self._provisioner.sweep(await self._database.read(former_replicas))
         now = self._clock.now()
         await self._database.write(lambda session: close_former(session, now))
 
@@ -154,14 +151,16 @@ class Reconciler:
             except Exception:
                 logger.exception("a pass over deployment %s failed", declared.row.id)
         await self._end_unwanted()
+        await self._tell()
         return settled
 
     async def _reconcile_one(self, declared: Declared, free_bytes: int) -> tuple[Outcome, bool]:
         """One step for one deployment; whether it changed nothing and nothing starts or drains."""
         now, row = self._clock.monotonic(), declared.row
         seen = await self._observe(declared)
+        held = await self._remove(declared, _changes(declared, seen))
         room = Room(self._memory_bytes, free_bytes, declared.replica_bytes)
-        outcome = self._decide(declared, seen, room, now)
+        outcome = self._decide(declared, seen, held, room, now)
         unchanged = outcome.is_empty
         before = [(replica.id, replica.phase) for replica in declared.replicas]
         if not unchanged or outcome.is_news:
@@ -187,8 +186,23 @@ class Reconciler:
         unfinished = [r.id for r in declared.replicas if ReplicaPhase(r.phase) not in FINAL]
         return dict(await self._provisioner.observe(unfinished))
 
+    async def _remove(
+        self, declared: Declared, changes: dict[str, Change]
+    ) -> dict[str, str | None]:
+        """What the places that it has left still hold for it; None where that is nothing."""
+        ended = [key for key, change in changes.items() if change.phase in FINAL]
+        return {
+            place: await self._provisioner.remove(Holding(declared.row.id, place))
+            for place in declared.left_places(ended)
+        }
+
     def _decide(
-        self, declared: Declared, seen: dict[str, Observation], room: Room, now: float
+        self,
+        declared: Declared,
+        seen: dict[str, Observation],
+        held: dict[str, str | None],
+        room: Room,
+        now: float,
     ) -> Outcome:
         memory = self._memory[declared.row.id]
         comparison = self._comparison(declared.rollout)
@@ -198,7 +212,8 @@ class Reconciler:
         decision = memory.history.decide(policy_of(declared), sight)
         facts = replica_facts(declared, changes, memory, self._endpoints, now)
         watched = watched_of(declared.rollout, comparison, memory.stage, now)
-        fact = deployment_fact(declared, decision.desired, room, watched)
+        still_held = [said for said in held.values() if said]
+        fact = deployment_fact(declared, decision.desired, room, watched, still_held)
         done = step(fact, facts, self._backoff)
         return Outcome(
             declared=declared,
@@ -214,6 +229,7 @@ class Reconciler:
             if to_be_noted(declared.rollout, done, memory.stage, now)
             else None,
             is_news=memory.is_news(decision, now),
+            removed=frozenset(place for place, said in held.items() if not said),
         )
 
     def _comparison(self, rollout: Rollout | None) -> ComparisonView | None:
@@ -287,18 +303,7 @@ class Reconciler:
             await self._provisioner.kill(replica.id)
 
     async def _start(self, declared: Declared, replica: Replica, now: float) -> None:
-        revision, version = await self._database.read(
-            lambda session: _revision_of(session, replica.revision_id)
-        )
-        launch = Launch(
-            replica_id=replica.id,
-            model_name=declared.row.name,
-            source=revision.spec["model"]["source"],
-            task=revision.spec["model"]["task"],
-            revision=version.revision,
-            digest=version.digest,
-            plan=ResolvedPlan.model_validate(revision.plan),
-        )
+        launch = await self._database.read(lambda s: launch_of(s, declared.row, replica))
         try:
             await self._provisioner.start(launch)
         except StartFailed as error:
@@ -320,6 +325,16 @@ class Reconciler:
             if replica_id not in wanted:
                 await self._provisioner.kill(replica_id)
                 await self._provisioner.forget(replica_id)
+
+    async def _tell(self) -> None:
+        """Make events of what happened at the places."""
+        self._notices += self._provisioner.notices()
+        if self._notices:
+            notices, now = self._notices, self._clock.now()
+            await self._database.write(lambda session: write_notices(session, notices, now))
+            self._notices = []
+            for deployment_id in {notice.deployment_id for notice in notices}:
+                self._bell.ring(deployment_id)
 
     async def _tidy(self, everything: list[Declared]) -> None:
         """Delete the files of deployments that are gone, and of replicas that are long final."""
@@ -348,8 +363,3 @@ def _cold_starts(
         if change.phase is ReplicaPhase.READY and waited is not None:
             found[replica_id] = round(waited, 3)
     return found
-
-
-def _revision_of(session: Session, revision_id: str) -> tuple[Revision, ModelVersion]:
-    revision = session.get_one(Revision, revision_id)
-    return revision, session.get_one(ModelVersion, revision.model_version_id)

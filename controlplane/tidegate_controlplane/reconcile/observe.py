@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -20,6 +20,7 @@ from tidegate.spec import Mode, RolloutSpec
 from tidegate_controlplane.deployments.views import requested_of
 from tidegate_controlplane.domain.group import STARTING, ReplicaFact
 from tidegate_controlplane.domain.history import Policy, Sight
+from tidegate_controlplane.domain.plan import machine_bytes
 from tidegate_controlplane.domain.reconcile import DeploymentFact, Watched
 from tidegate_controlplane.domain.replicas import Change, Observation, Running
 from tidegate_controlplane.domain.rollout import RolloutFact, stages
@@ -52,12 +53,26 @@ class Declared:
     backlog: Backlog | None
     rollout: Rollout | None
     """The one that has not ended."""
-    replica_bytes: Mapping[str, int]
-    """Predicted memory of one replica of each revision that a step may speak of."""
+    plans: Mapping[str, ResolvedPlan]
+    """Of each revision that a step may speak of."""
+
+    @cached_property
+    def replica_bytes(self) -> Mapping[str, int]:
+        """Predicted memory that one replica takes of the machine, by revision."""
+        return {key: machine_bytes(plan) for key, plan in self.plans.items()}
 
     @cached_property
     def plan(self) -> ResolvedPlan:
         return ResolvedPlan.model_validate(self.row.plan)
+
+    def left_places(self, ended: Collection[str]) -> list[str]:
+        """Where it has no replicas any more, and is to have none; `ended` are ids of replicas."""
+        wanted = {r.revision_id for r in self.replicas if not r.finished_at and r.id not in ended}
+        if self.row.phase != DeploymentPhase.DELETING:
+            wanted.add(self.row.serving_revision_id or self.row.revision_id)
+            wanted |= {self.row.revision_id} if self.rollout else set()
+        needed = {self.plans[key].provisioner for key in wanted}
+        return [place for place in self.row.held_at if place not in needed]
 
 
 def read_all(session: Session, now: datetime) -> list[Declared]:
@@ -76,12 +91,12 @@ def _declared(
     ids = {row.revision_id, row.serving_revision_id or row.revision_id}
     ids |= {replica.revision_id for replica in replicas if replica.finished_at is None}
     revisions = revisions_of(session, ids)
-    sizes = {key: int(revision.plan["memory_bytes"]) for key, revision in revisions.items()}
-    return Declared(row, replicas, waiting, rollout, sizes)
+    plans = {key: ResolvedPlan.model_validate(each.plan) for key, each in revisions.items()}
+    return Declared(row, replicas, waiting, rollout, plans)
 
 
 def taken_bytes(everything: Sequence[Declared]) -> int:
-    """Predicted memory of every replica whose process may still run."""
+    """Predicted memory that is taken by every replica whose process may still run."""
     return sum(
         declared.replica_bytes[replica.revision_id]
         for declared in everything
@@ -145,7 +160,7 @@ def usual_cold_start_s(declared: Declared) -> float | None:
 
 
 def deployment_fact(
-    declared: Declared, desired: int, room: Room, watched: Watched
+    declared: Declared, desired: int, room: Room, watched: Watched, still_held: Iterable[str]
 ) -> DeploymentFact:
     row = declared.row
     return DeploymentFact(
@@ -157,6 +172,7 @@ def deployment_fact(
         room=room,
         rollout=rollout_fact(declared.rollout) if declared.rollout else None,
         watched=watched,
+        still_held=tuple(still_held),
     )
 
 

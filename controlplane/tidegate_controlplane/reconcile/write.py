@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -25,7 +26,8 @@ from tidegate_controlplane.deployments.conditions import (
 )
 from tidegate_controlplane.domain.autoscale import Decision
 from tidegate_controlplane.domain.reconcile import Step
-from tidegate_controlplane.domain.replicas import Change, Running
+from tidegate_controlplane.domain.replicas import NO_CAPACITY, Change, Running
+from tidegate_controlplane.provision.base import Notice
 from tidegate_controlplane.reconcile.observe import Declared
 from tidegate_controlplane.store.decisions import add_decision
 from tidegate_controlplane.store.deployments import (
@@ -38,6 +40,7 @@ from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.rollouts import change_rollout
 from tidegate_controlplane.store.tables import Deployment, Replica, Rollout
 
+logger = logging.getLogger("tidegate.reconcile")
 TROUBLE = (DeploymentPhase.FAILED, DeploymentPhase.DEGRADED)
 HEALTHY = (
     DeploymentPhase.READY,
@@ -70,6 +73,8 @@ class Outcome:
     """Whether the autoscaler's decision is to be recorded."""
     comparison: ComparisonView | None = None
     """The figures of a rollout's stage, when it is time to note them."""
+    removed: frozenset[str] = frozenset()
+    """Places that hold nothing for it any more."""
     created: list[Replica] = field(default_factory=list)
 
     def write(self, session: Session) -> None:
@@ -128,6 +133,7 @@ class Outcome:
             "serving_revision_id": step.serving_revision_id,
             "desired_replicas": self._desired(),
             "observed_generation": row.generation if reached else row.observed_generation,
+            "held_at": self._held_at(),
         }
         values = {key: value for key, value in wanted.items() if getattr(row, key) != value}
         conditions = _conditions(row, step, self.now)
@@ -141,6 +147,12 @@ class Outcome:
         deleting = self.declared.row.phase == DeploymentPhase.DELETING
         return 0 if deleting else self.decision.desired
 
+    def _held_at(self) -> list[str]:
+        """Before the first start at a place, its name; after the last trace of it, no longer."""
+        kept = [place for place in self.declared.row.held_at if place not in self.removed]
+        starting = {self.declared.plans[key].provisioner for key in self.step.create}
+        return [*kept, *sorted(starting.difference(kept))]
+
     def _change_replica(self, session: Session, row: Replica, change: Change) -> None:
         values: dict[str, Any] = {"phase": change.phase.value}
         values |= {"reason": change.reason, "message": change.message, "refused": change.refused}
@@ -149,20 +161,20 @@ class Outcome:
                 "pid": running.pid,
                 "process_start": running.process_start,
                 "port": running.port,
+                "where": running.where,
             }
         if change.phase is ReplicaPhase.READY:
             values |= {"ready_at": self.now, "cold_start_s": self.seen.cold_start_s.get(row.id)}
         if change.phase in FINAL:
             values["finished_at"] = self.now
         change_replica(session, row, self.now, **values)
-        failed = change.phase is ReplicaPhase.FAILED
         add_event(
             session,
             self.declared.row,
             self.now,
             change.reason or f"Replica{change.phase.value.capitalize()}",
             _replica_sentence(row, change),
-            severity=Severity.ERROR if failed else Severity.INFO,
+            severity=_severity(change),
             replica_id=row.id,
         )
 
@@ -283,10 +295,34 @@ def close_former(session: Session, now: datetime) -> None:
         add_event(session, deployment, now, "ControlPlaneRestarted", why, replica_id=replica.id)
 
 
+def write_notices(session: Session, notices: Iterable[Notice], now: datetime) -> None:
+    """The unit of work that makes events of what happened at the places."""
+    for notice in notices:
+        deployment = session.get(Deployment, notice.deployment_id)
+        if deployment is None:
+            logger.warning("of deployment %s, unknown: %s", notice.deployment_id, notice.message)
+            continue
+        add_event(
+            session,
+            deployment,
+            now,
+            notice.reason,
+            notice.message,
+            severity=notice.severity,
+            replica_id=notice.replica_id,
+        )
+
+
 def _replica_sentence(row: Replica, change: Change) -> str:
     if change.phase is ReplicaPhase.READY and row.cold_start_s is not None:
         return f"ready after {row.cold_start_s:.1f} s"
     return change.message or change.phase.value
+
+
+def _severity(change: Change) -> Severity:
+    if change.reason == NO_CAPACITY:
+        return Severity.WARNING
+    return Severity.ERROR if change.phase is ReplicaPhase.FAILED else Severity.INFO
 
 
 def _conditions(row: Deployment, step: Step, now: datetime) -> list[dict[str, Any]]:

@@ -148,6 +148,10 @@ class Deployment(SQLModel, table=True):
     desired_replicas: int = 0
     forgiven_at: datetime | None = _moment(nullable=True)
     """Failures of replicas before this time no longer count: someone asked to try again."""
+    held_at: list[str] = Field(
+        default_factory=list, sa_column=Column(JSON(none_as_null=True), nullable=False)
+    )
+    """Provisioners that may hold something for it."""
     version: int = 1
     created_at: datetime = _moment()
     updated_at: datetime = _moment()
@@ -183,6 +187,7 @@ class Replica(SQLModel, table=True):
         default=None, description="the process's start time in clock ticks, so a pid is not reused"
     )
     port: int | None = None
+    where: str | None = Field(default=None, description="for people; None on this machine")
     cold_start_s: float | None = None
     version: int = 1
     created_at: datetime = _moment()
@@ -463,6 +468,17 @@ class EncryptionKey(SQLModel, table=True):
 
     id: str = Field(primary_key=True)
     first_used_at: datetime = _moment()
+
+
+class OfferRow(SQLModel, table=True):
+    """An offer of the hardware catalogue that was asked for; others came with this version."""
+
+    __tablename__ = "offer"
+
+    id: str = Field(primary_key=True)
+    content: dict[str, Any] = _json()
+    """An `Offer`."""
+    recorded_at: datetime = _moment()
 
 
 class UsageRecord(SQLModel, table=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -30,7 +31,7 @@ def fork_orphan(run: Callable[[], int], parent_pid: int) -> int:
     os.waitpid(middle, 0)
     pid = int.from_bytes(said, "little")
     if pid == 0:
-        raise OSError("no process could be forked")
+        raise OSError(errno.EAGAIN, "no process could be forked")
     return pid
 
 

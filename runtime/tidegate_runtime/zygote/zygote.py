@@ -60,7 +60,7 @@ class Zygote:
         try:
             pid = fork_orphan(lambda: self._become_replica(command), self._parent_pid)
         except OSError as error:
-            return Forked(request=command.request, error=str(error))
+            return Forked(request=command.request, errno=error.errno, error=error.strerror)
         return Forked(request=command.request, pid=pid)
 
     def _become_replica(self, command: Fork) -> int:

@@ -177,15 +177,14 @@ def _replica_table(replicas: list[ReplicaView]) -> RenderableType:
     from rich.markup import escape
     from rich.table import Table
 
-    columns = ("replica", "phase", "pid", "port", "in flight", "cold start", "age", "message")
+    columns = ("replica", "phase", "where", "in flight", "cold start", "age", "message")
     rows = Table(*(column.upper() for column in columns), box=None, pad_edge=False)
     for replica in replicas:
         cold = "" if replica.cold_start_s is None else f"{replica.cold_start_s:.2f} s"
         cells = (
             replica.id,
             replica.phase.value,
-            replica.pid or "",
-            replica.port or "",
+            _where(replica),
             replica.in_flight,
             cold,
             _age(replica.created_at),
@@ -193,6 +192,11 @@ def _replica_table(replicas: list[ReplicaView]) -> RenderableType:
         )
         rows.add_row(*(escape(str(cell)) for cell in cells))
     return rows
+
+
+def _where(replica: ReplicaView) -> str:
+    process = f"process {replica.pid}, port {replica.port}" if replica.port else ""
+    return replica.where or process
 
 
 def _replicas(view: DeploymentView) -> str:

@@ -65,6 +65,7 @@ class Forked(Message):
     kind: Literal["forked"] = "forked"
     request: int
     pid: int | None = None
+    errno: int | None = None
     error: str | None = None
 
 

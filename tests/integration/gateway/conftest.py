@@ -354,6 +354,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
             watch=watch,
             forwarder=Forwarder(endpoints, client, clock, trials, watch),
             deployments=missing,
+            offers=missing,
             files=missing,
             batches=missing,
             invocations=missing,

@@ -1,87 +1,63 @@
-"""A provisioner of real child processes that start in a moment."""
+"""A provisioner of real child processes that start in a moment; and what the suite has shown."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
+from unittest.mock import patch
 
 import pytest
+from tests.integration.provision.launch import COMMAND, launch
+from tests.integration.provision.place import Place
+from tests.integration.provision.shown import Shown
 
-from tidegate.protocol.resources import ReplicaPhase, ResolvedPlan
 from tidegate_controlplane.clock import SystemClock
-from tidegate_controlplane.domain.replicas import Exited, Observation, Running
-from tidegate_controlplane.provision.base import Launch
+from tidegate_controlplane.provision import start
+from tidegate_controlplane.provision.base import Provisioner
 from tidegate_controlplane.provision.local import LocalProvisioner
 from tidegate_controlplane.provision.start import SpawningStarter, Starter
 from tidegate_controlplane.settings import ReconcileSettings
 
-COMMAND = (sys.executable, str(Path(__file__).with_name("replica.py")))
+__all__ = ["COMMAND", "SETTINGS", "Nursery", "a_provisioner", "launch"]
 SETTINGS = ReconcileSettings(health_interval_s=0.02, health_timeout_s=2.0, start_timeout_s=30)
 
 
-def launch(behaviour: str = "good", key: str = "rep_1", drain_timeout_s: float = 5.0) -> Launch:
-    """What starts a replica that behaves so."""
-    plan = ResolvedPlan(
-        provisioner="local",
-        precision="fp32",
-        context_tokens=128,
-        max_sequences=3,
-        kv_cache_bytes=1024,
-        weights_bytes=1,
-        memory_bytes=1,
-        threads=2,
-        min_replicas=0,
-        max_replicas=1,
-        target_in_flight=1,
-        idle_timeout_s=1,
-        drain_timeout_s=drain_timeout_s,
-    )
-    digest = "sha256:d" if behaviour == "good" else f"sha256:{behaviour}"
-    return Launch(key, "smol", behaviour, "generate", "abc123", digest, plan)
-
-
 @dataclass
-class Nursery:
-    """The provisioner, and ways to wait for what its children do."""
+class Nursery(Place):
+    """Child processes of this one."""
 
-    provisioner: LocalProvisioner
     directory: Path
+    abandoned: list[Provisioner] = field(default_factory=list)
+    name: ClassVar[str] = "local"
+    stands_on: ClassVar[str] = "child processes of this machine"
 
-    async def seen(self, key: str = "rep_1") -> Observation:
-        return (await self.provisioner.observe([key]))[key]
+    async def crash(self) -> None:
+        self.abandoned.append(self.provisioner)
+        self.provisioner = a_provisioner(self.directory)
 
-    async def until(
-        self, holds: Callable[[Observation], bool], key: str = "rep_1", within_s: float = 15
-    ) -> Observation:
-        async with asyncio.timeout(within_s):
-            while not holds(seen := await self.seen(key)):
-                await asyncio.sleep(0.01)
-            return seen
+    @asynccontextmanager
+    async def full(self) -> AsyncIterator[None]:
+        """The kernel says that there are too many processes, as it does for anybody but root."""
+        refusal = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        with patch.object(start.os, "posix_spawn", side_effect=refusal):
+            yield
 
-    async def ready(self, key: str = "rep_1") -> Running:
-        seen = await self.until(lambda s: isinstance(s, Exited) or _is_ready(s), key)
-        assert isinstance(seen, Running), seen
-        return seen
-
-    async def exited(self, key: str = "rep_1") -> Exited:
-        seen = await self.until(lambda s: isinstance(s, Exited), key)
-        assert isinstance(seen, Exited)
-        return seen
-
-
-def _is_ready(seen: Observation) -> bool:
-    return isinstance(seen, Running) and seen.phase is ReplicaPhase.READY
+    async def close(self) -> None:
+        for provisioner in (self.provisioner, *self.abandoned):
+            await provisioner.close()
 
 
 @pytest.fixture
 async def nursery(tmp_path: Path) -> AsyncIterator[Nursery]:
     directory = tmp_path / "replicas"
-    provisioner = a_provisioner(directory)
-    yield Nursery(provisioner, directory)
-    await provisioner.close()
+    made = Nursery(a_provisioner(directory), directory)
+    yield made
+    await made.close()
 
 
 def a_provisioner(
@@ -89,6 +65,7 @@ def a_provisioner(
     starter: Starter | None = None,
     settings: ReconcileSettings = SETTINGS,
     changed: asyncio.Event | None = None,
+    gpu_starter: Starter | None = None,
 ) -> LocalProvisioner:
     """One of replicas that start in a moment."""
     return LocalProvisioner(
@@ -98,4 +75,9 @@ def a_provisioner(
         SystemClock(),
         starter or SpawningStarter(COMMAND),
         changed,
+        gpu_starter=gpu_starter,
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Shown(config), "provisioners shown")

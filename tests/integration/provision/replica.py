@@ -1,6 +1,7 @@
 """A replica without a model: keeps the contract, and misbehaves as its `source` says.
 
-Only the standard library, so that it starts in a moment.
+It answers a POST to any path after the seconds that the body asks for, and ends at once when the
+body says so. Only the standard library, so that it starts in a moment.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path)
     config = json.loads(parser.parse_args().config.read_text())
     behaviour = config["source"]
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Ready)
+    server = ThreadingHTTPServer((config["host"], 0), Answers)
     server.daemon_threads = True
     say = Say(config, server.server_address[1])
     server.say = say  # type: ignore[attr-defined]
@@ -48,6 +49,8 @@ def main() -> int:
     while not asked or behaviour == "stubborn":
         time.sleep(0.01)
     say("draining")
+    while say.in_flight:
+        time.sleep(0.01)
     print("drained", flush=True)
     return 0
 
@@ -57,6 +60,7 @@ class Say:
 
     def __init__(self, config: dict[str, Any], port: int) -> None:
         self.config, self.port, self.state = config, port, "starting"
+        self.in_flight = 0
 
     def __call__(self, state: str, **values: str) -> None:
         self.state = state
@@ -74,17 +78,41 @@ class Say:
             sender.sendto(b"changed", "\0" + self.config["status_bell"])
 
 
-class Ready(BaseHTTPRequestHandler):
+class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        say: Any = self.server.say  # type: ignore[attr-defined]
+        say = self._say
         behaviour = say.config["source"]
         own = "another" if behaviour == "impostor" else say.config["replica_id"]
-        full = {"kv_used": 0.75, "waiting": 3}
-        body = json.dumps({"replica_id": own, "state": say.state} | full).encode()
-        self.send_response(503 if behaviour == "sick" else 200)
-        self.send_header("content-length", str(len(body)))
+        full = {"kv_used": 0.75, "waiting": 3, "in_flight": say.in_flight}
+        status = 503 if behaviour == "sick" else 200
+        self._answer(status, {"replica_id": own, "state": say.state} | full)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.headers["authorization"] != f"Bearer {os.environ['TIDEGATE_REPLICA_TOKEN']}":
+            self._answer(401, {"error": "another token"})
+            return
+        if body.get("crash"):
+            print("it was told to crash", flush=True)
+            os._exit(1)
+        self._say.in_flight += 1
+        try:
+            time.sleep(body.get("seconds", 0.0))
+            self._answer(200, {"replica_id": self._say.config["replica_id"], "path": self.path})
+        finally:
+            self._say.in_flight -= 1
+
+    @property
+    def _say(self) -> Say:
+        say: Say = self.server.say  # type: ignore[attr-defined]
+        return say
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        written = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(written)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(written)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

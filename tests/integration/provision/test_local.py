@@ -9,21 +9,34 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-from tests.integration.provision.conftest import SETTINGS, Nursery, a_provisioner, launch
+from tests.integration.provision.conformance import Conformance
+from tests.integration.provision.conftest import COMMAND, SETTINGS, Nursery, a_provisioner, launch
 
 from tidegate.protocol.replica import ReplicaConfig
-from tidegate_controlplane.domain.replicas import Exited, Missing, Running
-from tidegate_controlplane.provision.base import FormerProcess, StartFailed
+from tidegate.spec import GpuSpec
+from tidegate_controlplane.domain.replicas import Exited, Running
+from tidegate_controlplane.provision.base import FormerReplica, StartFailed
 from tidegate_controlplane.provision.process import is_alive, kill_exactly, start_ticks
 from tidegate_controlplane.provision.start import SpawningStarter
 
 
 def unhealthy(seen: object) -> bool:
     return isinstance(seen, Running) and not seen.healthy
+
+
+class TestLocal(Conformance):
+    """What every provisioner does."""
+
+    place_type = Nursery
+
+    @pytest.fixture
+    def place(self, nursery: Nursery) -> Nursery:
+        return nursery
 
 
 # --- starting -------------------------------------------------------------------------------------
@@ -48,15 +61,6 @@ async def test_how_full_a_replica_says_it_is_comes_with_its_health(nursery: Nurs
     assert (seen.kv_used, seen.waiting) == (0.75, 3)
 
 
-async def test_starting_twice_is_the_same_as_once(nursery: Nursery) -> None:
-    await nursery.provisioner.start(launch())
-    first = await nursery.ready()
-    await nursery.provisioner.start(launch())
-    second = await nursery.ready()
-    assert (second.pid, second.port) == (first.pid, first.port)
-    assert nursery.provisioner.known() == ["rep_1"]
-
-
 async def test_the_replica_is_told_what_was_planned(nursery: Nursery) -> None:
     await nursery.provisioner.start(launch())
     config = ReplicaConfig.model_validate_json(
@@ -66,7 +70,20 @@ async def test_the_replica_is_told_what_was_planned(nursery: Nursery) -> None:
     assert config.source_digest == "sha256:d"
     assert (config.precision, config.context_tokens, config.kv_cache_bytes) == ("fp32", 128, 1024)
     assert (config.max_sequences, config.threads, config.drain_s) == (3, 2, 5.0)
-    assert config.parent_pid == os.getpid()
+    assert (config.parent_pid, config.device) == (os.getpid(), "cpu")
+
+
+async def test_a_replica_on_a_gpu_is_told_so_and_is_not_forked(tmp_path: Path) -> None:
+    never = SpawningStarter(("/no/such/program",))
+    provisioner = a_provisioner(tmp_path / "replicas", never, gpu_starter=SpawningStarter(COMMAND))
+    nursery = Nursery(provisioner, tmp_path / "replicas")
+    wanted = launch()
+    on_gpu = wanted.plan.model_copy(update={"gpu": GpuSpec()})
+    await provisioner.start(replace(wanted, plan=on_gpu))
+    await nursery.ready()
+    written = (tmp_path / "replicas" / "rep_1" / "config.json").read_bytes()
+    assert ReplicaConfig.model_validate_json(written).device == "cuda"
+    await provisioner.close()
 
 
 async def test_the_token_is_in_the_environment_and_nowhere_else(nursery: Nursery) -> None:
@@ -114,18 +131,6 @@ async def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> No
     with pytest.raises(StartFailed, match=r"cannot write .*config\.json: Not a directory"):
         await provisioner.start(launch())
     await provisioner.close()
-
-
-async def test_an_unknown_replica_is_missing_and_no_error(nursery: Nursery) -> None:
-    assert await nursery.seen() == Missing()
-    for call in (
-        nursery.provisioner.drain,
-        nursery.provisioner.kill,
-        nursery.provisioner.forget,
-    ):
-        await call("rep_1")
-    assert await nursery.provisioner.logs("rep_1", 0, 10) == []
-    await nursery.provisioner.keep_files(set())
 
 
 # --- failing --------------------------------------------------------------------------------------
@@ -214,14 +219,6 @@ async def test_a_process_that_said_it_failed_and_stays_is_ended_with_its_reason(
 # --- ending ---------------------------------------------------------------------------------------
 
 
-async def test_a_drained_replica_ends_by_itself(nursery: Nursery) -> None:
-    await nursery.provisioner.start(launch())
-    await nursery.ready()
-    await nursery.provisioner.drain("rep_1")
-    await nursery.provisioner.drain("rep_1")
-    assert (await nursery.exited()).code == 0
-
-
 async def test_a_replica_that_does_not_end_is_killed_after_its_drain_time(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,35 +231,13 @@ async def test_a_replica_that_does_not_end_is_killed_after_its_drain_time(
     assert (await nursery.exited()).code == -9
 
 
-async def test_killing_ends_a_replica_at_once(nursery: Nursery) -> None:
+async def test_a_killed_process_leaves_no_trace(nursery: Nursery) -> None:
     await nursery.provisioner.start(launch("stubborn"))
     pid = (await nursery.ready()).pid
     await nursery.provisioner.kill("rep_1")
     assert (await nursery.exited()).code == -9
     assert start_ticks(pid) is None
     await nursery.provisioner.kill("rep_1")
-
-
-async def test_only_what_has_ended_is_forgotten_and_its_log_stays(nursery: Nursery) -> None:
-    await nursery.provisioner.start(launch())
-    await nursery.ready()
-    await nursery.provisioner.forget("rep_1")
-    assert nursery.provisioner.known() == ["rep_1"]
-    await nursery.provisioner.kill("rep_1")
-    await nursery.exited()
-    await nursery.provisioner.forget("rep_1")
-    assert nursery.provisioner.known() == []
-    assert await nursery.provisioner.logs("rep_1", 0, 10)
-
-
-async def test_closing_ends_every_replica_and_waits_for_it(nursery: Nursery) -> None:
-    pids = []
-    for key in ("rep_1", "rep_2"):
-        await nursery.provisioner.start(launch("stubborn", key))
-        pids.append((await nursery.ready(key)).pid)
-    await nursery.provisioner.close()
-    assert [start_ticks(pid) for pid in pids] == [None, None]
-    assert nursery.provisioner.known() == []
 
 
 async def test_files_of_every_other_replica_are_deleted(nursery: Nursery) -> None:
@@ -299,13 +274,6 @@ async def test_a_line_without_end_is_cut_into_several(nursery: Nursery) -> None:
     assert [len(line.text) for line in lines] == [16_384, 16_384, 7_232]
 
 
-async def test_both_outputs_of_a_replica_are_in_its_log(nursery: Nursery) -> None:
-    await nursery.provisioner.start(launch("crash"))
-    await nursery.exited()
-    lines = [line.text for line in await nursery.provisioner.logs("rep_1", 0, 10)]
-    assert lines == ["token of 43 characters", "Traceback: boom"]
-
-
 # --- sweeping -------------------------------------------------------------------------------------
 
 
@@ -334,9 +302,9 @@ async def test_a_sweep_ends_exactly_the_process_that_was_started(
     assert began[1] is not None
     await nursery.provisioner.sweep(
         [
-            FormerProcess("rep_1", former.pid, began[0]),
-            FormerProcess("rep_2", reused.pid, began[1] - 1),
-            FormerProcess("rep_3", 2**22 - 1, 5),
+            FormerReplica("rep_1", "dep", "local", former.pid, began[0]),
+            FormerReplica("rep_2", "dep", "local", reused.pid, began[1] - 1),
+            FormerReplica("rep_3", "dep", "local", 2**22 - 1, 5),
         ]
     )
     assert former.wait(5) == -signal.SIGKILL

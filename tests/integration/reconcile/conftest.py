@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,13 +21,26 @@ from tidegate.spec import DeploymentSpec, Precision
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
 from tidegate_controlplane.domain.plan import Capabilities
-from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
+from tidegate_controlplane.domain.replicas import (
+    Exited,
+    Missing,
+    NoCapacity,
+    Observation,
+    Running,
+)
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.metrics import Metrics
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
-from tidegate_controlplane.provision.base import FormerProcess, Launch, StartFailed
+from tidegate_controlplane.provision.base import (
+    FormerReplica,
+    Holding,
+    Launch,
+    Notice,
+    Provisioner,
+    StartFailed,
+)
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Database
@@ -68,17 +81,20 @@ class Process:
     phase: ReplicaPhase = P.STARTING
     healthy: bool = True
     overdue: bool = False
-    exited: Exited | None = None
+    exited: Exited | NoCapacity | None = None
 
     def crash(self, message: str = "exited with status 1") -> None:
         self.exited = Exited(1, "Crashed", message)
+
+    def find_no_capacity(self) -> None:
+        self.exited = NoCapacity("it needs 2 GPUs, and no node has more than 1")
 
     def refuse(self, message: str) -> None:
         self.exited = Exited(3, "Refused", message, refused=True)
 
 
 @dataclass
-class ScriptedProvisioner:
+class ScriptedProvisioner(Provisioner):
     """Keeps the contract of `Provisioner`, with processes that are only written down."""
 
     endpoints: Endpoints
@@ -94,7 +110,12 @@ class ScriptedProvisioner:
     """The replicas that could be chosen at the moment at which one was asked to drain."""
     killed: list[str] = field(default_factory=list)
     kept_files: set[str] | None = None
-    swept: list[FormerProcess] = field(default_factory=list)
+    swept: list[FormerReplica] = field(default_factory=list)
+    holds: dict[str, str | None] = field(default_factory=dict)
+    """What is still held for a deployment, by the place; nothing elsewhere."""
+    removals: list[Holding] = field(default_factory=list)
+    news: list[Notice] = field(default_factory=list)
+    where: str | None = None
     fail_at: int | None = None
     """The number of the call from now on that raises, counted from 0."""
 
@@ -124,7 +145,13 @@ class ScriptedProvisioner:
         if process is None:
             return Missing()
         return process.exited or Running(
-            process.phase, process.pid, 77, 8000, process.healthy, process.overdue
+            process.phase,
+            process.pid,
+            77,
+            8000,
+            process.healthy,
+            process.overdue,
+            where=self.where,
         )
 
     def known(self) -> list[str]:
@@ -159,11 +186,21 @@ class ScriptedProvisioner:
         if replica_id in self.processes and self.processes[replica_id].exited:
             del self.processes[replica_id]
 
+    async def remove(self, holding: Holding) -> str | None:
+        self._called()
+        self.removals.append(holding)
+        return self.holds.get(holding.provisioner)
+
+    def notices(self) -> list[Notice]:
+        self._called()
+        taken, self.news = self.news, []
+        return taken
+
     async def keep_files(self, replica_ids: Collection[str]) -> None:
         self._called()
         self.kept_files = set(replica_ids)
 
-    async def sweep(self, former: list[FormerProcess]) -> None:
+    async def sweep(self, former: Sequence[FormerReplica]) -> None:
         self.swept += former
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
@@ -202,7 +239,7 @@ class World:
         self.trials = Trials(self.clock, Copier(httpx.AsyncClient()))
         self.provisioner = ScriptedProvisioner(self.endpoints)
         capabilities = Capabilities(
-            provisioners=frozenset({"local"}),
+            provisioners=frozenset({"local", "ray"}),
             precisions=frozenset({Precision.BF16, Precision.FP32}),
             memory_bytes=self.memory_bytes,
             cores=4,

@@ -8,7 +8,7 @@ import pytest
 from tests.integration.reconcile.conftest import PROJECT, World, becomes_ready
 
 from tidegate.protocol.resources import DeploymentPhase
-from tidegate_controlplane.provision.base import FormerProcess
+from tidegate_controlplane.provision.base import FormerReplica
 from tidegate_controlplane.reconcile import loop
 from tidegate_controlplane.store.deployments import change_deployment
 from tidegate_controlplane.store.tables import Deployment
@@ -17,13 +17,15 @@ D = DeploymentPhase
 
 
 async def test_a_restart_adopts_nothing_and_starts_anew(world: World) -> None:
-    await world.declare(mode="realtime")
+    view = await world.declare(mode="realtime")
     world.provisioner.on_start = becomes_ready
     await world.turn(3)
     (former,) = world.running
     world.restart()
     await world.reconciler.recover()
-    assert world.provisioner.swept == [FormerProcess(former.launch.replica_id, former.pid, 77)]
+    assert world.provisioner.swept == [
+        FormerReplica(former.launch.replica_id, view.id, "local", former.pid, 77)
+    ]
     (row,) = await world.rows()
     assert (row.phase, row.reason) == ("terminated", "ControlPlaneRestarted")
     assert row.finished_at is not None

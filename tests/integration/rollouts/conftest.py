@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.machine import capabilities
-from tidegate_controlplane.provision.base import FormerProcess, Launch
+from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisioner
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import ReconcileSettings, Settings
 from tidegate_controlplane.store.sqlite import SqliteDatabase
@@ -66,7 +66,7 @@ class Server:
 
 
 @dataclass
-class ServingProvisioner:
+class ServingProvisioner(Provisioner):
     """Keeps the contract of `Provisioner`; a replica of n sequences answers `n` in each chunk."""
 
     servers: dict[str, Server] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class ServingProvisioner:
 
     async def forget(self, replica_id: str) -> None: ...
     async def keep_files(self, replica_ids: Collection[str]) -> None: ...
-    async def sweep(self, former: list[FormerProcess]) -> None: ...
+    async def sweep(self, former: Sequence[FormerReplica]) -> None: ...
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
         return []
 
@@ -269,6 +269,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             watch=watch,
             forwarder=Forwarder(endpoints, client, clock, trials, watch),
             deployments=deployments,
+            offers=missing,
             files=missing,
             batches=missing,
             invocations=missing,

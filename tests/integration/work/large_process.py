@@ -108,6 +108,7 @@ async def plane(data_dir: Path, replica_url: str) -> None:
                 watch=watch,
                 forwarder=forwarder,
                 deployments=missing,
+                offers=missing,
                 files=work.files,
                 batches=work.batches,
                 invocations=work.invocations,

@@ -12,7 +12,7 @@ from sqlmodel import Session, select
 from tidegate.protocol.work import InvocationState
 from tidegate_controlplane.store import batches
 from tidegate_controlplane.store.ids import new_id
-from tidegate_controlplane.store.tables import Batch, Invocation
+from tidegate_controlplane.store.tables import Batch, Deployment, Invocation
 
 
 @pytest.fixture
@@ -41,7 +41,33 @@ async def test_a_batch_tells_what_it_used_and_how_fast_it_went(house, kit):
     }
     assert done.progress.lines_per_s > 0 and done.progress.tokens_per_s > 0
     assert done.progress.completes_at == done.completed_at and done.progress.in_time
-    assert done.progress.replica_s > 0
+    assert done.progress.replica_s > 0 and done.progress.cost_usd is None
+
+
+async def test_replica_seconds_on_a_rented_machine_have_a_price(house, kit):
+    served = await house.deploy()
+    offer = {
+        "provider": "aws",
+        "covers": "sagemaker",
+        "region": "us-west-2",
+        "instance_type": "ml.g6.12xlarge",
+        "replicas": 4,
+        "usable_bytes": 1,
+        "utilisation": 0.9,
+        "usd_per_hour": 4 * 3600.0,
+        "source": "a price list",
+        "as_of": "2026-01-01",
+        "minimum_usd_per_month": 0.0,
+    }
+
+    def rent(session):
+        session.get_one(Deployment, served.deployment_id).plan = {"offer": offer}
+
+    await house.db.write(rent)
+    house.replicas.behaviour = lambda prompt: asyncio.sleep(0.01, kit.said(prompt))
+    async with house.working() as work:
+        done = await house.ended(work, await house.batch(work, [kit.line("a")]))
+    assert done.progress.cost_usd == pytest.approx(done.progress.replica_s, abs=0.001)
 
 
 async def test_tokens_that_the_replica_had_cached_are_counted(house, kit):

@@ -13,7 +13,7 @@ from tidegate_infra.errors import InvalidArguments
 
 REFUSED: list[tuple[Mode, str, dict[str, Any], str]] = [
     (Mode.SERVERLESS, "name", {"name": "Not_A_Name"}, "lower-case letters"),
-    (Mode.SERVERLESS, "name", {"name": "a" * 64}, "at most 63"),
+    (Mode.SERVERLESS, "name", {"name": "a" * 55}, "at most 54"),
     (Mode.SERVERLESS, "instance_type", {"instance_type": "g6.xlarge"}, "'ml.g6.xlarge'"),
     (Mode.BATCH, "instance_type", {"instance_type": "ml.g6.xlarge"}, "'g6.xlarge'"),
     (Mode.SERVERLESS, "memory_mb", {"memory_mb": 64}, "between 128 and"),
@@ -58,8 +58,8 @@ def test_copies_that_share_an_instance_need_fewer_instances() -> None:
 
 
 def test_a_long_name_is_cut_and_stays_apart_from_its_neighbour() -> None:
-    long = "a" * 62
+    long = "a" * 53
     first, second = endpoint_name("tidegate", long + "b"), endpoint_name("tidegate", long + "c")
-    assert len(first) == len(second) == 63
+    assert len(first) == len(second) == 54
     assert first != second
     assert endpoint_name("tidegate", "smol") == "tidegate-smol"

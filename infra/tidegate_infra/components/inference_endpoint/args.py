@@ -76,6 +76,9 @@ class InferenceEndpointArgs:
     """For the artifact to reach the instance."""
     volume_gb: int = 64
     """Of an instance's disk; holds the image and the artifact."""
+    inference_ami: str | None = None
+    """SageMaker's name for the host image, which fixes the GPU driver; its default when absent.
+    CUDA 13 needs `al2023-ami-sagemaker-inference-gpu-4-1`."""
     alarm_topic_arn: pulumi.Input[str] | None = None
     """Where alarms speak; silent when absent, except those that wake the endpoint."""
     payload_url: pulumi.Input[str] | None = None
@@ -105,3 +108,7 @@ class InferenceEndpointArgs:
     def target_concurrency(self) -> float:
         """Requests in flight per copy that autoscaling steers to."""
         return self.max_concurrency * TARGET_UTILISATION
+
+    def payload(self, part: str) -> pulumi.Output[str]:
+        """A place below `payload_url`."""
+        return pulumi.Output.from_input(self.payload_url).apply(lambda url: f"{url}{part}")

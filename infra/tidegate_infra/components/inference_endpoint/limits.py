@@ -11,7 +11,9 @@ from tidegate.spec import Mode, SpecIssue
 if TYPE_CHECKING:
     from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 
-NAME = re.compile(r"^[a-z](-*[a-z0-9]){0,62}$")
+LONGEST_NAME = 54
+"""SageMaker takes 63; models and configurations get 8 more characters, so that two can be."""
+NAME = re.compile(rf"^[a-z](-*[a-z0-9]){{0,{LONGEST_NAME - 1}}}$")
 PREFIX_URL = re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?:[^/].*/)?$")
 INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+$")
 ENVIRONMENT_KEY = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
@@ -35,11 +37,12 @@ BOUNDS: dict[str, tuple[int, int]] = {
 
 def issues_of(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
     """Every value that AWS would refuse by itself, whatever the mode."""
-    if not NAME.match(args.name):
+    if not NAME.match(args.name) or len(args.name) > LONGEST_NAME:
         yield SpecIssue(
             "name",
             args.name,
-            "must be at most 63 lower-case letters, digits and single hyphens, a letter first",
+            f"must be at most {LONGEST_NAME} lower-case letters, digits and hyphens, "
+            "a letter first",
         )
     yield from _instance_type(args)
     for name, (low, high) in BOUNDS.items():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-LONGEST_NAME = 63
+from tidegate_infra.components.inference_endpoint.limits import LONGEST_NAME
 
 
 def endpoint_name(prefix: str, deployment: str) -> str:
-    """`prefix-deployment`, cut to the 63 characters that SageMaker takes.
+    """`prefix-deployment`, cut to the 54 characters that an endpoint may have.
 
     What is cut is replaced by a digest of the whole name, so two long names stay apart.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +20,7 @@ from tidegate_controlplane.domain.plan import Capabilities
 from tidegate_controlplane.domain.replicas import Observation
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
-from tidegate_controlplane.provision.base import FormerProcess, Launch
+from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisioner
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.sqlite import SqliteDatabase
@@ -44,7 +44,7 @@ class HandClock:
 
 
 @dataclass
-class LogsOnly:
+class LogsOnly(Provisioner):
     """A provisioner that runs nothing: it answers from logs that a test wrote."""
 
     written: dict[str, list[str]] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class LogsOnly:
     async def kill(self, replica_id: str) -> None: ...
     async def forget(self, replica_id: str) -> None: ...
     async def keep_files(self, replica_ids: Collection[str]) -> None: ...
-    async def sweep(self, former: list[FormerProcess]) -> None: ...
+    async def sweep(self, former: Sequence[FormerReplica]) -> None: ...
     async def close(self) -> None: ...
 
 

@@ -15,6 +15,7 @@ from tidegate_controlplane.domain.plan import (
     Refusal,
     fingerprint,
     kv_bytes_per_token,
+    machine_bytes,
     resolve,
     warnings,
     weights_bytes,
@@ -241,7 +242,12 @@ def test_an_embedding_model_keeps_no_kv_cache() -> None:
 
 
 CASES: list[tuple[dict[str, Any], str, Any, str]] = [
-    ({"hardware": {"provisioner": "ray"}}, "hardware.provisioner", "ray", "use local"),
+    (
+        {"hardware": {"provisioner": "ray"}},
+        "hardware.provisioner",
+        "ray",
+        "'ray' is not available on this platform; set `ray` in its settings, or use local",
+    ),
     ({"runtime": {"precision": "int4"}}, "runtime.precision", "int4", "use bf16, fp32"),
     (
         {"runtime": {"speculation": {"method": "draft", "draft_model": "/models/small"}}},
@@ -299,6 +305,18 @@ def test_a_model_larger_than_the_machine_is_refused_with_both_sizes() -> None:
     assert (issue.field, issue.value) == ("model.source", "/models/smol")
     assert "this machine has 50 MiB" in issue.message
     assert "use a smaller model" in issue.message
+
+
+def test_this_machines_memory_cores_and_lack_of_gpus_bind_no_replica_that_runs_elsewhere() -> None:
+    small = replace(MACHINE, provisioners=frozenset({"local", "ray"}), memory_bytes=50 * 1024**2)
+    hardware = {"provisioner": "ray", "gpu": {"type": "H200"}, "cpu": 1000}
+    plan = resolve(spec(hardware=hardware, scaling={"max_replicas": 100}), FACTS, small)
+    assert isinstance(plan, ResolvedPlan), plan
+    assert plan.provisioner == "ray"
+    assert plan.gpu is not None
+    assert (plan.gpu.type, plan.gpu.count, plan.threads) == ("H200", 1, 1000)
+    assert machine_bytes(plan) == 0 < plan.memory_bytes
+    assert warnings(plan, small) == []
 
 
 def test_all_reasons_are_given_at_once() -> None:

@@ -264,7 +264,7 @@ def test_a_crash_after_a_refusal_is_what_counts_since_the_model_has_started_mean
 
 def test_failures_in_a_row_are_counted_up_to_what_ended_well() -> None:
     def count(*facts: Any) -> int:
-        return consecutive_failures([fact for group in facts for fact in group])[0]
+        return len(consecutive_failures([fact for group in facts for fact in group]))
 
     bad = [failed(), failed()]
     assert count(bad) == 2
@@ -295,6 +295,37 @@ def test_nobody_is_told_that_there_is_no_hope_while_a_replica_answers() -> None:
     bad = [failed(ago_s=0.0)] * HOPELESS_FAILURES
     assert taken(declared(2), replicas(P.READY), bad).hopeless is None
     assert taken(declared(), replicas(P.READY, of="old"), bad).hopeless is None
+
+
+# --- capacity -------------------------------------------------------------------------------------
+
+FULL = {"reason": "NoCapacity", "message": "it needs 2 GPUs, and no node has more than 1"}
+
+
+def test_a_start_without_capacity_is_backed_off_from_and_says_what_is_missing() -> None:
+    full = [failed(ago_s=0.0, **FULL)] * 4
+    done = taken(declared(), full)
+    assert (created(done), done.retry_in_s) == (0, 8.0)
+    assert (done.phase, done.reason) == (D.DEGRADED, "NoCapacity")
+    assert done.message == "NoCapacity: it needs 2 GPUs, and no node has more than 1"
+
+
+def test_no_capacity_however_often_leaves_hope_and_is_no_crash_of_the_model() -> None:
+    full = [failed(ago_s=0.0, **FULL)] * (HOPELESS_FAILURES + 2)
+    crashes = [failed(ago_s=0.0)] * (HOPELESS_FAILURES - 1)
+    assert taken(declared(), full).hopeless is None
+    assert taken(declared(), full, crashes).hopeless is None
+    told = taken(declared(), full, crashes, [failed(ago_s=0.0)]).hopeless
+    assert told is not None
+    assert "failed 3 times in a row" in told
+
+
+def test_no_capacity_for_a_new_revision_does_not_roll_it_back() -> None:
+    full = [failed(ago_s=1000.0, **FULL)] * (HOPELESS_FAILURES + 2)
+    done = taken(updated(), replicas(P.READY, of="old"), full)
+    assert done.rollout is not None
+    assert done.rollout.is_open
+    assert done.create == {"new": 1}
 
 
 # --- deleting -------------------------------------------------------------------------------------

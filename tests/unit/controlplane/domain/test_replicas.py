@@ -11,6 +11,7 @@ from tidegate_controlplane.domain.replicas import (
     Change,
     Exited,
     Missing,
+    NoCapacity,
     Observation,
     Running,
     next_phase,
@@ -29,6 +30,7 @@ CRASH = Exited(1, "Crashed", "exited with status 1")
 REFUSAL = Exited(3, "Pickled", "its weights are pickled", refused=True)
 SEEN: list[Observation] = [
     Missing(),
+    NoCapacity("it needs 2 GPUs, and no node has more than 1"),
     CRASH,
     REFUSAL,
     Exited(0, "Ended", "it ended"),
@@ -134,3 +136,12 @@ def test_a_replica_that_drains_unasked_takes_no_new_work(phase: ReplicaPhase) ->
 def test_a_draining_replica_is_left_alone_while_it_runs() -> None:
     for said, healthy, overdue in product(SAID, (True, False), (True, False)):
         assert next_phase(P.DRAINING, running(said, healthy=healthy, overdue=overdue)) is None
+
+
+def test_a_replica_without_capacity_has_failed_for_that_reason_alone() -> None:
+    seen = NoCapacity("it needs 2 GPUs, and no node has more than 1")
+    for phase in (P.REQUESTED, P.STARTING):
+        assert next_phase(phase, seen) == Change(P.FAILED, "NoCapacity", seen.message)
+    assert next_phase(P.DRAINING, seen) == Change(
+        P.TERMINATED, "Drained", "it never had capacity to start"
+    )

@@ -79,3 +79,12 @@ def test_blue_green_needs_the_whole_new_set_and_a_canary_one_replica() -> None:
     assert refused(new, former, Strategy.BLUE_GREEN) is None
     assert refused(new, former, Strategy.BLUE_GREEN, reserved_gib=1)
     assert refused(new, former, Strategy.CANARY, reserved_gib=4) is None
+
+
+def test_what_runs_elsewhere_takes_no_room_here() -> None:
+    room = Room(16 * GIB, 0, {"here": GIB, "there": 0})
+    assert (room.fits("here"), room.fits("there") > 1000) == (0, True)
+    assert room.after("there", 1000).free_bytes == 0
+    away = plan(1000).model_copy(update={"provisioner": "ray"})
+    assert refused(away, reserved_gib=16) is None
+    assert refused(plan(16), former=away, strategy=Strategy.CANARY) is None

@@ -1,0 +1,39 @@
+"""The places that can be had beside this machine, and what opens each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.provision.base import Provisioner
+from tidegate_controlplane.provision.fleet import Open
+from tidegate_controlplane.settings import Settings
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a place is opened with."""
+
+    settings: Settings
+    clock: Clock
+    changed: asyncio.Event
+    """To be set when a replica has changed, so that the reconciler looks at once."""
+    token_of: Callable[[str], str]
+    """The token that a replica wants, made of its id."""
+
+
+OPENERS: Mapping[str, Callable[[Surroundings], Awaitable[Provisioner]]] = {}
+"""By the name of the place, which is also that of its section in the settings."""
+
+
+def configured(settings: Settings) -> frozenset[str]:
+    """The places whose sections the settings have."""
+    return frozenset(name for name in OPENERS if getattr(settings, name) is not None)
+
+
+def openers(around: Surroundings) -> Mapping[str, Open]:
+    """What opens each of the configured places."""
+    return {name: partial(OPENERS[name], around) for name in configured(around.settings)}
