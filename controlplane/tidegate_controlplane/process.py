@@ -49,8 +49,8 @@ from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
-from tidegate_controlplane.gateway.hop import replica_client
 from tidegate_controlplane.gateway.metrics import Metrics
+from tidegate_controlplane.gateway.replica_client import ReplicaClient
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
@@ -129,7 +129,9 @@ async def running(
         pepper = load_pepper(settings.pepper_path)
         token_of = partial(replica_token, pepper)
         await settle_keys(database, objects, keyring, clock)
-        client = await stack.enter_async_context(replica_client())
+        client = await stack.enter_async_context(
+            ReplicaClient(aws.profile if (aws := settings.aws) else None)
+        )
         endpoints = Endpoints(
             clock,
             hold_queue=settings.limits.hold_queue,

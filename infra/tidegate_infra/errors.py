@@ -2,11 +2,11 @@
 
 InfraError
 ├── InvalidArguments    a component cannot be made from these; `issues` name every field
-├── GuardRailsBroken    resources break guard rails; `findings` name each
-├── NameTaken           there is a deployment of this name that the stack did not make
-├── ChangedElsewhere    someone else changed or deleted it since the stack last looked
-├── UnknownResource     the provider makes no resource of this type
-└── StartFailed         it was made, but does not serve; the stack keeps it
+├── GuardRailsBroken    resources that nobody may declare; `findings` name each
+├── NameTaken           something of that name is there already
+├── ChangedElsewhere    what the stack knows is not what is there
+├── UnknownResource     a type that this provider does not know
+└── StartFailed         made, but it does not serve
 """
 
 from __future__ import annotations
@@ -32,6 +32,14 @@ class InvalidArguments(InfraError):
         )
 
 
+class GuardRailsBroken(InfraError):
+    """Resources that break guard rails, one line each: the rail, the resource, what to do."""
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = tuple(findings)
+        super().__init__("\n".join(str(finding) for finding in findings))
+
+
 class NameTaken(InfraError):
     """A resource is never made of what is there already; import it, or choose another name."""
 
@@ -51,11 +59,3 @@ class StartFailed(InfraError):
         self.resource_id = resource_id
         self.outputs = outputs
         super().__init__(reason)
-
-
-class GuardRailsBroken(InfraError):
-    """Resources that break guard rails, one line each: the rail, the resource, what to do."""
-
-    def __init__(self, findings: Sequence[Finding]) -> None:
-        self.findings = tuple(findings)
-        super().__init__("\n".join(str(finding) for finding in findings))

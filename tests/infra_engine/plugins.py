@@ -78,6 +78,8 @@ class InventedCloud(services.ResourceProviderServicer):
     """What there is, by id: change it here, and the stack has drifted."""
     steps: list[tuple[str, str]] = field(default_factory=list)
     """What was done, as step and URN."""
+    address: str = ""
+    """Where it listens while it is `invented`."""
 
     def CheckConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
         return messages.CheckResponse(inputs=request.news)
@@ -154,6 +156,7 @@ def invented(cloud: InventedCloud) -> Iterator[Stub]:
         server.start()
         try:
             with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                cloud.address = f"127.0.0.1:{port}"
                 yield Stub(channel)
         finally:
             server.stop(None).wait()

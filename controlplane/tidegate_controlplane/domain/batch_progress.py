@@ -6,7 +6,7 @@ last minute: an average since the beginning would still speak of a cold start ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tidegate.protocol.batch import BatchProgress
@@ -29,6 +29,10 @@ class Tally:
     @property
     def ended(self) -> int:
         return self.succeeded + self.failed
+
+    def without(self, unreadable: int) -> Tally:
+        """The same, when so many answers cannot be read back: their lines count as failed."""
+        return replace(self, succeeded=self.succeeded - unreadable, failed=self.failed + unreadable)
 
     @property
     def tokens(self) -> int:

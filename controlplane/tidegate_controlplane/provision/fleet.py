@@ -117,7 +117,7 @@ class Fleet(Provisioner):
         for each in former:
             self._former.setdefault(each.provisioner, []).append(each)
         for name in list(self._places):
-            await self._places[name].sweep(self._former.pop(name, []))
+            await self._sweep(name)
         for name in list(self._former):
             task = asyncio.create_task(self._clear(name), name=f"sweep {name}")
             self._clearing.add(task)
@@ -185,6 +185,16 @@ class Fleet(Provisioner):
         self._former.pop(name, None)
         self._places[name] = place
         return place
+
+    async def _sweep(self, name: str) -> None:
+        """A place that cannot be asked is closed: it is swept before it is used again."""
+        try:
+            await self._places[name].sweep(self._former.get(name, []))
+        except StartFailed as error:
+            log.error("%s is closed until it can be asked again: %s", name, error)
+            await self._places.pop(name).close()
+        else:
+            self._former.pop(name, None)
 
     async def _clear(self, name: str) -> None:
         """Open a place until what was left there has been swept."""

@@ -25,7 +25,15 @@ class Surroundings:
     """The token that a replica wants, made of its id."""
 
 
-OPENERS: Mapping[str, Callable[[Surroundings], Awaitable[Provisioner]]] = {}
+async def _aws(around: Surroundings) -> Provisioner:
+    from tidegate_controlplane.provision.aws.opening import open_aws
+
+    assert around.settings.aws
+    directory = around.settings.data_dir / "aws"
+    return await open_aws(around.settings.aws, directory, around.clock, around.changed)
+
+
+OPENERS: Mapping[str, Callable[[Surroundings], Awaitable[Provisioner]]] = {"aws": _aws}
 """By the name of the place, which is also that of its section in the settings."""
 
 

@@ -36,7 +36,8 @@ class Place(Provisioner):
     swept: list[FormerReplica] = field(default_factory=list)
     kept: Collection[str] | None = None
     news: list[Notice] = field(default_factory=list)
-    closed: bool = False
+    closed: int = 0
+    fault: str | None = None
 
     async def start(self, launch: Launch) -> None:
         self.started[launch.replica_id] = launch
@@ -66,6 +67,8 @@ class Place(Provisioner):
         self.kept = replica_ids
 
     async def sweep(self, former: Sequence[FormerReplica]) -> None:
+        if self.fault:
+            raise StartFailed(self.fault)
         self.swept += former
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
@@ -83,7 +86,7 @@ class Place(Provisioner):
         self.started.clear()
 
     async def close(self) -> None:
-        self.closed = True
+        self.closed += 1
 
 
 @dataclass
@@ -216,6 +219,23 @@ async def test_former_replicas_are_swept_where_they_ran_before_anything_starts_t
     assert "may still run: no node answers" in notice.message
     await started_at(world, "ray")
     assert world.there.kept == {"rep_9"}
+
+
+async def test_a_place_that_cannot_be_swept_is_used_again_only_after_it_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REOPEN_S", 0.0)
+    world.may_open.set()
+    await started_at(world, "ray")
+    world.there.fault = "no node answers"
+    former = FormerReplica("rep_1", "dep_1", "ray")
+    await world.fleet.sweep([former])
+    assert (world.there.closed, world.fleet.known()) == (1, [])
+    with pytest.raises(StartFailed, match="no node answers"):
+        await started_at(world, "ray", "rep_2")
+    world.there.fault = None
+    await started_at(world, "ray", "rep_2")
+    assert world.there.swept == [former]
 
 
 async def test_news_of_every_place_is_told_once(world: World) -> None:
