@@ -11,9 +11,12 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi_aws import lb
+from tests.unit.infra.arguments import endpoint_args, platform_args
 from tests.unit.infra.declarations import endpoint_resources, the
 
 from tidegate.spec import Mode
+from tidegate_infra.components.inference_endpoint.endpoint import InferenceEndpoint
+from tidegate_infra.components.platform.platform import Platform
 from tidegate_infra.errors import GuardRailsBroken
 from tidegate_infra.graph.offline import declared_by
 from tidegate_infra.policy.at_rest import at_rest
@@ -319,6 +322,39 @@ def test_a_program_that_breaks_a_rail_ends_before_anything_is_made() -> None:
     (finding,) = broken.value.findings
     assert isinstance(finding, Finding)
     assert "set internal=True" in str(broken.value)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_at_a_preview_the_guard_judges_what_is_known(mode: Mode) -> None:
+    args = endpoint_args(mode)
+    resources = declared_by(lambda: InferenceEndpoint("smol", args), preview=True)
+    assert said(resources) == []
+    woken = [each for each in resources if each.name.endswith("-wakes") and each.type == ALARM]
+    assert all(each.inputs["alarmActions"] == [UNKNOWN] for each in woken)
+    for alarm in woken:
+        (found,) = said([each for each in resources if each is not alarm])
+        assert "nothing wakes" in found
+
+
+def test_at_a_preview_a_program_that_breaks_a_rail_ends() -> None:
+    def program() -> None:
+        with guard():
+            balancer = lb.LoadBalancer("open", internal=False)
+            lb.Listener(
+                "plain", load_balancer_arn=balancer.arn, protocol="HTTP", default_actions=[]
+            )
+
+    with pytest.raises(GuardRailsBroken) as broken:
+        declared_by(program, preview=True)
+    assert [finding.rail for finding in broken.value.findings] == ["encryption", "public"]
+
+
+def test_a_platform_at_a_preview_keeps_the_guard_rails() -> None:
+    def program() -> None:
+        with guard():
+            Platform("tidegate", platform_args())
+
+    assert len(declared_by(program, preview=True)) > 90
 
 
 def test_a_program_may_be_public_on_purpose() -> None:

@@ -456,6 +456,8 @@ def test_at_rest_a_platform_runs_its_own_parts_and_no_gpu() -> None:
         "alb": 1,
         "interface-endpoint": 20,
     }
+    ways_out = at_rest(platform_resources(on_the_internet=True))
+    assert sum(each.count for each in ways_out if each.unit == "nat-gateway") == 2
 
 
 def test_every_log_is_encrypted_with_the_platforms_key_and_forgotten() -> None:
