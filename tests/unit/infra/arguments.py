@@ -63,6 +63,8 @@ def platform_args(**changes: Any) -> PlatformArgs:
         "pepper": PEPPER,
         "alarm_emails": ["ops@example.org"],
         "monthly_budget_usd": 900,
+        "runtime_image": IMAGE,
+        "settings": {"aws": {"instance_type": "ml.g5.xlarge"}},
         **changes,
     }
     return PlatformArgs(**values)

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.infra.arguments import CERTIFICATE, PEPPER, platform_args
+from tests.unit.infra.arguments import CERTIFICATE, IMAGE, PEPPER, platform_args
 from tests.unit.infra.declarations import platform_resources, the
 
 from tidegate_controlplane.settings_file import read_settings
 from tidegate_infra.components.inference_endpoint.names import endpoint_name
+from tidegate_infra.components.platform.platform import Platform
 from tidegate_infra.errors import InvalidArguments
+from tidegate_infra.graph.offline import declared_by
 from tidegate_infra.policy.at_rest import at_rest
 from tidegate_infra.policy.declared import Declared, of_type
 from tidegate_infra.policy.rails import GuardRails
@@ -144,7 +146,6 @@ def ways(kind: str, other: str) -> set[tuple[str, str, int]]:
 def test_parts_talk_only_as_they_must() -> None:
     expected = {
         ("balancer", "control-plane", 8686),
-        ("control-plane", "control-plane", 8686),
         ("control-plane", "database", 5432),
         ("control-plane", "endpoints", 443),
         ("inference", "endpoints", 443),
@@ -294,6 +295,27 @@ def test_a_control_plane_understands_the_settings_that_it_is_given(tmp_path: Pat
     assert settings.objects == "s3://tidegate-payloads-123456789012/control-plane"
     assert settings.encryption.required
     assert settings.encryption.keys[0].startswith("kms:arn:aws:kms:")
+    aws = settings.aws
+    assert aws is not None
+    assert (aws.region, aws.name, aws.image) == ("eu-central-1", "tidegate", IMAGE)
+    assert aws.state == "s3://tidegate-state-123456789012/deployments"
+    assert aws.artifacts == "s3://tidegate-artifacts-123456789012/models"
+    assert aws.subnets == ("tidegate-private-eu-central-1a-id", "tidegate-private-eu-central-1b-id")
+    assert aws.security_groups == ("tidegate-inference-id",)
+    assert aws.instance_type == "ml.g5.xlarge"
+
+
+def test_a_platform_without_a_runtime_image_hosts_nothing_by_itself(tmp_path: Path) -> None:
+    args = platform_args(runtime_image=None, settings={"reconcile": {"tick_s": 2.0}})
+    resources = tuple(declared_by(lambda: Platform("tidegate", args)))
+    (found,) = json.loads(the(resources, TASK).inputs["containerDefinitions"])
+    told = {each["name"]: each["value"] for each in found["environment"]}
+    file = tmp_path / "settings.yaml"
+    file.write_text(told["TIDEGATE_SETTINGS"])
+    settings = read_settings(file, {"data_dir": tmp_path})
+    assert settings.aws is None
+    assert settings.reconcile.tick_s == 2.0
+    assert settings.encryption.required
 
 
 def test_a_control_plane_starts_with_its_pepper_in_a_private_file(tmp_path: Path) -> None:

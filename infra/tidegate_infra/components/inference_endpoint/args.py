@@ -67,6 +67,7 @@ class InferenceEndpointArgs:
     max_concurrency: int = 8
     """Requests that one copy serves at once."""
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    """Settings of the runtime image: `TIDEGATE_` and a field of `ReplicaConfig`, in upper case."""
     scaled_by: ScaledBy = ScaledBy.AWS
     idle_s: int = 300
     """Quiet time before a copy is taken away."""
@@ -108,6 +109,11 @@ class InferenceEndpointArgs:
     def target_concurrency(self) -> float:
         """Requests in flight per copy that autoscaling steers to."""
         return self.max_concurrency * TARGET_UTILISATION
+
+    @property
+    def settings(self) -> dict[str, pulumi.Input[str]]:
+        """The container's environment: as many sequences as requests are sent to it."""
+        return {"TIDEGATE_MAX_SEQUENCES": str(self.max_concurrency), **self.environment}
 
     def payload(self, part: str) -> pulumi.Output[str]:
         """A place below `payload_url`."""

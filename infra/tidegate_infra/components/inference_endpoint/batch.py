@@ -154,7 +154,7 @@ def _container(args: InferenceEndpointArgs, logs: cloudwatch.LogGroup) -> dict[s
     ]
     if args.accelerators:
         requirements.append({"type": "GPU", "value": str(args.accelerators)})
-    environment = {"TIDEGATE_ARTIFACT_URL": args.artifact_url, **args.environment}
+    environment = {"TIDEGATE_SOURCE": args.artifact_url, **args.settings}
     return {
         "image": args.image,
         "command": list(args.command),
