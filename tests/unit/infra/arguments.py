@@ -24,7 +24,6 @@ OF_MODE: dict[Mode, dict[str, Any]] = {
         "instance_type": "g6.xlarge",
         "max_copies": 2,
         "payload_url": "s3://payloads/batch/",
-        "command": ("batch", "Ref::input", "Ref::output"),
     },
 }
 

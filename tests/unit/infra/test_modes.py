@@ -292,12 +292,13 @@ def test_a_batch_has_no_instance_at_rest_and_takes_spot() -> None:
     assert queue.refers_to(instances, "computeEnvironmentOrders")
 
 
-def test_a_job_whose_host_is_reclaimed_runs_again_and_one_that_fails_does_not() -> None:
+def test_a_job_runs_again_when_its_host_is_reclaimed_or_it_asks_for_it_and_else_not() -> None:
     job = the(endpoint_resources(Mode.BATCH), "aws:batch/jobDefinition:JobDefinition").inputs
     assert job["retryStrategy"] == {
         "attempts": 5,
         "evaluateOnExits": [
             {"onStatusReason": "Host EC2*", "action": "RETRY"},
+            {"onExitCode": "1", "action": "RETRY"},
             {"onReason": "*", "action": "EXIT"},
         ],
     }

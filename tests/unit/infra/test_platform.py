@@ -121,7 +121,7 @@ def test_what_is_called_on_aws_is_reached_from_inside() -> None:
     prefix = "com.amazonaws.eu-central-1."
     reached = {each.inputs["serviceName"].removeprefix(prefix): each.inputs for each in endpoints}
     assert set(reached) == {
-        *("s3", "ecr.api", "ecr.dkr", "kms", "logs", "monitoring", "secretsmanager", "sts"),
+        *("s3", "ecr.api", "ecr.dkr", "kms", "logs", "secretsmanager", "sts"),
         *("sagemaker.api", "sagemaker.runtime", "cloudcontrolapi"),
     }
     assert reached.pop("s3")["vpcEndpointType"] == "Gateway"
@@ -208,7 +208,7 @@ def test_the_key_rotates_and_serves_services_only_for_this_account() -> None:
     key = the(platform_resources(), "aws:kms/key:Key").inputs
     assert key["enableKeyRotation"] is True
     by_sid = {each["Sid"]: each for each in json.loads(key["policy"])["Statement"]}
-    assert set(by_sid) == {"Account", "Disks", "Logs", "Notices"}
+    assert set(by_sid) == {"Account", "Disks", "Logs", "Notices", "Events"}
     assert by_sid["Disks"]["Condition"]["StringEquals"] == {
         "kms:CallerAccount": "123456789012",
         "kms:ViaService": "ec2.eu-central-1.amazonaws.com",
@@ -389,6 +389,20 @@ def test_a_control_plane_asks_and_counts_copies_of_its_own_prefix() -> None:
     assert count["Resource"] == of_copies
 
 
+def test_a_control_plane_may_do_what_its_provisioner_calls() -> None:
+    called = {
+        *("sagemaker:DescribeInferenceComponent", "sagemaker:ListInferenceComponents"),
+        *("sagemaker:DeleteInferenceComponent", "sagemaker:DeleteEndpoint"),
+        *("sagemaker:CreateModel", "sagemaker:CreateEndpointConfig", "sagemaker:CreateEndpoint"),
+        *("sagemaker:CreateInferenceComponent", "sagemaker:UpdateInferenceComponent"),
+        *("sagemaker:UpdateEndpoint", "sagemaker:AddTags", "logs:FilterLogEvents"),
+        *("logs:CreateLogGroup", "logs:AssociateKmsKey", "cloudformation:CreateResource"),
+    }
+    assert called <= actions("task-host")
+    scaling = {each for each in actions("task-host") if each.startswith("application-autoscaling")}
+    assert not scaling
+
+
 def test_a_control_plane_passes_one_role_to_one_service() -> None:
     (passed,) = [each for each in statements("task-host") if each["Action"] == "iam:PassRole"]
     assert passed["Resource"] == "arn:aws:iam::123456789012:role/tidegate-execution"
@@ -460,6 +474,12 @@ def test_trouble_and_spending_are_heard_of() -> None:
         "tidegate-database-busy",
     }
     assert all(each.refers_to(topic, "alarmActions") for each in alarms)
+    policy = json.loads(the(resources, "aws:sns/topicPolicy:TopicPolicy").inputs["policy"])
+    speakers = {each["Sid"]: each["Principal"]["Service"] for each in policy["Statement"]}
+    assert speakers == {
+        "Notices": ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"],
+        "Events": "events.amazonaws.com",
+    }
     budget = the(resources, "aws:budgets/budget:Budget").inputs
     assert (budget["limitAmount"], budget["timeUnit"]) == ("900", "MONTHLY")
     told = [(each["notificationType"], each["threshold"]) for each in budget["notifications"]]
@@ -476,7 +496,7 @@ def test_at_rest_a_platform_runs_its_own_parts_and_no_gpu() -> None:
         "fargate-vcpu": 2,
         "fargate-gib": 8,
         "alb": 1,
-        "interface-endpoint": 20,
+        "interface-endpoint": 18,
     }
     ways_out = at_rest(platform_resources(on_the_internet=True))
     assert sum(each.count for each in ways_out if each.unit == "nat-gateway") == 2

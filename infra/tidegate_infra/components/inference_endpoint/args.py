@@ -85,9 +85,6 @@ class InferenceEndpointArgs:
     payload_url: pulumi.Input[str] | None = None
     """Async: where results and errors are written, `s3://bucket/prefix/`. Batch: where jobs read
     and write. Required there and refused elsewhere."""
-    command: Sequence[str] = ()
-    """Batch: the container's arguments for one job. `Ref::input` and `Ref::output` become the
-    job's parameters. Required there and refused elsewhere."""
     attempts: int = 5
     """Batch: runs of one job, counting those that a reclaimed spot instance cut short."""
     tags: Mapping[str, str] = field(default_factory=dict)

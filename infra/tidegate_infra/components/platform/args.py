@@ -39,8 +39,8 @@ class PlatformArgs:
     """Of ACM, for the load balancer's TLS."""
     control_plane_image: pulumi.Input[str]
     """Has a shell, Python with `tidegate[controlplane,postgres,infra]`, and declares the volumes
-    /data and /tmp as its user's own: the rest of its file system cannot be written. To host models it
-    also has `pulumi` with its AWS plugins, since a closed network downloads none."""
+    /data and /tmp as its user's own: the rest of its file system cannot be written. To host models
+    it also has `pulumi` with its AWS plugins, since a closed network downloads none."""
     database_password: pulumi.Input[str]
     """A secret of the stack; letters and digits, 16 or more."""
     pepper: pulumi.Input[str]
