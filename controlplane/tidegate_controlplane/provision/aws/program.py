@@ -9,7 +9,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import Mode
+from tidegate_controlplane.domain.footprint import host_bytes
 from tidegate_controlplane.provision.aws.names import component_name
 from tidegate_controlplane.provision.base import Launch, StartFailed
 from tidegate_controlplane.settings import AwsSettings
@@ -52,10 +54,11 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
             subnet_ids=settings.subnets,
             security_group_ids=settings.security_groups,
             kms_key_arn=settings.kms_key,
-            instance_type=settings.instance_type,
-            memory_mb=math.ceil(plan.memory_bytes / MIB),
-            accelerators=plan.gpu.count if plan.gpu else settings.accelerators,
+            instance_type=instance_type(settings, plan),
+            memory_mb=math.ceil(host_bytes(plan) / MIB),
+            accelerators=_accelerators(settings, plan),
             cpu=plan.threads or settings.cpu,
+            copies_per_instance=plan.offer.replicas if plan.offer else 1,
             min_copies=plan.min_replicas,
             max_copies=plan.max_replicas,
             max_concurrency=plan.max_sequences,
@@ -65,6 +68,17 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
         )
     except InvalidArguments as error:
         raise StartFailed(str(error)) from error
+
+
+def instance_type(settings: AwsSettings, plan: ResolvedPlan) -> str:
+    """What a replica is put on: the machine that its plan has chosen."""
+    return plan.offer.instance_type if plan.offer else settings.instance_type
+
+
+def _accelerators(settings: AwsSettings, plan: ResolvedPlan) -> int:
+    if plan.offer:
+        return plan.offer.gpus
+    return plan.gpu.count if plan.gpu else settings.accelerators
 
 
 def artifact_url(settings: AwsSettings, launch: Launch) -> str:
