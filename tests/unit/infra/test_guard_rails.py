@@ -140,6 +140,7 @@ RIGHTS: list[tuple[Any, Any, str | None]] = [
     ("s3:GetObject", "arn:aws:s3:::artifacts/*", None),
     ("sagemaker:InvokeEndpoint", "arn:aws:sagemaker:eu-1:1:endpoint/tidegate-*", None),
     ("ecr:GetAuthorizationToken", "*", None),
+    ("cloudwatch:PutMetricData", "*", "allows cloudwatch:PutMetricData on [*]; name"),
     ("s3:*", "arn:aws:s3:::artifacts/*", "allows the action s3:[*]; name the actions"),
     ("s3:Get*", ["arn:aws:s3:::artifacts/*"], "allows the action s3:Get[*]"),
     (["s3:GetObject"], "*", "allows s3:GetObject on [*]; name the resources"),
@@ -161,6 +162,21 @@ def test_a_right_is_for_a_name_or_a_prefix_of_names(
     assert len(found) == (0 if expected is None else 1), found
     if expected:
         assert re.search(expected, found[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "passes"), [("cloudwatch:namespace", True), ("aws:SourceVpc", False)]
+)
+def test_what_has_no_name_yet_is_bound_by_the_condition_for_it(key: str, passes: bool) -> None:
+    statement = {
+        "Effect": "Allow",
+        "Action": "cloudwatch:PutMetricData",
+        "Resource": "*",
+        "Condition": {"StringLike": {key: "x"}},
+    }
+    document = json.dumps({"Statement": [statement]})
+    found = said([Declared("aws:iam/rolePolicy:RolePolicy", "r", {"policy": document})])
+    assert (found == []) is passes
 
 
 def test_a_right_to_all_but_something_is_refused() -> None:
