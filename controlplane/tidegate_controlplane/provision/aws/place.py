@@ -19,7 +19,7 @@ from tidegate_controlplane.objects.threads import in_thread
 from tidegate_controlplane.provision.aws.failures import AwsFailed
 from tidegate_controlplane.provision.aws.keeper import Tools, keep
 from tidegate_controlplane.provision.aws.names import address_of, component_name, stack_name
-from tidegate_controlplane.provision.aws.program import arguments, instance_type
+from tidegate_controlplane.provision.aws.program import arguments
 from tidegate_controlplane.provision.aws.site import Component, Replica, Site
 from tidegate_controlplane.provision.base import (
     FormerReplica,
