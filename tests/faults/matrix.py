@@ -83,9 +83,9 @@ ROWS = {
         "`pg_ctl stop -m immediate`, then start, while clients submit and requests run",
     ),
     "two_planes": Row(
-        "two control planes on one PostgreSQL; one is stopped past its leases, one killed",
+        "two control planes on one PostgreSQL; one is killed, or each stopped past its leases",
         "P1, P3, P4",
-        "SIGSTOP and SIGCONT of the one, SIGKILL of the other, while requests run",
+        "SIGKILL of the one, or SIGSTOP and SIGCONT of both in turns, while requests run",
     ),
     "lease_lost": Row(
         "a worker that forgot its lease",

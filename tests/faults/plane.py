@@ -64,6 +64,7 @@ def run(start: Start) -> int:
     from tidegate_controlplane.errors import StartError
     from tidegate_controlplane.settings import (
         LimitSettings,
+        PeerSettings,
         ReconcileSettings,
         Settings,
         WorkSettings,
@@ -92,6 +93,7 @@ def run(start: Start) -> int:
         limits=LimitSettings(inline_body_bytes=INLINE_BYTES),
         work=WorkSettings(lease_s=LEASE_S, heartbeat_s=0.1, poll_s=0.05, retry_base_s=0.05),
         reconcile=ReconcileSettings(tick_s=0.2, busy_tick_s=0.02),
+        peers=PeerSettings(lease_s=1.5 * LEASE_S, beat_s=0.1, poll_s=0.05, stale_s=LEASE_S),
         shutdown_s=5.0,
     )
     try:

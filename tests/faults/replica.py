@@ -12,11 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 MODEL = "m"
-BIG, SLOW, FLAKY = "big", "slow", "flaky"
-"""What a prompt may begin with: its answer is too long for its row; it takes `SLOW_S`; the first
-time that it is asked, the answer is a 500."""
+BIG, SLOW, LONG, FLAKY = "big", "slow", "long", "flaky"
+"""What a prompt may begin with: its answer is too long for its row; it takes `SLOW_S`, or `LONG_S`;
+the first time that it is asked, the answer is a 500."""
 SLOW_S = 0.4
-
+LONG_S = 4.0
+TAKES_S = {SLOW: SLOW_S, LONG: LONG_S}
 
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
@@ -46,7 +47,8 @@ class Replica:
         with self._lock:
             self.asked[prompt] += 1
             asked_before = self.asked[prompt] > 1
-        time.sleep(SLOW_S if prompt.startswith(SLOW) else self.pace_s)
+        takes_s = [seconds for kind, seconds in TAKES_S.items() if prompt.startswith(kind)]
+        time.sleep(takes_s[0] if takes_s else self.pace_s)
         if prompt.startswith(FLAKY) and not asked_before:
             return 500, b'{"error": {"message": "not this time", "code": "flaky"}}'
         text = answer_to(prompt)

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from tests.faults.matrix import ROWS
-from tests.faults.mutations import MUTATIONS, Mutation
+from tests.faults.mutations import MUTATIONS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -26,14 +26,10 @@ def table(figures: dict[str, dict[str, int]]) -> str:
     lines = [_line(head), _line(["---"] * len(head))]
     for key, row in ROWS.items():
         found = figures.get(key, {})
-        broken = "; ".join(_said(each) for each in MUTATIONS if each.row == key)
+        broken = "; ".join(each.what for each in MUTATIONS if each.row == key)
         sums = [str(found.get(name, "–")) for name in ("runs", "accepted", "lost", "doubled")]
         lines.append(_line([row.fault, row.promise, row.injected, *sums, broken]))
     return "\n".join(lines)
-
-
-def _said(mutation: Mutation) -> str:
-    return f"({mutation.what}: survives)" if mutation.survives else mutation.what
 
 
 def _line(cells: list[str]) -> str:

@@ -73,6 +73,7 @@ def test_a_full_disk_refuses_new_work_keeps_what_it_has_and_recovers(
         client = Client(url_of(start), key_of(start), history)
         with contextlib.closing(client), fault_house.open(start) as supervisor:
             await_ready(start)
+            fault_house.replica.asked.clear()
             before = [client.submit(f"{SLOW} {n}", f"before {n}") for n in range(6)]
             fill(disk / "filling")
             refused = until_refused(client, prompt)
@@ -86,6 +87,8 @@ def test_a_full_disk_refuses_new_work_keeps_what_it_has_and_recovers(
             client.list_all()
             assert supervisor.ends == [], "it recovers without a restart"
         ledger.note("disk_full", check(history, answer_to))
+    asked = {fault_house.replica.asked[f"{SLOW} {n}"] for n in range(6)}
+    assert asked == {1}, "an answer waits until it can be kept"
 
 
 def until_refused(client: Client, prompt: str) -> dict[str, object]:

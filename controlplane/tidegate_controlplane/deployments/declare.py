@@ -75,6 +75,7 @@ def _update(
     """
     wanted = session.get_one(Revision, row.revision_id)
     same_run = wanted.fingerprint == planned.fingerprint
+    planned = planned.beside(wanted)
     changes = diff(DeploymentSpec.model_validate(row.spec), planned.spec)
     if same_run and not changes:
         _try_again(session, row, wanted, planned, now)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
-from tidegate.protocol.resources import ModelFacts, ResolvedPlan
-from tidegate.spec import DeploymentSpec
-from tidegate_controlplane.domain.plan import Capabilities, Refusal, fingerprint, resolve
+from tidegate.protocol.resources import ConsideredOffer, ModelFacts, ResolvedPlan
+from tidegate.spec import DeploymentSpec, ProvisionerName
+from tidegate_controlplane.domain.on_offer import Market, staying
+from tidegate_controlplane.domain.plan import (
+    Capabilities,
+    Refusal,
+    alternatives,
+    fingerprint,
+    resolve,
+)
 from tidegate_controlplane.errors import Invalid
 from tidegate_controlplane.models.inspect import inspect
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.deployments import facts_of_digest, median_cold_start_s
+from tidegate_controlplane.store.tables import Revision
 
 
 @dataclass(frozen=True)
@@ -22,11 +31,27 @@ class Planned:
     model_revision: str | None
     plan: ResolvedPlan
     fingerprint: str
+    offers: list[ConsideredOffer]
+    """That the plan's was chosen among."""
+
+    def beside(self, revision: Revision | None) -> Planned:
+        """The same; on the machines of `revision`, the wanted one, when its replicas stay."""
+        if revision is None or revision.fingerprint != self.fingerprint:
+            return self
+        runs = ResolvedPlan.model_validate(revision.plan)
+        return replace(self, plan=staying(self.plan, runs))
 
 
 class Planner:
-    def __init__(self, database: Database, capabilities: Capabilities) -> None:
+    def __init__(
+        self,
+        database: Database,
+        capabilities: Capabilities,
+        market: Callable[[], Awaitable[Market]] | None = None,
+    ) -> None:
+        """`market` says what there is to rent at the moment, where anything can be rented."""
         self._database = database
+        self._market = market
         self.capabilities = capabilities
 
     async def plan(self, spec: DeploymentSpec) -> Planned:
@@ -34,8 +59,16 @@ class Planner:
         found = await inspect(spec.model, self._known)
         digest = found.facts.digest
         cold_start_s = await self._database.read(lambda s: median_cold_start_s(s, digest))
-        plan = resolved(spec, found.facts, self.capabilities, cold_start_s)
-        return Planned(spec, found.facts, found.revision, plan, fingerprint(spec, digest))
+        here = await self._capabilities_for(spec)
+        plan = resolved(spec, found.facts, here, cold_start_s)
+        offers = alternatives(spec, found.facts, plan, here)
+        run = fingerprint(spec, digest)
+        return Planned(spec, found.facts, found.revision, plan, run, offers)
+
+    async def _capabilities_for(self, spec: DeploymentSpec) -> Capabilities:
+        if self._market is None or spec.hardware.provisioner is not ProvisionerName.AWS:
+            return self.capabilities
+        return replace(self.capabilities, market=await self._market())
 
     async def _known(self, digest: str) -> ModelFacts | None:
         return await self._database.read(lambda session: facts_of_digest(session, digest))

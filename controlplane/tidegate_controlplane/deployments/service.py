@@ -79,8 +79,8 @@ class Deployments:
         """What applying `spec` would change and run. Touches nothing."""
         before = await self._database.read(lambda s: rows.living(s, project_id, spec.name))
         check_unchangeable(before, spec)
-        planned = await self._planner.plan(spec)
         wanted = await self._wanted_revision(before) if before else None
+        planned = (await self._planner.plan(spec)).beside(wanted)
         changes = diff(DeploymentSpec.model_validate(before.spec) if before else None, spec)
         new_revision = wanted is None or wanted.fingerprint != planned.fingerprint
         memory_bytes = self._planner.capabilities.memory_bytes
@@ -98,6 +98,7 @@ class Deployments:
             new_revision=new_revision,
             model=planned.facts,
             plan=planned.plan,
+            offers=planned.offers,
             warnings=[*warnings(planned.plan, self._planner.capabilities), *short],
         )
 

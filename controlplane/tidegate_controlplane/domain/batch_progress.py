@@ -6,7 +6,7 @@ last minute: an average since the beginning would still speak of a cold start ho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from tidegate.protocol.batch import BatchProgress
@@ -30,6 +30,10 @@ class Tally:
     def ended(self) -> int:
         return self.succeeded + self.failed
 
+    def without(self, unreadable: int) -> Tally:
+        """The same, when so many answers cannot be read back: their lines count as failed."""
+        return replace(self, succeeded=self.succeeded - unreadable, failed=self.failed + unreadable)
+
     @property
     def tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
@@ -51,9 +55,17 @@ class Span:
 
 
 def progress(
-    all_of_it: Tally, recent: Tally, total: int, span: Span, now: datetime
+    all_of_it: Tally,
+    recent: Tally,
+    total: int,
+    span: Span,
+    now: datetime,
+    replica_usd_per_hour: float | None = None,
 ) -> BatchProgress:
-    """`recent` is what ended within `span.rate_window_s(now)`."""
+    """`recent` is what ended within `span.rate_window_s(now)`.
+
+    `replica_usd_per_hour` is None where a replica costs nothing.
+    """
     window_s = span.rate_window_s(now)
     lines_per_s = recent.ended / window_s
     completes_at = _completes_at(total - all_of_it.ended, lines_per_s, span, now)
@@ -64,6 +76,9 @@ def progress(
         completes_at=None if completes_at is None else int(completes_at.timestamp()),
         in_time=None if completes_at is None else completes_at <= span.due,
         replica_s=round(all_of_it.replica_s, 3),
+        cost_usd=None
+        if replica_usd_per_hour is None
+        else round(all_of_it.replica_s * replica_usd_per_hour / 3600, 6),
     )
 
 

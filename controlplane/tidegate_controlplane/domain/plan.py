@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate.protocol.resources import ModelFacts, ResolvedPlan
+from tidegate.protocol.resources import ConsideredOffer, ModelFacts, ResolvedPlan
 from tidegate.spec import (
     DeploymentSpec,
     Mode,
@@ -15,8 +15,12 @@ from tidegate.spec import (
     ProvisionerName,
     SpecIssue,
     SpeculationSpec,
+    Task,
 )
+from tidegate_controlplane.domain.gpus import MachineGpu, gpu_issue, on_own_gpu
+from tidegate_controlplane.domain.on_offer import Market, considered, on_offer
 from tidegate_controlplane.domain.schedule import schedule_issues
+from tidegate_controlplane.domain.size import need, size
 
 LOCAL = ProvisionerName.LOCAL.value
 """Replicas on the control plane's machine: its memory and cores bound these alone."""
@@ -61,6 +65,12 @@ class Capabilities:
     memory_bytes: int
     """Of the machine, or of the container around it."""
     cores: int
+    gpu: MachineGpu | None = None
+    """That of the machine; the first one of several."""
+    gpus_per_replica: int = 1
+    """What the runtime divides a model over."""
+    market: Market | None = None
+    """Where the provisioner `aws` rents machines."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ def resolve(
     precision = _precision(spec, facts, capabilities)
     context = spec.runtime.context_tokens or facts.context_tokens
     weights = weights_bytes(facts, precision)
-    kv_cache = _kv_cache_bytes(spec, facts, context, precision, capabilities.memory_bytes)
+    kv_cache = _kv_cache_bytes(spec, facts, context, precision, _shared_bytes(spec, capabilities))
     low, high = replica_bounds(spec)
     plan = ResolvedPlan(
         provisioner=spec.hardware.provisioner.value,
@@ -110,8 +120,21 @@ def resolve(
         drain_timeout_s=spec.rollout.drain_timeout_s,
         cold_start_s=cold_start_s,
     )
-    too_big = _does_not_fit(spec, plan, capabilities)
-    return Refusal((too_big,)) if too_big else plan
+    placed = _placed(spec, facts, plan, capabilities)
+    return Refusal((placed,)) if isinstance(placed, SpecIssue) else placed
+
+
+def alternatives(
+    spec: DeploymentSpec, facts: ModelFacts, plan: ResolvedPlan, capabilities: Capabilities
+) -> list[ConsideredOffer]:
+    """Every offer that a plan of `spec` was chosen among; none where nothing is rented."""
+    if plan.offer is None or capabilities.market is None:
+        return []
+    precision = Precision(plan.precision)
+    least = _kv_cache_bytes(spec, facts, plan.context_tokens, precision, 0)
+    rest = plan.memory_bytes - plan.kv_cache_bytes
+    smallest = {"kv_cache_bytes": least, "memory_bytes": rest + least}
+    return considered(plan.model_copy(update=smallest), capabilities.market)
 
 
 def warnings(plan: ResolvedPlan, capabilities: Capabilities) -> list[str]:
@@ -178,6 +201,14 @@ def weights_bytes(facts: ModelFacts, precision: Precision) -> int:
     return int(bits / 8)
 
 
+def read_bytes(facts: ModelFacts, precision: Precision) -> int:
+    """What each token reads of the weights: all, but of an untied input embedding only a row."""
+    if facts.tied:
+        return weights_bytes(facts, precision)
+    bits = DENSE_BITS.get(precision, UNTIED_EMBEDDING_BITS)
+    return weights_bytes(facts, precision) - int(facts.embedding_parameters * bits / 8)
+
+
 def _idle_timeout_s(spec: DeploymentSpec) -> float | None:
     """None where it is to be learned."""
     asked = spec.scaling.idle_timeout_s
@@ -197,6 +228,13 @@ def _precision(spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabiliti
     packed = [Precision.INT4] if facts.stored_bits == 4 else []
     suiting = [*packed, Precision.INT8, Precision.BF16]
     return next((one for one in suiting if one in capabilities.precisions), Precision.BF16)
+
+
+def _shared_bytes(spec: DeploymentSpec, capabilities: Capabilities) -> int:
+    """Memory of which a KV cache takes a share; 0 where it is to fill what weights leave of one."""
+    own_gpu = spec.hardware.gpu is not None and _is_local(spec)
+    elsewhere = spec.hardware.provisioner is ProvisionerName.AWS
+    return 0 if own_gpu or elsewhere else capabilities.memory_bytes
 
 
 def _kv_cache_bytes(
@@ -241,14 +279,15 @@ def _unsupported(
     for field, value in (
         ("runtime.speculation", _unserved(runtime.speculation)),
         ("runtime.adapters", runtime.adapters or None),
-        ("hardware.gpu", spec.hardware.gpu if provisioner == LOCAL else None),
         ("slo.ttft_ms", spec.slo.ttft_ms),
         ("slo.itl_ms", spec.slo.itl_ms),
     ):
         if value is not None:
             shown = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
             issues.append(SpecIssue(field, shown, "not honoured by this platform yet; remove it"))
-    return issues
+    own = capabilities.gpu if _is_local(spec) else None
+    wrong = gpu_issue(spec, own, at_most=capabilities.gpus_per_replica)
+    return [*issues, wrong] if wrong else issues
 
 
 def _unserved(asked: SpeculationSpec | None) -> SpeculationSpec | None:
@@ -301,36 +340,73 @@ def _impossible(
     return issues
 
 
-def _does_not_fit(
+def _placed(
+    spec: DeploymentSpec, facts: ModelFacts, plan: ResolvedPlan, capabilities: Capabilities
+) -> ResolvedPlan | SpecIssue:
+    """The plan where its replicas will be, or why there is no room for one."""
+    if too_big := _exceeds_bound(spec, plan):
+        return too_big
+    most = _kv_most_bytes(spec, facts, plan)
+    if _is_local(spec):
+        if plan.gpu is not None and capabilities.gpu is not None:
+            return on_own_gpu(spec, plan, capabilities.gpu, kv_most_bytes=most)
+        return _beyond_machine(spec, plan, capabilities) or plan
+    if spec.hardware.provisioner is not ProvisionerName.AWS or capabilities.market is None:
+        return plan
+    return on_offer(
+        spec,
+        plan,
+        capabilities.market,
+        kv_most_bytes=most,
+        read_bytes=read_bytes(facts, Precision(plan.precision)),
+        gpus_at_most=capabilities.gpus_per_replica,
+    )
+
+
+def _kv_most_bytes(spec: DeploymentSpec, facts: ModelFacts, plan: ResolvedPlan) -> int:
+    """What a KV cache can make use of: every sequence of a batch at its full length."""
+    if spec.model.task is Task.EMBED or spec.runtime.kv_cache is not None:
+        return plan.kv_cache_bytes
+    token = kv_bytes_per_token(facts, Precision(plan.precision))
+    return plan.max_sequences * plan.context_tokens * token
+
+
+def _is_local(spec: DeploymentSpec) -> bool:
+    return spec.hardware.provisioner is ProvisionerName.LOCAL
+
+
+REMEDY = "lower runtime.context_tokens, runtime.max_sequences or runtime.kv_cache"
+
+
+def _exceeds_bound(spec: DeploymentSpec, plan: ResolvedPlan) -> SpecIssue | None:
+    bound = spec.hardware.memory
+    if bound is None or plan.memory_bytes <= bound:
+        return None
+    return SpecIssue(
+        "hardware.memory",
+        int(bound),
+        f"one replica needs {need(plan)}, more than {size(int(bound))}; raise it, or {REMEDY}",
+    )
+
+
+def _beyond_machine(
     spec: DeploymentSpec, plan: ResolvedPlan, capabilities: Capabilities
 ) -> SpecIssue | None:
-    need = f"{size(plan.memory_bytes)} (weights {size(plan.weights_bytes)}, KV cache "
-    need += f"{size(plan.kv_cache_bytes)}, process {size(PROCESS_BYTES)})"
-    remedy = "lower runtime.context_tokens, runtime.max_sequences or runtime.kv_cache"
-    bound = spec.hardware.memory
-    if bound is not None and plan.memory_bytes > bound:
-        return SpecIssue(
-            "hardware.memory",
-            int(bound),
-            f"one replica needs {need}, more than {size(int(bound))}; raise it, or {remedy}",
-        )
-    if machine_bytes(plan) > capabilities.memory_bytes:
-        return SpecIssue(
-            "model.source",
-            spec.model.source,
-            f"one replica needs {need}, and this machine has "
-            f"{size(capabilities.memory_bytes)} for replicas; {remedy}, or use a smaller model",
-        )
-    return None
+    if plan.memory_bytes <= capabilities.memory_bytes:
+        return None
+    return SpecIssue(
+        "model.source",
+        spec.model.source,
+        f"one replica needs {need(plan)}, and this machine has "
+        f"{size(capabilities.memory_bytes)} for replicas; {REMEDY}, or use a smaller model",
+    )
 
 
 def machine_bytes(plan: ResolvedPlan) -> int:
-    """Predicted memory that one replica takes of the control plane's machine."""
-    return plan.memory_bytes if plan.provisioner == LOCAL else 0
+    """Predicted memory that one replica takes of the control plane's machine.
 
-
-def size(count: int) -> str:
-    """Bytes as a person reads them."""
-    if count >= 1024**3:
-        return f"{count / 1024**3:.1f} GiB"
-    return f"{count / 1024**2:.0f} MiB"
+    A KV cache on a GPU is none of it; the weights pass through it.
+    """
+    if plan.provisioner != LOCAL:
+        return 0
+    return plan.memory_bytes - (plan.kv_cache_bytes if plan.gpu else 0)

@@ -21,6 +21,7 @@ from tidegate_controlplane.domain.group import (
     cause,
     group,
 )
+from tidegate_controlplane.domain.replicas import NO_CAPACITY
 from tidegate_controlplane.domain.rollout import Observed, RolloutFact, RolloutStep, advance
 from tidegate_controlplane.domain.room import Room
 
@@ -226,9 +227,8 @@ def _can_spare_one(fleet: _Fleet) -> bool:
 
     What it would free nobody knows, so the last one that answers never does.
     """
-    lacking = any(
-        (last := fleet.groups[key].last) and last.without_capacity for key in _missing(fleet)
-    )
+    failed = [fleet.groups[key].last for key in _missing(fleet)]
+    lacking = any(last is not None and last.reason == NO_CAPACITY for last in failed)
     ready = fleet.ready + sum(r.phase is P.READY for r in fleet.others)
     return lacking and ready >= max(2, sum(fleet.wanted.values()))
 

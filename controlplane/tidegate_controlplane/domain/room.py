@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import SpecIssue, Strategy
-from tidegate_controlplane.domain.plan import machine_bytes, size
+from tidegate_controlplane.domain.plan import machine_bytes
+from tidegate_controlplane.domain.size import size
 
 BOTH_AT_ONCE = frozenset({Strategy.CANARY, Strategy.BLUE_GREEN, Strategy.SHADOW})
 """Strategies that cannot do without the former revision beside the new one."""

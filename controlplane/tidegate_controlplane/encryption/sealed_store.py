@@ -22,7 +22,14 @@ from tidegate_controlplane.encryption.envelope import (
 from tidegate_controlplane.encryption.envelopes import not_sealed, whole_header
 from tidegate_controlplane.encryption.keyring import DataKey, Keyring
 from tidegate_controlplane.objects.base import Chunks as Pieces
-from tidegate_controlplane.objects.base import Listed, ObjectStore, Stored, check_key, pieces
+from tidegate_controlplane.objects.base import (
+    Listed,
+    ObjectStore,
+    Stored,
+    chained,
+    check_key,
+    pieces,
+)
 
 
 class SealedStore:
@@ -79,12 +86,12 @@ class SealedStore:
         async with aclosing(self._inner.get(key)) as stored:
             head = await _head(stored, key)
             if not is_sealed(head):
-                await self.put(key, _after(head, stored))
+                await self.put(key, chained(head, stored))
                 return
             header, header_bytes = whole_header(head, key)
             renewed = await self._keyring.rewrapped(header, key)
-            chunks = _after(head[header_bytes:], stored)
-            await self._inner.put(key, _after(renewed.pack(), chunks))
+            chunks = chained(head[header_bytes:], stored)
+            await self._inner.put(key, chained(renewed.pack(), chunks))
 
     async def _plain(
         self, key: str, start: int, head: bytes, stored: AsyncGenerator[bytes]
@@ -95,7 +102,7 @@ class SealedStore:
         if start:
             await stored.aclose()
         async with aclosing(
-            self._inner.get(key, start) if start else _after(head, stored)
+            self._inner.get(key, start) if start else chained(head, stored)
         ) as found:
             async for piece in found:
                 yield piece
@@ -107,7 +114,7 @@ class SealedStore:
         header, header_bytes = whole_header(head, key)
         chunks = Chunks(await self._keyring.unwrap(header.wrapped, key), header, key)
         first, skip = divmod(start, header.chunk_bytes)
-        source = _after(head[header_bytes:], stored)
+        source = chained(head[header_bytes:], stored)
         if first:
             await stored.aclose()
             source = self._inner.get(key, header_bytes + first * header.frame_bytes)
@@ -181,9 +188,3 @@ async def _frames(
                 del pending[:frame_bytes]
     if pending:
         yield bytes(pending), True
-
-
-async def _after(head: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
-    yield head
-    async for piece in rest:
-        yield piece

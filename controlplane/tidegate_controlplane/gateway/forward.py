@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 
-import aiohttp
 from pydantic import ValidationError
 from pydantic_core import to_json
 
@@ -35,6 +34,7 @@ from tidegate_controlplane.gateway.hop import (
 )
 from tidegate_controlplane.gateway.probe import Prober
 from tidegate_controlplane.gateway.replica import Ask, Slot
+from tidegate_controlplane.gateway.replica_client import ReplicaClient
 from tidegate_controlplane.gateway.sse import ChunkReader, usage_of
 from tidegate_controlplane.gateway.trials import Exchange, Trials
 from tidegate_controlplane.gateway.watch import Watch
@@ -76,7 +76,7 @@ class Forwarder:
     def __init__(
         self,
         endpoints: Endpoints,
-        client: aiohttp.ClientSession,
+        client: ReplicaClient,
         clock: Clock,
         trials: Trials,
         watch: Watch,
@@ -253,7 +253,7 @@ class Forwarder:
             async with asyncio.timeout(max(0.0, until - self._clock.monotonic())) as limit:
                 slot.first_byte = limit
                 self._prober.watch(served.deployment_id, slot)
-                response = await hop.send(self._client, slot.endpoint, question)
+                response = await self._client.send(slot.endpoint, question)
                 attempt.callback(response.close)
                 first = await hop.beginning(response, whole=question.whole)
         except TimeoutError:

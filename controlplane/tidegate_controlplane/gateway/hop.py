@@ -1,4 +1,4 @@
-"""One request to one replica over HTTP, told apart by what can be done when it fails."""
+"""What a replica is asked, and its answer, told apart by what can be done when it fails."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER, REQUEST_HEADER
 from tidegate_controlplane.errors import UpstreamFailed
-from tidegate_controlplane.gateway.replica import Ask, Endpoint
-from tidegate_controlplane.gateway.watch import onward_headers
+from tidegate_controlplane.gateway.replica import Ask
 
-CONNECT_S = 5.0
-IDLE_CONNECTION_S = 2.0
-"""Shorter than a replica keeps one open, so that a request is not sent into a closing one."""
-READ_BYTES = 32 * 1024
-"""Of one answer, in memory: a replica is read from no faster than the client takes it."""
 EVENT_STREAM = "text/event-stream"
 OK = 200
 TOO_MANY = 429
@@ -71,45 +64,45 @@ class ReplicaFull(Exception):
     """A replica takes nothing more for now."""
 
 
-def replica_client() -> aiohttp.ClientSession:
-    """The client for talking to replicas: as many connections as needed, no proxy, no patience of
-    its own (deadlines are the caller's). Made inside the event loop."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("user-agent",),
-        auto_decompress=False,
-        read_bufsize=READ_BYTES,
-    )
+class AnswerBroken(Exception):
+    """An answer ended before its end."""
 
 
-async def send(
-    client: aiohttp.ClientSession, endpoint: Endpoint, question: Question
-) -> aiohttp.ClientResponse:
-    """The answer's head. Raises ReplicaFailed. The caller closes what is returned."""
-    try:
-        return await client.post(
-            endpoint.url.rstrip("/") + question.path,
-            data=question.body,
-            headers={
-                "authorization": f"Bearer {endpoint.token}",
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                REQUEST_HEADER: question.request_id,
-                PROJECT_HEADER: question.ask.project_id,
-                PRIORITY_HEADER: str(question.ask.priority.value),
-                **onward_headers(),
-            },
-            allow_redirects=False,
-        )
-    except aiohttp.ClientConnectorError as error:
-        raise ReplicaGone(type(error).__name__) from error
-    except (aiohttp.ClientError, ConnectionError) as error:
-        raise ReplicaFailed(type(error).__name__) from error
+class Content(Protocol):
+    """An answer's bytes as they come. Raises what is in `BROKEN` when they end too early."""
+
+    async def read(self, n: int = -1, /) -> bytes:
+        """At most `n` of them; all that are left when it is -1."""
+        ...
+
+    async def readany(self) -> bytes:
+        """Some, as soon as there are any; none at the end."""
+        ...
 
 
-async def beginning(response: aiohttp.ClientResponse, *, whole: bool) -> bytes:
+class Reply(Protocol):
+    """A replica's answer, from its head on. Whoever got one closes it."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def content_type(self) -> str:
+        """Without parameters."""
+        ...
+
+    @property
+    def content(self) -> Content: ...
+
+    def close(self) -> None:
+        """Read no more: the replica stops its work."""
+        ...
+
+
+BROKEN = (aiohttp.ClientError, ConnectionError, AnswerBroken)
+
+
+async def beginning(response: Reply, *, whole: bool) -> bytes:
     """The first bytes of an answer, or all of it. Raises ReplicaFailed and ReplicaFull."""
     try:
         if response.status in REPLICA_AT_FAULT or response.status == TOO_MANY:
@@ -122,13 +115,13 @@ async def beginning(response: aiohttp.ClientResponse, *, whole: bool) -> bytes:
         if whole or response.status != OK:
             return await response.content.read()
         return await response.content.readany()
-    except (aiohttp.ClientError, ConnectionError) as error:
+    except BROKEN as error:
         raise ReplicaFailed(type(error).__name__) from error
 
 
 async def pieces(
     first: bytes,
-    response: aiohttp.ClientResponse,
+    response: Reply,
     limit: Callable[[], AbstractAsyncContextManager[object]],
 ) -> AsyncIterator[bytes]:
     """An answer as it comes, `first` first; each wait for more is within a `limit`.
@@ -140,7 +133,7 @@ async def pieces(
         try:
             async with limit():
                 piece = await response.content.readany()
-        except (aiohttp.ClientError, ConnectionError) as error:
+        except BROKEN as error:
             raise UpstreamFailed(
                 "the replica stopped in the middle of its answer; try again"
             ) from error

@@ -5,6 +5,7 @@ prompt takes its time. While requests wait for their first byte the replica is t
 `GET /readyz` every second, which costs it nothing; one that does not answer that within a second,
 whatever the answer, is left out, and its waiting requests go elsewhere. That is at most two seconds
 after the first of them. A replica that drains says so and is left alone: it finishes what it has.
+Copies behind SageMaker have no address of their own; SageMaker leaves out those that hang.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 import aiohttp
 
 from tidegate_controlplane.gateway.endpoints import Endpoints
-from tidegate_controlplane.gateway.replica import Replica, Slot
+from tidegate_controlplane.gateway.replica import Endpoint, Replica, Slot
+from tidegate_controlplane.gateway.replica_client import ReplicaClient
 
 LOG = logging.getLogger("tidegate.gateway")
 EVERY_S = 1.0
@@ -26,7 +28,7 @@ PATIENCE = aiohttp.ClientTimeout(total=1.0)
 class Prober:
     """Asks replicas for a sign of life, as long as somebody waits for one."""
 
-    def __init__(self, endpoints: Endpoints, client: aiohttp.ClientSession) -> None:
+    def __init__(self, endpoints: Endpoints, client: ReplicaClient) -> None:
         self._endpoints = endpoints
         self._client = client
         self._watched: set[Replica] = set()
@@ -34,7 +36,7 @@ class Prober:
 
     def watch(self, deployment_id: str, slot: Slot) -> None:
         """Ask its replica from now on until no request waits there for its first byte."""
-        if slot.replica not in self._watched:
+        if slot.replica not in self._watched and self._client.can_be_probed(slot.endpoint):
             self._watched.add(slot.replica)
             self._later(deployment_id, slot.replica)
 
@@ -52,16 +54,16 @@ class Prober:
     async def _probe(self, deployment_id: str, replica: Replica) -> None:
         endpoint = replica.endpoint
         try:
-            if complaint := await self._complaint(endpoint.url):
+            if complaint := await self._complaint(endpoint):
                 LOG.warning("replica %s gives no sign: %s", endpoint.replica_id, complaint.why)
                 self._endpoints.stalled(deployment_id, replica, dead=complaint.dead)
         finally:
             self._later(deployment_id, replica)
 
-    async def _complaint(self, url: str) -> _Complaint | None:
+    async def _complaint(self, endpoint: Endpoint) -> _Complaint | None:
         """What is wrong with a replica; None when it answers."""
         try:
-            async with self._client.get(url.rstrip("/") + "/readyz", timeout=PATIENCE):
+            async with self._client.probe(endpoint, PATIENCE):
                 return None
         except TimeoutError:
             return _Complaint(f"its probe got no answer within {PATIENCE.total:g} s")

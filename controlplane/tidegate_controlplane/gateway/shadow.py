@@ -14,14 +14,14 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import aiohttp
-
 from tidegate.protocol.replica import Priority
+from tidegate_controlplane.errors import DeadlinePassed
 from tidegate_controlplane.gateway import hop
 from tidegate_controlplane.gateway.answers import is_finished
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.hop import OK, Question, ReplicaFailed, ReplicaFull
 from tidegate_controlplane.gateway.replica import Ask, Endpoint
+from tidegate_controlplane.gateway.replica_client import ReplicaClient
 
 LOG = logging.getLogger("tidegate.shadow")
 AT_ONCE = 4
@@ -43,7 +43,7 @@ class Original:
 class Copier:
     """Sends copies in the background."""
 
-    def __init__(self, client: aiohttp.ClientSession) -> None:
+    def __init__(self, client: ReplicaClient) -> None:
         self._client = client
         self._running: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._turn = itertools.count()
@@ -85,14 +85,14 @@ class Copier:
                 answer = await self._ask(original, target)
         except ReplicaFull:
             return
-        except (ReplicaFailed, TimeoutError) as error:
+        except (ReplicaFailed, DeadlinePassed, TimeoutError) as error:
             LOG.info("a copy to %s failed: %r", target.replica_id, error)
         compare(answer)
 
     async def _ask(self, original: Original, target: Endpoint) -> bytes | None:
         ask = Ask(original.served.project_id, Priority.BATCH)
         question = Question(original.path, original.body, REQUEST_ID, ask, whole=True)
-        response = await hop.send(self._client, target, question)
+        response = await self._client.send(target, question)
         try:
             body = await hop.beginning(response, whole=True)
         finally:

@@ -7,7 +7,8 @@ Putting a key again replaces the object, so a deterministic key makes writing id
     ├── ObjectNotFound
     ├── ObjectTooLarge
     ├── StoreFull            the disk is full
-    ├── ObjectRefused        asking again cannot help: no right to it, or it has changed
+    ├── ObjectRefused        asking again cannot help: no such thing, or no right to it
+    │   └── ObjectChanged    it is not what it was
     └── StoreUnavailable     the store does not answer, or refuses
 """
 
@@ -50,6 +51,10 @@ class StoreFull(ObjectStoreError):
 
 class ObjectRefused(ObjectStoreError):
     """No such bucket or object, no right to it, or it is not what it was; asking again is vain."""
+
+
+class ObjectChanged(ObjectRefused):
+    """Another version is there now."""
 
 
 class StoreUnavailable(ObjectStoreError):
@@ -133,6 +138,13 @@ async def pieces(chunks: Chunks, size_bytes: int, max_bytes: int | None) -> Asyn
             del pending[:size_bytes]
     if pending:
         yield bytes(pending)
+
+
+async def chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
+    """What was read already, then what follows it."""
+    yield first
+    async for piece in rest:
+        yield piece
 
 
 async def _each(chunks: Chunks) -> AsyncIterator[bytes]:

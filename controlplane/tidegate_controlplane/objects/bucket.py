@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 
-from tidegate_controlplane.objects.base import PIECE_BYTES, ObjectRefused, ObjectStoreError
-from tidegate_controlplane.objects.listed import Listed
+from tidegate_controlplane.objects.base import (
+    PIECE_BYTES,
+    ObjectChanged,
+    ObjectRefused,
+    ObjectStoreError,
+)
 from tidegate_controlplane.objects.s3 import new_client, said_plainly
 from tidegate_controlplane.objects.threads import in_thread
+from tidegate_controlplane.objects.version import ObjectVersion
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -36,15 +41,15 @@ class Bucket:
         self._name = name
         self._client = client or new_client()
 
-    async def listing(self, prefix: str, most: int) -> list[Listed]:
+    async def listing(self, prefix: str, most: int) -> list[ObjectVersion]:
         """The object of this key; with a `/` at its end, those below, in the order of their keys.
 
         At most one more than `most`, so that it is known whether there are more.
         """
         return await in_thread(self._list, prefix, most)
 
-    async def download(self, listed: Listed, path: Path) -> None:
-        await in_thread(self._download, listed, path)
+    async def download(self, version: ObjectVersion, path: Path) -> None:
+        await in_thread(self._download, version, path)
 
     async def upload(self, path: Path, key: str) -> None:
         await in_thread(self._upload, path, key)
@@ -57,36 +62,42 @@ class Bucket:
         """Remove it; one that is absent is no error."""
         await in_thread(self._delete, key)
 
-    def _list(self, prefix: str, most: int) -> list[Listed]:
-        found: list[Listed] = []
-        with _refusals(self._name, prefix):
+    def _uri(self, key: str) -> str:
+        return f"s3://{self._name}/{key}"
+
+    def _list(self, prefix: str, most: int) -> list[ObjectVersion]:
+        found: list[ObjectVersion] = []
+        with refusals(self._uri(prefix)):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._name, Prefix=prefix
             )
             for page in pages:
-                listed = (Listed(i["Key"], i["ETag"], i["Size"]) for i in page.get("Contents", []))
-                found += [one for one in listed if _is_wanted(one.key, prefix)]
+                contents = page.get("Contents", [])
+                versions = (ObjectVersion(i["Key"], i["ETag"], i["Size"]) for i in contents)
+                found += [one for one in versions if _is_wanted(one.key, prefix)]
                 if len(found) > most:
                     break
         return found[: most + 1]
 
-    def _download(self, listed: Listed, path: Path) -> None:
-        with _refusals(self._name, listed.key), path.open("wb") as file:
-            answer = self._client.get_object(Bucket=self._name, Key=listed.key, IfMatch=listed.etag)
+    def _download(self, version: ObjectVersion, path: Path) -> None:
+        with refusals(self._uri(version.key)), path.open("wb") as file:
+            answer = self._client.get_object(
+                Bucket=self._name, Key=version.key, IfMatch=version.etag
+            )
             with answer["Body"] as body:
                 while piece := body.read(PIECE_BYTES):
                     file.write(piece)
 
     def _upload(self, path: Path, key: str) -> None:
-        with _refusals(self._name, key):
+        with refusals(self._uri(key)):
             self._client.upload_file(str(path), self._name, key)
 
     def _put(self, key: str, data: bytes) -> None:
-        with _refusals(self._name, key):
+        with refusals(self._uri(key)):
             self._client.put_object(Bucket=self._name, Key=key, Body=data)
 
     def _delete(self, key: str) -> None:
-        with _refusals(self._name, key):
+        with refusals(self._uri(key)):
             self._client.delete_object(Bucket=self._name, Key=key)
 
 
@@ -98,11 +109,12 @@ def _is_wanted(key: str, prefix: str) -> bool:
 
 
 @contextmanager
-def _refusals(bucket: str, key: str) -> Iterator[None]:
+def refusals(uri: str) -> Iterator[None]:
+    """Raise ObjectChanged, ObjectRefused or another ObjectStoreError instead of boto3's errors."""
     from boto3.exceptions import S3UploadFailedError
 
     try:
-        with said_plainly(f"s3://{bucket}/{key}"):
+        with said_plainly(uri):
             try:
                 yield
             except S3UploadFailedError as error:
@@ -110,11 +122,10 @@ def _refusals(bucket: str, key: str) -> Iterator[None]:
     except ObjectStoreError as error:
         code = _code(error.__cause__)
         if code in CHANGED:
-            raise ObjectRefused(f"s3://{bucket}/{key} has changed since the batch began") from error
+            raise ObjectChanged(f"{uri} has changed since the batch began") from error
         if code in FOR_GOOD:
             raise ObjectRefused(
-                f"s3://{bucket}/{key}: {code}; check the name, and the rights of the platform's "
-                "credentials"
+                f"{uri}: {code}; check the name, and the rights of the platform's credentials"
             ) from error
         raise
 

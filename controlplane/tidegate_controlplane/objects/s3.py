@@ -206,12 +206,14 @@ class _Upload:
         self._parts.append({"ETag": part["ETag"], "PartNumber": number})
 
 
-def new_client() -> S3Client:
+def new_client(connect_s: float = 5.0, read_s: float = 60.0, tries: int = 5) -> S3Client:
     """A client with bounded waits; where and with which rights, boto3 finds in its environment."""
     return boto3.client(
         "s3",
         config=Config(
-            connect_timeout=5, read_timeout=60, retries={"mode": "standard", "max_attempts": 4}
+            connect_timeout=connect_s,
+            read_timeout=read_s,
+            retries={"mode": "standard", "total_max_attempts": tries},
         ),
     )
 

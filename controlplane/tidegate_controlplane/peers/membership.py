@@ -14,7 +14,8 @@ from typing import TypeVar
 from sqlmodel import Session
 
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.domain.leadership import Sighting, may_take_over, observe
+from tidegate_controlplane.domain.leadership import Claim, may_take_over
+from tidegate_controlplane.domain.sighting import Sighting, observe
 from tidegate_controlplane.errors import StartError
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.demand import Demand
@@ -68,7 +69,7 @@ class Membership:
         self._crowd = Crowd(parts.settings.stale_s)
         self._subscriber = Subscriber(parts.database, parts.endpoints, parts.token_of)
         self._loop = Loop("control planes", self.tick, parts.settings.poll_s)
-        self._sighting: Sighting | None = None
+        self._sighting: Sighting[Claim] | None = None
         self._term: Term | None = None
         self._published = 0
         self._told_s = self._beaten_s = float("-inf")
@@ -170,7 +171,7 @@ class Membership:
         await self._write(partial(leadership.step_down, epoch=term.epoch))
         log.info("term %d has ended here", term.epoch)
 
-    async def _follow(self, sighting: Sighting, view: View, now_s: float) -> None:
+    async def _follow(self, sighting: Sighting[Claim], view: View, now_s: float) -> None:
         settings = self._parts.settings
         if may_take_over(sighting, now_s, settings.lease_s):
             await self._take_over(sighting)
@@ -179,10 +180,10 @@ class Membership:
             await self._subscriber.read(living)
             self._published = view.published
 
-    async def _take_over(self, sighting: Sighting) -> None:
+    async def _take_over(self, sighting: Sighting[Claim]) -> None:
         parts = self._parts
         epoch = await self._write(
-            partial(leadership.take_over, seen=sighting.claim, owner=self._row.id)
+            partial(leadership.take_over, seen=sighting.value, owner=self._row.id)
         )
         if epoch is not None:
             log.info("this control plane reconciles now, in term %d", epoch)

@@ -124,6 +124,7 @@ class Provisioner(Protocol):
         """End what an earlier control plane left behind; nothing is ever adopted.
 
         `former` are those that have a row; a place that can find its own by name ends those too.
+        Raises StartFailed when the place cannot be asked.
         """
         ...
 

@@ -33,10 +33,20 @@ REOPEN_S = 10.0
 class Fleet(Provisioner):
     """Implements `Provisioner` by asking that of the place in question."""
 
-    def __init__(self, opened: Mapping[str, Provisioner], openers: Mapping[str, Open]) -> None:
-        """`opened` are there from the start; each of `openers` is called when it is needed."""
+    def __init__(
+        self,
+        opened: Mapping[str, Provisioner],
+        openers: Mapping[str, Open],
+        holders: Collection[str] = (),
+    ) -> None:
+        """`opened` are there from the start; each of `openers` is called when it is needed.
+
+        `holders` may hold something for a deployment beside its replicas: these alone are opened to
+        remove it.
+        """
         self._places = dict(opened)
         self._openers = openers
+        self._holders = holders
         self._opening: dict[str, asyncio.Task[Provisioner]] = {}
         self._clearing: set[asyncio.Task[None]] = set()
         self._at: dict[str, str] = {}
@@ -91,11 +101,14 @@ class Fleet(Provisioner):
     # --- a deployment ---
 
     async def remove(self, holding: Holding) -> str | None:
+        name = holding.provisioner
+        if name not in self._holders:
+            return None
         try:
-            place = self._when_open(holding.provisioner)
+            place = self._when_open(name)
         except StartFailed as error:
             return str(error)
-        return await place.remove(holding) if place else f"{holding.provisioner} is being opened"
+        return await place.remove(holding) if place else f"{name} is being opened"
 
     async def shortage(self, plan: ResolvedPlan) -> str | None:
         try:
@@ -117,7 +130,7 @@ class Fleet(Provisioner):
         for each in former:
             self._former.setdefault(each.provisioner, []).append(each)
         for name in list(self._places):
-            await self._places[name].sweep(self._former.pop(name, []))
+            await self._sweep(name)
         for name in list(self._former):
             task = asyncio.create_task(self._clear(name), name=f"sweep {name}")
             self._clearing.add(task)
@@ -185,6 +198,16 @@ class Fleet(Provisioner):
         self._former.pop(name, None)
         self._places[name] = place
         return place
+
+    async def _sweep(self, name: str) -> None:
+        """A place that cannot be asked is closed: it is swept before it is used again."""
+        try:
+            await self._places[name].sweep(self._former.get(name, []))
+        except StartFailed as error:
+            log.error("%s is closed until it can be asked again: %s", name, error)
+            await self._places.pop(name).close()
+        else:
+            self._former.pop(name, None)
 
     async def _clear(self, name: str) -> None:
         """Open a place until what was left there has been swept."""

@@ -110,13 +110,19 @@ class LocalProvisioner(Provisioner):
         telemetry: Telemetry | None = None,
         host: str = LOOPBACK,
         token_of: Callable[[str], str] = lambda _: secrets.token_urlsafe(32),
+        gpu_starter: Starter | None = None,
     ) -> None:
-        """Replicas listen on `host`, and want the token that `token_of` makes of their id."""
+        """Replicas listen on `host`, and want the token that `token_of` makes of their id.
+
+        `gpu_starter` makes those on a GPU, when `starter` cannot: what a zygote has imported is
+        for processors alone.
+        """
         self._directory = directory
         self._cache_dir = cache_dir
         self._settings = settings
         self._clock = clock
         self._starter = starter
+        self._gpu_starter = gpu_starter or starter
         self._changed = changed or asyncio.Event()
         self._telemetry = telemetry or Telemetry()
         self._host = host
@@ -136,8 +142,9 @@ class LocalProvisioner(Provisioner):
         child.making = asyncio.create_task(self._make(child, config, home / "log"))
 
     async def _make(self, child: _Child, config: Path, log: Path) -> None:
+        starter = self._starter_of(child.launch)
         try:
-            child.process = await self._starter.start(config, log, child.token, self._changed.set)
+            child.process = await starter.start(config, log, child.token, self._changed.set)
         except OutOfCapacity as error:
             child.unmade = NoCapacity(str(error))
         except StartFailed as error:
@@ -145,6 +152,9 @@ class LocalProvisioner(Provisioner):
         if child.process and child.unwanted:
             child.process.send(signal.SIGKILL)
         self._changed.set()
+
+    def _starter_of(self, launch: Launch) -> Starter:
+        return self._gpu_starter if launch.plan.gpu else self._starter
 
     async def observe(self, replica_ids: list[str]) -> Mapping[str, Observation]:
         self._strays.collect({c.process.pid for c in self._children.values() if c.process})
@@ -285,7 +295,7 @@ class LocalProvisioner(Provisioner):
             child.warmed = True
             launch = child.launch
             config = self._directory / launch.replica_id / "config.json"
-            self._starter.warm(config, f"{launch.digest} in {launch.plan.precision}")
+            self._starter_of(launch).warm(config, f"{launch.digest} in {launch.plan.precision}")
 
     def _is_healthy(self, child: _Child) -> bool:
         failed = child.says is ReplicaState.FAILED

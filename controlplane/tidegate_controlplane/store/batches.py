@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, case, func, update
+from sqlalchemy import ColumnElement, and_, case, func, update
 from sqlalchemy import select as columns
 from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
@@ -16,6 +16,7 @@ from tidegate.protocol.work import BatchStatus, InvocationState
 from tidegate_controlplane.domain.batch_progress import Tally
 from tidegate_controlplane.domain.states import BATCH, check_transition
 from tidegate_controlplane.store import outbox
+from tidegate_controlplane.store.swap import swapped
 from tidegate_controlplane.store.tables import Batch, Invocation
 
 
@@ -46,32 +47,40 @@ def page(session: Session, project_id: str, *, after: str | None, limit: int) ->
     return list(session.exec(query.order_by(col(Batch.id).desc()).limit(limit)))
 
 
+def is_unfinished() -> ColumnElement[bool]:
+    """Whether something is still to be done for a batch; the condition of a query."""
+    return col(Batch.status).in_([status.value for status in BatchStatus if not status.is_final])
+
+
 def unfinished(session: Session) -> list[Batch]:
     """Every batch that something is still to be done for, oldest first."""
-    open_states = [status.value for status in BatchStatus if not status.is_final]
-    query = select(Batch).where(col(Batch.status).in_(open_states)).order_by(col(Batch.id))
-    return list(session.exec(query))
+    return list(session.exec(select(Batch).where(is_unfinished()).order_by(col(Batch.id))))
 
 
 def change(session: Session, seen: Batch, after: BatchStatus, **values: Any) -> bool:
     """Move on from the row as it was `seen`; False when somebody else moved it meanwhile."""
     before = BatchStatus(seen.status)
     check_transition(BATCH, before, after)
-    done = session.execute(
-        update(Batch)
-        .where(
-            col(Batch.id) == seen.id,
-            col(Batch.version) == seen.version,
-            col(Batch.status) == before.value,
-        )
-        .values(status=after.value, version=seen.version + 1, **values)
-        .execution_options(synchronize_session=False)
+    as_seen = (
+        col(Batch.id) == seen.id,
+        col(Batch.version) == seen.version,
+        col(Batch.status) == before.value,
     )
-    assert isinstance(done, CursorResult)
-    changed = bool(done.rowcount == 1)
+    values |= {"status": after.value, "version": seen.version + 1}
+    changed = swapped(session, update(Batch).where(*as_seen).values(**values))
     if changed and after.is_final:
         outbox.batch_ended(session, seen.id)
     return changed
+
+
+def explain(session: Session, seen: Batch, errors: list[dict[str, Any]]) -> None:
+    """Say why a batch does not go on; nothing when it has moved on since it was `seen`."""
+    session.execute(
+        update(Batch)
+        .where(col(Batch.id) == seen.id, col(Batch.version) == seen.version)
+        .values(errors=errors)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def lines(session: Session, batch_id: str) -> Lines:
@@ -172,10 +181,7 @@ def unanswered(session: Session, batch_id: str, limit: int | None = None) -> lis
 
 def retry_of(session: Session, batch_id: str) -> str | None:
     """The id of a batch that runs its unanswered lines again, unless it ended without any."""
-    fruitless = and_(
-        col(Batch.in_progress_at).is_(None),
-        col(Batch.status).in_([status.value for status in BatchStatus if status.is_final]),
-    )
+    fruitless = and_(col(Batch.in_progress_at).is_(None), ~is_unfinished())
     query = select(Batch.id).where(Batch.retry_of == batch_id, ~fruitless).limit(1)
     return session.exec(query).first()
 

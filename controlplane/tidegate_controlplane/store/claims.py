@@ -152,7 +152,11 @@ class _Queue:
 
     def _projects_after(self, last: str, most: int, level: int) -> list[str]:
         """One seek for each, in one query (a loose index scan)."""
-        at_level = (*self._mine, col(Invocation.priority) == level)
+        at_level = (
+            *self._mine,
+            col(Invocation.priority) == level,
+            col(Invocation.due_at) >= self._now,
+        )
         following = select(func.min(Invocation.project_id).label("id"))
         walk = following.where(*at_level, col(Invocation.project_id) > last).cte(
             "walk", recursive=True

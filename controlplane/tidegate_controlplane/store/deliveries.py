@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, delete, or_, update
+from sqlalchemy import ColumnElement, and_, delete, or_, update
 from sqlmodel import Session, col, select
 
 from tidegate.protocol.webhooks import DeliveryState
 from tidegate_controlplane.domain.states import DELIVERY, check_transition
+from tidegate_controlplane.store.swap import rows_changed, swapped
 from tidegate_controlplane.store.tables import Webhook, WebhookDelivery
 
 BULK = 1000
@@ -200,11 +201,7 @@ def sweep(session: Session, before: datetime) -> int:
         col(D.webhook_id).in_(idle),
     )
     old = select(D.id).where(or_(col(D.finished_at) < before, parked)).limit(BULK)
-    done = session.execute(
-        delete(D).where(col(D.id).in_(old)).execution_options(synchronize_session=False)
-    )
-    assert isinstance(done, CursorResult)
-    return int(done.rowcount)
+    return rows_changed(session, delete(D).where(col(D.id).in_(old)))
 
 
 # --- inside ---------------------------------------------------------------------------------------
@@ -236,15 +233,9 @@ def _change(
     **values: Any,
 ) -> bool:
     check_transition(DELIVERY, before, after)
-    done = session.execute(
-        update(D)
-        .where(
-            col(D.id) == lease.delivery_id,
-            col(D.lease_epoch) == lease.epoch,
-            col(D.status) == before.value,
-        )
-        .values(status=after.value, **values)
-        .execution_options(synchronize_session=False)
+    as_seen = (
+        col(D.id) == lease.delivery_id,
+        col(D.lease_epoch) == lease.epoch,
+        col(D.status) == before.value,
     )
-    assert isinstance(done, CursorResult)
-    return bool(done.rowcount == 1)
+    return swapped(session, update(D).where(*as_seen).values(status=after.value, **values))

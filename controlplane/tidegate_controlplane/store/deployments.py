@@ -9,13 +9,14 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, event, update
+from sqlalchemy import event, update
 from sqlmodel import Session, col, func, select
 
 from tidegate.protocol.resources import DeploymentPhase, ModelFacts, ReplicaPhase, Severity
 from tidegate_controlplane.domain.states import DEPLOYMENT, REPLICA, check_transition
 from tidegate_controlplane.store import outbox
 from tidegate_controlplane.store.ids import new_id
+from tidegate_controlplane.store.swap import swapped
 from tidegate_controlplane.store.tables import (
     Deployment,
     Event,
@@ -249,13 +250,12 @@ def swap(session: Session, table: type[Any], row: Any, values: dict[str, Any]) -
 
     It takes the old ones back when the unit of work is rolled back, and perhaps run again.
     """
-    result = session.execute(
+    change = (
         update(table)
         .where(table.id == row.id, table.version == row.version)
         .values(**values, version=row.version + 1)
-        .execution_options(synchronize_session=False)
     )
-    if not isinstance(result, CursorResult) or result.rowcount != 1:
+    if not swapped(session, change):
         raise StaleRow(f"{table.__name__} {row.id} is no longer at version {row.version}")
     if row in session:
         session.expunge(row)

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import or_
 from sqlmodel import Session, col, select
 
-from tidegate.protocol.work import BatchStatus
+from tidegate_controlplane.store.batches import is_unfinished
 from tidegate_controlplane.store.tables import Batch, File
 
 
@@ -61,12 +61,8 @@ def page(session: Session, project_id: str, now: datetime, wanted: Page) -> list
 
 def user_of(session: Session, file_id: str) -> str | None:
     """The id of an unfinished batch that reads this file."""
-    unfinished = [status.value for status in BatchStatus if not status.is_final]
-    return session.exec(
-        select(Batch.id)
-        .where(Batch.input_file_id == file_id, col(Batch.status).in_(unfinished))
-        .limit(1)
-    ).first()
+    query = select(Batch.id).where(Batch.input_file_id == file_id, is_unfinished())
+    return session.exec(query.limit(1)).first()
 
 
 def delete(session: Session, file: File, now: datetime) -> None:

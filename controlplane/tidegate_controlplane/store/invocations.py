@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, update
+from sqlalchemy import ColumnElement, update
 from sqlmodel import Session, col, select, text
 
 from tidegate.protocol.work import InvocationState
 from tidegate_controlplane.domain.states import INVOCATION, check_transition
 from tidegate_controlplane.store import outbox
+from tidegate_controlplane.store.swap import swapped
 from tidegate_controlplane.store.tables import FAR, Invocation
 
 BULK = 1000
@@ -376,18 +377,13 @@ def _change(
     session: Session, lease: Lease, before: InvocationState, after: InvocationState, **values: Any
 ) -> bool:
     check_transition(INVOCATION, before, after)
-    done = session.execute(
-        update(Invocation)
-        .where(
-            col(Invocation.id) == lease.invocation_id,
-            col(Invocation.lease_epoch) == lease.epoch,
-            col(Invocation.status) == before.value,
-        )
-        .values(status=after.value, **values)
-        .execution_options(synchronize_session=False)
+    as_seen = (
+        col(Invocation.id) == lease.invocation_id,
+        col(Invocation.lease_epoch) == lease.epoch,
+        col(Invocation.status) == before.value,
     )
-    assert isinstance(done, CursorResult)
-    changed = bool(done.rowcount == 1)
+    values["status"] = after.value
+    changed = swapped(session, update(Invocation).where(*as_seen).values(**values))
     if changed and after.is_final:
         outbox.invocations_ended(session, [lease.invocation_id])
     return changed

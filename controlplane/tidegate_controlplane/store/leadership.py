@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CursorResult, text, update
+from sqlalchemy import text, update
 from sqlmodel import Session, col, select
 
 from tidegate_controlplane.domain.leadership import Claim
+from tidegate_controlplane.store.swap import swapped
 from tidegate_controlplane.store.tables import Leader, Publication
 
 ONLY = 1
@@ -68,20 +69,14 @@ def hold_term(session: Session, epoch: int) -> None:
 
 
 def _change_own(session: Session, epoch: int, **values: object) -> None:
-    done = session.execute(update(Leader).where(col(Leader.epoch) == epoch).values(**values))
-    if not isinstance(done, CursorResult) or done.rowcount != 1:
+    if not swapped(session, update(Leader).where(col(Leader.epoch) == epoch).values(**values)):
         raise Deposed
 
 
 def _change(session: Session, seen: Claim, **values: object) -> bool:
-    done = session.execute(
-        update(Leader)
-        .where(
-            col(Leader.owner) == seen.owner,
-            col(Leader.epoch) == seen.epoch,
-            col(Leader.beat) == seen.beat,
-        )
-        .values(beat=Leader.beat + 1, **values)
-        .execution_options(synchronize_session=False)
+    as_seen = (
+        col(Leader.owner) == seen.owner,
+        col(Leader.epoch) == seen.epoch,
+        col(Leader.beat) == seen.beat,
     )
-    return isinstance(done, CursorResult) and done.rowcount == 1
+    return swapped(session, update(Leader).where(*as_seen).values(beat=Leader.beat + 1, **values))

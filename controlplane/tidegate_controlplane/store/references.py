@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from sqlmodel import Session, col, select
 
-from tidegate.protocol.work import BatchStatus
+from tidegate_controlplane.store.batches import is_unfinished
 from tidegate_controlplane.store.tables import Batch, File, Invocation
 
 
@@ -68,12 +68,7 @@ def _of_files(session: Session, owners: Mapping[str, Owner]) -> set[str]:
 def _of_batches(session: Session, owners: Mapping[str, Owner]) -> set[str]:
     """Whatever an unfinished batch wrote, and the requests of lines that have a row."""
     ids = _ids(owners, Kind.LINE, Kind.BATCH_FILE)
-    final = [status.value for status in BatchStatus if status.is_final]
-    unfinished = set(
-        session.exec(
-            select(Batch.id).where(col(Batch.id).in_(ids), col(Batch.status).not_in(final))
-        )
-    )
+    unfinished = set(session.exec(select(Batch.id).where(col(Batch.id).in_(ids), is_unfinished())))
     lines = [key for key, owner in owners.items() if owner.kind is Kind.LINE]
     parts = {owners[key].part for key in lines}
     named = session.exec(

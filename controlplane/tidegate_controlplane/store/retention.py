@@ -11,14 +11,13 @@ from sqlalchemy import ColumnElement, Select, delete, func, or_, update
 from sqlmodel import Session, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from tidegate.protocol.work import BatchStatus
 from tidegate_controlplane.domain.retention import forget_at
+from tidegate_controlplane.store import files
+from tidegate_controlplane.store.batches import is_unfinished
 from tidegate_controlplane.store.tables import Batch, File, Invocation
 
 STEP = 200
 """Rows that one transaction changes, so that nobody waits long for the writer."""
-
-_FINAL = [status.value for status in BatchStatus if status.is_final]
 
 
 @dataclass(frozen=True)
@@ -105,18 +104,16 @@ def expired_files(session: Session, now: datetime) -> list[str]:
 
 def hide_files(session: Session, ids: Collection[str], now: datetime) -> list[File]:
     """Hide those of them that are still expired and unread."""
-    files = list(session.exec(_expired(now).where(col(File.id).in_(ids))))
-    for file in files:
-        file.deleted_at = now
-        session.add(file)
-    return files
+    expired = list(session.exec(_expired(now).where(col(File.id).in_(ids))))
+    for file in expired:
+        files.delete(session, file, now)
+    return expired
 
 
 def _expired(now: datetime) -> SelectOfScalar[File]:
+    readers = select(Batch.id).where(col(Batch.input_file_id) == col(File.id), is_unfinished())
     return select(File).where(
-        col(File.expires_at) <= now,
-        col(File.deleted_at).is_(None),
-        col(File.id).not_in(select(Batch.input_file_id).where(_is_unfinished())),
+        col(File.expires_at) <= now, col(File.deleted_at).is_(None), ~readers.exists()
     )
 
 
@@ -147,11 +144,11 @@ def _old_rows(before: datetime) -> list[tuple[Any, SelectOfScalar[str]]]:
         ~select(Invocation.id).where(col(Invocation.batch_id) == col(Batch.id)).exists()
     )
     named = [Batch.input_file_id, Batch.output_file_id, Batch.error_file_id]
-    files = select(File.id).where(
+    unnamed = select(File.id).where(
         col(File.deleted_at) <= before,
         *(~select(Batch.id).where(col(name) == col(File.id)).exists() for name in named),
     )
-    return [(Invocation, requests), (Batch, empty), (File, files)]
+    return [(Invocation, requests), (Batch, empty), (File, unnamed)]
 
 
 def _delete(session: Session, table: Any, which: SelectOfScalar[str]) -> int:
@@ -186,15 +183,11 @@ def _update(session: Session, table: Any, which: ColumnElement[bool], **values: 
 
 
 def _needed_by_no_batch() -> ColumnElement[bool]:
-    unfinished = select(Batch.id).where(_is_unfinished())
+    unfinished = select(Batch.id).where(is_unfinished())
     return or_(col(Invocation.batch_id).is_(None), col(Invocation.batch_id).not_in(unfinished))
-
-
-def _is_unfinished() -> ColumnElement[bool]:
-    return col(Batch.status).not_in(_FINAL)
 
 
 def _ended_before(moment: datetime) -> ColumnElement[bool]:
     """Final; its end is the one of four moments that is there."""
     ended = func.coalesce(Batch.completed_at, Batch.failed_at, Batch.expired_at, Batch.cancelled_at)
-    return col(Batch.status).in_(_FINAL) & (ended <= moment)
+    return ~is_unfinished() & (ended <= moment)

@@ -470,6 +470,17 @@ class EncryptionKey(SQLModel, table=True):
     first_used_at: datetime = _moment()
 
 
+class OfferRow(SQLModel, table=True):
+    """An offer of the hardware catalogue that was asked for; others came with this version."""
+
+    __tablename__ = "offer"
+
+    id: str = Field(primary_key=True)
+    content: dict[str, Any] = _json()
+    """An `Offer`."""
+    recorded_at: datetime = _moment()
+
+
 class UsageRecord(SQLModel, table=True):
     """Tokens and requests of one key on one deployment in one hour."""
 

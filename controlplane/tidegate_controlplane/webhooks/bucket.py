@@ -24,28 +24,14 @@ class Buckets:
 
     async def put(self, destination: BucketDestination, event_id: str, body: bytes) -> Answered:
         """One object `<event id>.json`: a second try writes the same again. Raises Unreachable."""
-        from tidegate_controlplane.objects.s3 import S3Store  # boto3 takes long to import
+        from tidegate_controlplane.objects.s3 import S3Store, new_client  # boto3 takes long
 
         if self._client is None:
-            self._client = await asyncio.to_thread(_new_client, self._timeout_s)
+            half_s = self._timeout_s / 2  # within a try: the delivery is what is tried again
+            self._client = await asyncio.to_thread(new_client, half_s, half_s, tries=1)
         store = S3Store(destination.bucket, destination.prefix, self._client)
         try:
             await store.put(f"{event_id}.json", [body])
         except ObjectStoreError as error:
             raise Unreachable(f"not stored: {error}") from error
         return STORED
-
-
-def _new_client(timeout_s: float) -> S3Client:
-    """One that gives up within the time of a try: the delivery is what is tried again."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        config=Config(
-            connect_timeout=timeout_s / 2,
-            read_timeout=timeout_s / 2,
-            retries={"mode": "standard", "total_max_attempts": 1},
-        ),
-    )

@@ -8,6 +8,7 @@ from pydantic_core import from_json, to_json
 
 from tidegate.protocol.openai import ErrorDetail, ErrorResponse
 from tidegate.protocol.work import BatchStatus, InvocationState
+from tidegate_controlplane.objects.base import ObjectStoreError
 from tidegate_controlplane.store.tables import Batch, Invocation
 from tidegate_controlplane.work.outcome import Failure
 
@@ -43,6 +44,17 @@ def error_line(row: Invocation, ending: BatchStatus) -> bytes:
     return _line(row, response=_response(row, failure.status_code, body))
 
 
+def unreadable_line(row: Invocation, cause: ObjectStoreError) -> bytes:
+    """The line of a request that succeeded, and whose answer cannot be read back."""
+    code, message = _unreadable(cause)
+    return _line(row, error={"code": code, "message": message})
+
+
+def unreadable_text(cause: ObjectStoreError) -> str:
+    """The same of a row of a table, in one sentence."""
+    return ": ".join(_unreadable(cause))
+
+
 def failure_text(row: Invocation | None, ending: BatchStatus) -> str:
     """Why a row of a table has no answer, in one sentence; `row` is None when it was never read."""
     if row is None or row.status in (InvocationState.CANCELED, InvocationState.EXPIRED):
@@ -53,6 +65,10 @@ def failure_text(row: Invocation | None, ending: BatchStatus) -> str:
 
 def file_name(batch: Batch, kind: str) -> str:
     return f"{batch.id}_{kind}.jsonl"
+
+
+def _unreadable(cause: ObjectStoreError) -> tuple[str, str]:
+    return "result_unreadable", f"the answer was stored and cannot be read back: {cause}"
 
 
 def _response(row: Invocation, status: int, body: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -21,12 +21,12 @@ from sqlmodel import Session
 from tidegate.errors import TableError
 from tidegate.protocol.work import BatchError, BatchStatus, InvocationState
 from tidegate_controlplane.gateway.catalog import Catalog
-from tidegate_controlplane.objects.base import ObjectRefused
+from tidegate_controlplane.objects.base import ObjectRefused, ObjectStoreError
 from tidegate_controlplane.store import batches, files, invocations
 from tidegate_controlplane.store.tables import Batch
 from tidegate_controlplane.work.batch_files import BatchFiles
 from tidegate_controlplane.work.batch_intake import BatchIntake
-from tidegate_controlplane.work.batch_steps import Step, next_step
+from tidegate_controlplane.work.batch_steps import Step, gives_up, next_step
 from tidegate_controlplane.work.lines import GROUP_LINES
 from tidegate_controlplane.work.loop import PAUSE_AFTER_ERROR_S
 from tidegate_controlplane.work.outcome import Interrupted
@@ -70,9 +70,8 @@ class BatchRunner:
     async def step(self, batch: Batch) -> bool:
         """Do what `batch` needs next; whether there may be more to do at once."""
         now = self._plane.clock.now()
-        lines = await self._plane.db.read(lambda session: batches.lines(session, batch.id))
-        overdue = batch.expires_at is not None and batch.expires_at <= now
-        match next_step(BatchStatus(batch.status), lines, overdue=overdue):
+        lines = await self._lines(batch)
+        match next_step(BatchStatus(batch.status), lines, overdue=_is_overdue(batch, now)):
             case Step.VALIDATE:
                 await self._validate(batch)
             case Step.END_LINES:
@@ -93,11 +92,26 @@ class BatchRunner:
 
     async def _try_step(self, batch: Batch) -> bool:
         try:
-            return await self.step(batch)
+            try:
+                return await self.step(batch)
+            except ObjectStoreError as error:
+                log.warning("a step of %s cannot use the storage: %s", batch.id, error)
+                await self._hold_up(batch, error)
         except Exception:
             log.exception("a step of %s failed; trying again", batch.id)
-            await asyncio.sleep(PAUSE_AFTER_ERROR_S)
-            return True
+        await asyncio.sleep(PAUSE_AFTER_ERROR_S)
+        return True
+
+    async def _hold_up(self, batch: Batch, error: ObjectStoreError) -> None:
+        """Show why the batch does not go on; or let it fail, when its window has passed."""
+        status, overdue = BatchStatus(batch.status), _is_overdue(batch, self._plane.clock.now())
+        message = f"the storage cannot be used: {error}"
+        said = [BatchError(code="storage_unavailable", message=message)]
+        if gives_up(status, overdue=overdue):
+            await self._fail(batch, said)
+        elif batch.errors != (shown := _shown(said)):
+            explain = partial(batches.explain, seen=batch, errors=shown)
+            await self._plane.db.write(explain)
 
     def _ended(self, batch_id: str, task: asyncio.Task[bool]) -> None:
         del self._stepping[batch_id]
@@ -111,13 +125,12 @@ class BatchRunner:
 
     async def _validate(self, batch: Batch) -> None:
         errors = await self.intake.take(batch)
-        now = self._plane.clock.now()
         if errors is None:
             return
         if errors:
-            said = [error.model_dump() for error in errors]
-            await self._change(batch, BatchStatus.FAILED, failed_at=now, errors=said)
+            await self._fail(batch, errors)
             return
+        now = self._plane.clock.now()
 
         def unit(session: Session) -> None:
             models = batches.models(session, batch.id, 2)
@@ -126,6 +139,7 @@ class BatchRunner:
                 batch,
                 BatchStatus.IN_PROGRESS,
                 in_progress_at=now,
+                errors=None,
                 total=batches.count(session, batch.id),
                 model=models[0] if len(models) == 1 else None,
             )
@@ -133,6 +147,16 @@ class BatchRunner:
         # failpoint batch.before_begin
         await self._plane.db.write(unit)
         # failpoint batch.begun
+
+    async def _fail(self, batch: Batch, errors: Sequence[BatchError]) -> None:
+        """End a batch that cannot begin, and first whatever lines of it have a row already."""
+        now = self._plane.clock.now()
+        while (await self._lines(batch)).queued:
+            await self._end_lines(batch, now)
+        await self._change(batch, BatchStatus.FAILED, failed_at=now, errors=_shown(errors))
+
+    async def _lines(self, batch: Batch) -> batches.Lines:
+        return await self._plane.db.read(lambda session: batches.lines(session, batch.id))
 
     async def _end_lines(self, batch: Batch, now: datetime) -> None:
         """End what is queued, a part in each transaction, and hang up on what runs."""
@@ -146,15 +170,11 @@ class BatchRunner:
         if batch.source is not None:
             await self._close_tables(batch, after, **moments)
             return
-        output, errors = await self._files.write(batch, after)
-        ids = {
-            "output_file_id": output.id if output else None,
-            "error_file_id": errors.id if errors else None,
-        }
+        written = await self._files.write(batch, after)
 
         def unit(session: Session) -> None:
-            if _end(session, batch, after, **ids, **moments):
-                for file in filter(None, (output, errors)):
+            if _end(session, batch, after, written.unreadable, **written.ids, **moments):
+                for file in filter(None, (written.output, written.errors)):
                     files.insert(session, file)
             # failpoint batch.before_close
 
@@ -163,16 +183,30 @@ class BatchRunner:
 
     async def _close_tables(self, batch: Batch, after: BatchStatus, **values: Any) -> None:
         """Write the tables, then end the batch; it fails when they cannot be written."""
+        unreadable = 0
         try:
-            await self._tables.write(batch, after)
+            unreadable = await self._tables.write(batch, after)
         except (TableError, ObjectRefused) as error:
             said = BatchError(code="output_not_written", message=str(error), param="output")
             after = BatchStatus.FAILED
-            values = {"failed_at": self._plane.clock.now(), "errors": [said.model_dump()]}
-        await self._plane.db.write(partial(_end, batch=batch, after=after, **values))
+            values = {"failed_at": self._plane.clock.now(), "errors": _shown([said])}
+        end = partial(_end, batch=batch, after=after, unreadable=unreadable, **values)
+        await self._plane.db.write(end)
 
 
-def _end(session: Session, batch: Batch, after: BatchStatus, **values: Any) -> bool:
+def _end(
+    session: Session, batch: Batch, after: BatchStatus, unreadable: int = 0, **values: Any
+) -> bool:
     """End it, with what is known of its lines; False when somebody else did meanwhile."""
-    tally = batches.tally(session, batch.id)
-    return batches.change(session, batch, after, total=tally.ended, tally=asdict(tally), **values)
+    tally = batches.tally(session, batch.id).without(unreadable)
+    said = {"errors": None} | values
+    return batches.change(session, batch, after, total=tally.ended, tally=asdict(tally), **said)
+
+
+def _is_overdue(batch: Batch, now: datetime) -> bool:
+    """Whether its completion window has passed."""
+    return batch.expires_at is not None and batch.expires_at <= now
+
+
+def _shown(errors: Sequence[BatchError]) -> list[dict[str, Any]]:
+    return [error.model_dump() for error in errors]

@@ -1,6 +1,7 @@
 """What a batch needs next, from what is known of it. Pure.
 
 validating   read the file twice: survey it, then make a row of each line → in_progress
+             storage away for the whole window                            → failed
 in_progress  wait for the lines; past its window, end them; all ended     → finalizing, expired
 finalizing   write the files                                              → completed
 cancelling   end the lines; all ended: write the files                    → cancelled
@@ -24,6 +25,14 @@ class Step(Enum):
     EXPIRE = auto()
     CANCEL = auto()
     NOTHING = auto()
+
+
+def gives_up(status: BatchStatus, *, overdue: bool) -> bool:
+    """Whether a batch fails whose step cannot use the storage; else the step is tried again.
+
+    Once its lines have run, it waits: what they cost is paid, and their answers are kept.
+    """
+    return status is BatchStatus.VALIDATING and overdue
 
 
 def next_step(status: BatchStatus, lines: Lines, *, overdue: bool) -> Step:

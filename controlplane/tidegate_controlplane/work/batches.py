@@ -8,13 +8,15 @@ from datetime import datetime, timedelta
 from sqlmodel import Session
 
 from tidegate.protocol.batch import window_hours
+from tidegate.protocol.resources import PlannedOffer
 from tidegate.protocol.work import BatchList, BatchObject, BatchRequest, BatchStatus
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.batch_progress import Span, Tally, progress
+from tidegate_controlplane.domain.on_offer import share_usd_per_hour
 from tidegate_controlplane.errors import BadRequest, Conflict, NotFound
 from tidegate_controlplane.settings import LimitSettings
-from tidegate_controlplane.store import batches, files
+from tidegate_controlplane.store import batches, deployments, files
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Batch
@@ -203,7 +205,16 @@ def _seen(session: Session, batch: Batch, now: datetime) -> BatchObject:
     span = Span(batch.in_progress_at, _ended_at(batch), batch.expires_at)
     since = now - timedelta(seconds=span.rate_window_s(now))
     recent = tally if span.ended else batches.tally(session, batch.id, since)
-    return batch_object(batch, tally, progress(tally, recent, batch.total, span, now))
+    usd_per_hour = _replica_usd_per_hour(session, batch)
+    standing = progress(tally, recent, batch.total, span, now, usd_per_hour)
+    return batch_object(batch, tally, standing)
+
+
+def _replica_usd_per_hour(session: Session, batch: Batch) -> float | None:
+    """By the present plan of its deployment; None without one, and where nothing is rented."""
+    row = batch.model and deployments.living(session, batch.project_id, batch.model)
+    offer = row.plan.get("offer") if row else None
+    return share_usd_per_hour(PlannedOffer.model_validate(offer)) if offer else None
 
 
 def _tally(session: Session, batch: Batch) -> Tally:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from tidegate_controlplane.errors import BadRequest, Conflict, NotFound, TooLarge, Unavailable
-from tidegate_controlplane.objects.base import PIECE_BYTES
+from tidegate_controlplane.objects.base import (
+    PIECE_BYTES,
+    ObjectChanged,
+    ObjectNotFound,
+    ObjectRefused,
+    ObjectStoreError,
+)
 from tidegate_controlplane.objects.threads import in_thread
 
 if TYPE_CHECKING:
@@ -102,25 +108,23 @@ async def _run(uri: str, call: Callable[[], T]) -> T:
 
 @contextmanager
 def _said_plainly(uri: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
+    from tidegate_controlplane.objects.bucket import refusals
 
     try:
-        yield
-    except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if status == 412:
-            raise Conflict(
-                f"input_uri: {uri!r} was changed after the invocation was accepted; submit it anew",
-                code="input_changed",
-                param="input_uri",
-            ) from error
-        if status in (403, 404):
-            raise NotFound(
-                f"input_uri: the platform cannot read {uri!r}; check the name, and the platform's "
-                "rights",
-                code="input_not_found",
-                param="input_uri",
-            ) from error
-        raise Unavailable(f"input_uri: S3 refused {uri!r}: {error}", retry_after_s=5.0) from error
-    except BotoCoreError as error:
-        raise Unavailable(f"input_uri: S3 cannot be used: {error}", retry_after_s=5.0) from error
+        with refusals(uri):
+            yield
+    except ObjectChanged as error:
+        raise Conflict(
+            f"input_uri: {uri!r} was changed after the invocation was accepted; submit it anew",
+            code="input_changed",
+            param="input_uri",
+        ) from error
+    except (ObjectRefused, ObjectNotFound) as error:
+        raise NotFound(
+            f"input_uri: the platform cannot read {uri!r}; check the name, and the platform's "
+            "rights",
+            code="input_not_found",
+            param="input_uri",
+        ) from error
+    except ObjectStoreError as error:
+        raise Unavailable(f"input_uri: {error}", retry_after_s=5.0) from error

@@ -1,21 +1,20 @@
 """Keeping leases alive, and taking back those whose owner is not heard of any more.
 
-A lease is judged by the change of its beat, on this process's monotonic clock: it is lost when the
-beat has not changed for `lease_s` of our own time. Wall clocks are not asked, so one that jumps
-loses no lease and keeps none (DESIGN §8, P13).
+A lease is lost when its beat has not changed for `lease_s` of this process's own time, as
+`domain.sighting` judges it (DESIGN §8, P13).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlmodel import Session
 
 from tidegate_controlplane.domain.attempts import with_attempt
+from tidegate_controlplane.domain.sighting import Sighting, is_lost, observe
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.invocations import Held, Lease
@@ -32,28 +31,12 @@ from tidegate_controlplane.work.worker import Plane, Worker
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Sighting:
-    """A beat, and when it was first seen (monotonic seconds)."""
-
-    beat: int
-    since: float
+Beats = Mapping[Lease, Sighting[int]]
 
 
-def observe(
-    seen: Mapping[Lease, Sighting], held: Iterable[Held], now: float
-) -> dict[Lease, Sighting]:
-    """What is known of each lease that exists now; a beat that changed begins anew."""
-    found: dict[Lease, Sighting] = {}
-    for one in held:
-        before = seen.get(one.lease)
-        unchanged = before is not None and before.beat == one.beat
-        found[one.lease] = before if before and unchanged else Sighting(one.beat, now)
-    return found
-
-
-def is_lost(sighting: Sighting, now: float, lease_s: float) -> bool:
-    return now - sighting.since >= lease_s
+def observe_beats(seen: Beats, held: Iterable[Held], now_s: float) -> Beats:
+    """What is known of each lease that exists now."""
+    return {one.lease: observe(seen.get(one.lease), one.beat, now_s) for one in held}
 
 
 class LeaseKeeper:
@@ -64,7 +47,7 @@ class LeaseKeeper:
         self._worker = worker
         self._notices = notices
         self._owner = owner
-        self._seen: dict[Lease, Sighting] = {}
+        self._seen: Beats = {}
 
     async def recover(self) -> None:
         """Requeue at once what other owners hold; for the start of a process.
@@ -99,7 +82,7 @@ class LeaseKeeper:
         await self._plane.db.write(unit)
 
     async def tick(self) -> None:
-        """Beat first, so that a process that was stopped for long does not judge itself dead."""
+        """Beat first: while no beat can be written, nobody is judged for lacking one."""
         await self._beat()
         await self._reap()
 
@@ -122,7 +105,7 @@ class LeaseKeeper:
     async def _reap(self) -> None:
         now = self._plane.clock.monotonic()
         held = await self._plane.db.read(invocations.leased)
-        self._seen = observe(self._seen, held, now)
+        self._seen = observe_beats(self._seen, held, now)
         lease_s = self._plane.settings.work.lease_s
         lost = [one for one in held if is_lost(self._seen[one.lease], now, lease_s)]
         if lost:

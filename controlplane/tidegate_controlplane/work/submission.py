@@ -19,6 +19,7 @@ from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.routing import expected_work
 from tidegate_controlplane.errors import BadRequest, UnprocessableKey
 from tidegate_controlplane.gateway.catalog import Catalog
+from tidegate_controlplane.objects.base import chained
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database
@@ -105,7 +106,7 @@ class Submissions:
         first = await _up_to(body, self._settings.limits.inline_body_bytes)
         if len(first) <= self._settings.limits.inline_body_bytes:
             return await self._submit_small(row, first)
-        return await self._submit_large(row, _chained(first, body))
+        return await self._submit_large(row, chained(first, body))
 
     async def _submit_small(self, row: Invocation, body: bytes) -> tuple[Invocation, bool]:
         asked = Asked(row.project_id, row.idempotency_key, hashlib.sha256(body).hexdigest())
@@ -301,12 +302,6 @@ async def _up_to(body: AsyncIterator[bytes], limit_bytes: int) -> bytes:
         if len(held) > limit_bytes:
             break
     return bytes(held)
-
-
-async def _chained(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece
 
 
 async def _digest(body: AsyncIterator[bytes]) -> str:

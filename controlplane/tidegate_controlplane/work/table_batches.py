@@ -36,6 +36,6 @@ class TableBatches:
         """A line for each row."""
         return self._parts.lines(batch)
 
-    async def write(self, batch: Batch, ending: BatchStatus) -> None:
-        """Every part, the manifest, and the mark of completion."""
-        await self._target.write(batch, ending)
+    async def write(self, batch: Batch, ending: BatchStatus) -> int:
+        """Every part, the manifest, and the mark of completion; how many answers were lost."""
+        return await self._target.write(batch, ending)

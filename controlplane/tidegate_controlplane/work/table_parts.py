@@ -16,8 +16,8 @@ from tidegate.tables.base import Chunk, Row, Table
 from tidegate.tables.open import COMPRESSED, check_columns, open_table
 from tidegate.tables.request import RowError, RowRequest, row_request
 from tidegate_controlplane.objects.base import ObjectNotFound
-from tidegate_controlplane.objects.listed import Listed, place_of
 from tidegate_controlplane.objects.threads import in_thread
+from tidegate_controlplane.objects.version import ObjectVersion, place_of
 from tidegate_controlplane.settings import LimitSettings
 from tidegate_controlplane.store.tables import Batch
 from tidegate_controlplane.work.lines import Line
@@ -48,7 +48,7 @@ class Tables:
     def target_format(self) -> TableFormat:
         return self.target.format or self.source.format
 
-    def output_key(self, part: Listed) -> str:
+    def output_key(self, part: ObjectVersion) -> str:
         """`in/2026/part-0.csv.gz`, under `in/`, becomes `2026/part-0.out.csv` under the target."""
         _, source = place_of(self.source.uri)
         folder = source if source.endswith("/") or not source else source.rpartition("/")[0] + "/"
@@ -64,7 +64,7 @@ class TableParts:
         self._limits = limits
         self._spool = spool
 
-    async def listing(self, tables: Tables) -> list[Listed]:
+    async def listing(self, tables: Tables) -> list[ObjectVersion]:
         """Every object to be read. Raises TableError and ObjectRefused when they cannot be."""
         bucket, prefix = place_of(tables.source.uri)
         parts = await (await open_bucket(bucket)).listing(prefix, MAX_PARTS)
@@ -96,7 +96,7 @@ class TableParts:
                             yield _line(number, row, wanted, batch.endpoint)
 
     @asynccontextmanager
-    async def opened(self, tables: Tables, part: Listed) -> AsyncIterator[Table]:
+    async def opened(self, tables: Tables, part: ObjectVersion) -> AsyncIterator[Table]:
         """The part as a table, as long as it is as it was listed."""
         bucket = await open_bucket(place_of(tables.source.uri)[0])
         with self._spool.place(part.key) as path:
@@ -107,14 +107,14 @@ class TableParts:
             )
 
 
-def parts_of(batch: Batch) -> list[Listed]:
+def parts_of(batch: Batch) -> list[ObjectVersion]:
     """Those that were listed when the batch began. Raises ObjectNotFound before."""
     if batch.parts is None:
         raise ObjectNotFound(f"the parts of {batch.id} were not listed yet")
-    return [Listed(**part) for part in batch.parts]
+    return [ObjectVersion(**part) for part in batch.parts]
 
 
-def as_rows(parts: Sequence[Listed]) -> list[dict[str, object]]:
+def as_rows(parts: Sequence[ObjectVersion]) -> list[dict[str, object]]:
     """The same, as they are kept with the batch."""
     return [asdict(part) for part in parts]
 
@@ -139,7 +139,7 @@ def _open_bucket(name: str) -> Bucket:
     return Bucket(name)
 
 
-def _check_outputs(tables: Tables, parts: Sequence[Listed]) -> None:
+def _check_outputs(tables: Tables, parts: Sequence[ObjectVersion]) -> None:
     inputs_of: dict[str, str] = {}
     for part in parts:
         first = inputs_of.setdefault(tables.output_key(part), part.key)

@@ -6,9 +6,10 @@ and after it, of a completed batch, an empty `_SUCCESS`: who finds that finds ev
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from pydantic_core import from_json, to_json
@@ -17,11 +18,13 @@ from tidegate.protocol.work import BatchStatus, InvocationState
 from tidegate.tables.base import Answered, Table, TableWriter
 from tidegate.tables.open import create_table
 from tidegate.tables.request import EMBEDDINGS, answered
-from tidegate_controlplane.objects.listed import Listed, place_of
+from tidegate_controlplane.encryption.errors import ObjectDamaged
+from tidegate_controlplane.objects.base import ObjectNotFound
 from tidegate_controlplane.objects.threads import in_thread
+from tidegate_controlplane.objects.version import ObjectVersion, place_of
 from tidegate_controlplane.store import batches
 from tidegate_controlplane.store.tables import Batch, Invocation
-from tidegate_controlplane.work.batch_output import failure_text
+from tidegate_controlplane.work.batch_output import failure_text, unreadable_text
 from tidegate_controlplane.work.payloads import result_of
 from tidegate_controlplane.work.spool import Spool
 from tidegate_controlplane.work.table_parts import (
@@ -32,6 +35,8 @@ from tidegate_controlplane.work.table_parts import (
     parts_of,
 )
 from tidegate_controlplane.work.worker import Plane
+
+log = logging.getLogger(__name__)
 
 MANIFEST, SUCCESS = "_manifest.json", "_SUCCESS"
 
@@ -54,6 +59,8 @@ class _Lines:
     ids: Sequence[str]
     """Of the batch, and of those before it that it is a retry of; the newest first."""
     ending: BatchStatus
+    unreadable: set[int] = field(default_factory=set)
+    """Lines of this batch that succeeded, and whose answers could not be read back."""
 
 
 class TableTarget:
@@ -71,7 +78,8 @@ class TableTarget:
         await target.delete(prefix + SUCCESS)
         await target.put(prefix + MANIFEST, _manifest(batch, BatchStatus.IN_PROGRESS, []))
 
-    async def write(self, batch: Batch, ending: BatchStatus) -> None:
+    async def write(self, batch: Batch, ending: BatchStatus) -> int:
+        """Returns how many lines of this batch succeeded and could not be read back."""
         bucket, prefix = place_of(Tables.of(batch).target.uri)
         target = await open_bucket(bucket)
         ids = await self._plane.db.read(partial(batches.chain, batch=batch))
@@ -85,8 +93,9 @@ class TableTarget:
         await target.put(prefix + MANIFEST, _manifest(batch, ending, written))
         if ending is BatchStatus.COMPLETED:
             await target.put(prefix + SUCCESS, b"")
+        return len(lines.unreadable)
 
-    async def _write_part(self, lines: _Lines, part: Listed, first: int) -> Written:
+    async def _write_part(self, lines: _Lines, part: ObjectVersion, first: int) -> Written:
         """The part whose first row is the line `first`."""
         tables = Tables.of(lines.batch)
         key = tables.output_key(part)
@@ -132,7 +141,14 @@ class TableTarget:
     async def _answer(self, row: Invocation | None, lines: _Lines) -> Answered:
         if row is None or row.status != InvocationState.SUCCEEDED:
             return Answered(error=failure_text(row, lines.ending))
-        return answered(from_json(await self._plane.payloads.read(result_of(row))))
+        try:
+            result = await self._plane.payloads.read(result_of(row))
+        except (ObjectDamaged, ObjectNotFound) as error:
+            log.error("the answer of %s in %s is lost: %s", row.id, row.batch_id, error)
+            if row.batch_id == lines.batch.id:
+                lines.unreadable.add(row.line_no or 0)
+            return Answered(error=unreadable_text(error))
+        return answered(from_json(result))
 
 
 def _manifest(batch: Batch, status: BatchStatus, parts: Sequence[Written]) -> bytes:

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -86,12 +86,12 @@ class Plane:
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     """Where what is counted is told."""
 
-    @property
+    @cached_property
     def inputs(self) -> Inputs:
         limits = self.settings.limits
         return Inputs(limits.s3_buckets, limits.invocation_body_bytes)
 
-    @property
+    @cached_property
     def payloads(self) -> Payloads:
         return Payloads(self.objects, self.envelopes, self.settings.limits.inline_body_bytes)
 

@@ -12,6 +12,7 @@ import httpx
 from tidegate import wire
 from tidegate.aio.deployment import AsyncDeployment
 from tidegate.aio.model import AsyncServedModel
+from tidegate.aio.offers import AsyncOffers
 from tidegate.aio.pump import AsyncPump
 from tidegate.aio.resources import (
     AsyncBatches,
@@ -61,6 +62,7 @@ class AsyncClient:
         self.models = AsyncModels(pump)
         self.keys = AsyncKeys(pump)
         self.encryption = AsyncEncryption(pump)
+        self.offers = AsyncOffers(pump)
         self.invocations = AsyncInvocations(pump)
         self.batches = AsyncBatches(pump)
         self.files = AsyncFiles(pump)

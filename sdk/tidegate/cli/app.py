@@ -21,6 +21,7 @@ from tidegate.cli import (
     keys,
     manage,
     observe,
+    offers,
     platform,
     rollout,
     simulate,
@@ -68,5 +69,6 @@ for commands in (
 app.add_typer(batch.app, name="batch")
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
+app.add_typer(offers.app, name="offers")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(work.app, name="work")

@@ -15,9 +15,10 @@ from tidegate.spec import Change, DeploymentSpec, Mode, Precision, Task, diff
 
 if TYPE_CHECKING:
     from tidegate.client import Client, Deployment
-    from tidegate.protocol.resources import PlanView
+    from tidegate.protocol.resources import ConsideredOffer, PlannedOffer, PlanView
 
 EXIT_DIFFERENT = 2
+SHOWN_OFFERS = 8
 
 
 def register(app: typer.Typer) -> None:
@@ -151,11 +152,36 @@ def _show_plan(view: PlanView) -> None:
     changes = [(c.field, _value(c.before), _value(c.after)) for c in view.changes]
     if changes:
         table(("field", "before", "after"), changes, empty="")
-    facts = {**view.model.model_dump(), **view.plan.model_dump()}
+    facts = {**view.model.model_dump(), **view.plan.model_dump(exclude={"offer"})}
     rows = [(field, _value(value)) for field, value in facts.items() if value is not None]
     table(("planned", "value"), rows, empty="")
+    if view.plan.offer is not None:
+        _show_offer(view.plan.offer, view.offers)
     for warning in view.warnings:
         note(f"warning: {warning}")
+
+
+def _show_offer(offer: PlannedOffer, considered: list[ConsideredOffer]) -> None:
+    rows = [
+        (field, _value(value)) for field, value in offer.model_dump().items() if value is not None
+    ]
+    table(("rented", "value"), rows, empty="")
+    looked_at = [(_machine(each), each.usd_per_hour, _verdict(each)) for each in considered]
+    table(("offer", "usd/h", "for this model"), looked_at[:SHOWN_OFFERS], empty="")
+    if len(looked_at) > SHOWN_OFFERS:
+        note(f"{len(looked_at) - SHOWN_OFFERS} more offers were looked at; --json shows all")
+
+
+def _machine(offer: ConsideredOffer) -> str:
+    return (
+        f"{offer.instance_type} ({offer.gpus} x {offer.gpu})" if offer.gpu else offer.instance_type
+    )
+
+
+def _verdict(offer: ConsideredOffer) -> str:
+    if offer.usd_per_month is None:
+        return offer.reason or ""
+    return f"fits: {offer.usd_per_month:,.2f} USD a month while its replicas are up"
 
 
 def _value(value: Any) -> str:

@@ -100,5 +100,6 @@ def _pace(progress: BatchProgress, *, ended: bool) -> list[str]:
         when = datetime.fromtimestamp(progress.completes_at).astimezone().strftime("%F %H:%M:%S")
         late = "" if progress.in_time else ", after its window"
         said.append(f"done about {when}{late}")
-    said.append(f"{progress.replica_s:.1f} replica-seconds")
+    cost = "" if progress.cost_usd is None else f" ({progress.cost_usd:.2f} USD)"
+    said.append(f"{progress.replica_s:.1f} replica-seconds{cost}")
     return said

@@ -12,6 +12,7 @@ import httpx
 from tidegate import wire
 from tidegate.client.deployment import Deployment
 from tidegate.client.model import ServedModel
+from tidegate.client.offers import Offers
 from tidegate.client.pump import Pump
 from tidegate.client.resources import (
     Batches,
@@ -61,6 +62,7 @@ class Client:
         self.models = Models(pump)
         self.keys = Keys(pump)
         self.encryption = Encryption(pump)
+        self.offers = Offers(pump)
         self.invocations = Invocations(pump)
         self.batches = Batches(pump)
         self.files = Files(pump)

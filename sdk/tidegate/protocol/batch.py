@@ -86,6 +86,10 @@ class BatchProgress(Answer):
         description="replica-seconds: each answered line's share of the replicas it ran beside "
         "others on"
     )
+    cost_usd: float | None = Field(
+        default=None,
+        description="what these replica-seconds cost on demand; null where nothing is rented",
+    )
 
 
 class TableFormat(StrEnum):

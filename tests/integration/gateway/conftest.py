@@ -29,8 +29,8 @@ from tidegate_controlplane.gateway import routes
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
-from tidegate_controlplane.gateway.hop import replica_client
 from tidegate_controlplane.gateway.metrics import Metrics
+from tidegate_controlplane.gateway.replica_client import ReplicaClient
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
@@ -339,7 +339,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
     watch = Watch(Metrics(), clock)
     async with AsyncExitStack() as stack:
         stack.callback(database.close)
-        client = await stack.enter_async_context(replica_client())
+        client = await stack.enter_async_context(ReplicaClient())
         missing: Any = None
         trials = Trials(clock, Copier(client))
         services = Services(
@@ -354,6 +354,7 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
             watch=watch,
             forwarder=Forwarder(endpoints, client, clock, trials, watch),
             deployments=missing,
+            offers=missing,
             files=missing,
             batches=missing,
             invocations=missing,

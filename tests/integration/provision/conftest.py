@@ -65,6 +65,7 @@ def a_provisioner(
     starter: Starter | None = None,
     settings: ReconcileSettings = SETTINGS,
     changed: asyncio.Event | None = None,
+    gpu_starter: Starter | None = None,
 ) -> LocalProvisioner:
     """One of replicas that start in a moment."""
     return LocalProvisioner(
@@ -74,6 +75,7 @@ def a_provisioner(
         SystemClock(),
         starter or SpawningStarter(COMMAND),
         changed,
+        gpu_starter=gpu_starter,
     )
 
 

@@ -9,14 +9,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.integration.provision.conformance import Conformance
-from tests.integration.provision.conftest import SETTINGS, Nursery, a_provisioner, launch
+from tests.integration.provision.conftest import COMMAND, SETTINGS, Nursery, a_provisioner, launch
 
 from tidegate.protocol.replica import ReplicaConfig
+from tidegate.spec import GpuSpec
 from tidegate_controlplane.domain.replicas import Exited, Running
 from tidegate_controlplane.provision.base import FormerReplica, StartFailed
 from tidegate_controlplane.provision.process import is_alive, kill_exactly, start_ticks
@@ -68,7 +70,20 @@ async def test_the_replica_is_told_what_was_planned(nursery: Nursery) -> None:
     assert config.source_digest == "sha256:d"
     assert (config.precision, config.context_tokens, config.kv_cache_bytes) == ("fp32", 128, 1024)
     assert (config.max_sequences, config.threads, config.drain_s) == (3, 2, 5.0)
-    assert config.parent_pid == os.getpid()
+    assert (config.parent_pid, config.device) == (os.getpid(), "cpu")
+
+
+async def test_a_replica_on_a_gpu_is_told_so_and_is_not_forked(tmp_path: Path) -> None:
+    never = SpawningStarter(("/no/such/program",))
+    provisioner = a_provisioner(tmp_path / "replicas", never, gpu_starter=SpawningStarter(COMMAND))
+    nursery = Nursery(provisioner, tmp_path / "replicas")
+    wanted = launch()
+    on_gpu = wanted.plan.model_copy(update={"gpu": GpuSpec()})
+    await provisioner.start(replace(wanted, plan=on_gpu))
+    await nursery.ready()
+    written = (tmp_path / "replicas" / "rep_1" / "config.json").read_bytes()
+    assert ReplicaConfig.model_validate_json(written).device == "cuda"
+    await provisioner.close()
 
 
 async def test_the_token_is_in_the_environment_and_nowhere_else(nursery: Nursery) -> None:

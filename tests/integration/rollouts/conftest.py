@@ -33,8 +33,8 @@ from tidegate_controlplane.gateway import routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
-from tidegate_controlplane.gateway.hop import replica_client
 from tidegate_controlplane.gateway.metrics import Metrics
+from tidegate_controlplane.gateway.replica_client import ReplicaClient
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
@@ -228,7 +228,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
     async with AsyncExitStack() as stack:
         database = SqliteDatabase(settings.database_path)
         stack.callback(database.close)
-        client = await stack.enter_async_context(replica_client())
+        client = await stack.enter_async_context(ReplicaClient())
         copier = Copier(client)
         stack.push_async_callback(copier.close)
         endpoints, trials = Endpoints(clock, hold_queue=1000), Trials(clock, copier)
@@ -269,6 +269,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             watch=watch,
             forwarder=Forwarder(endpoints, client, clock, trials, watch),
             deployments=deployments,
+            offers=missing,
             files=missing,
             batches=missing,
             invocations=missing,

@@ -23,12 +23,13 @@ from sqlalchemy import delete
 from sqlmodel import Session, select
 
 from tidegate_controlplane.domain.shares import Turns
+from tidegate_controlplane.domain.sighting import is_lost
 from tidegate_controlplane.store import claims, invocations
 from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import FAR, Invocation, Project
-from tidegate_controlplane.work.leases import Sighting, is_lost, observe, take_back
+from tidegate_controlplane.work.leases import Beats, observe_beats, take_back
 
 LEASE_S = 30.0
 MAX_ATTEMPTS = 3
@@ -85,7 +86,7 @@ class Queue(RuleBasedStateMachine):
         self.leases: list[Lease] = []
         """Every one that was ever given."""
         self.turns = Turns()
-        self.seen: dict[Lease, Sighting] = {}
+        self.seen: Beats = {}
 
     def teardown(self) -> None:
         self.write(lambda session: session.execute(delete(Invocation)))
@@ -160,7 +161,7 @@ class Queue(RuleBasedStateMachine):
     def reap(self) -> None:
         clock = self.now.timestamp()
         held = self.write(invocations.leased)
-        self.seen = observe(self.seen, held, clock)
+        self.seen = observe_beats(self.seen, held, clock)
         lost = [one for one in held if is_lost(self.seen[one.lease], clock, LEASE_S)]
         self.write(lambda session: take_back(session, lost, self.now))
         for one in lost:
@@ -177,44 +178,36 @@ class Queue(RuleBasedStateMachine):
     @rule(pick=PICK)
     def complete(self, pick: int) -> None:
         if lease := self._any(pick):
-            body = f"{lease.invocation_id} {lease.epoch}".encode()
-            result = Result(body, None, 1, 1)
-            done = self.write(
-                Guarded(lambda session: invocations.succeed(session, lease, self.now, result))
-            )
-            assert done == self._holds(lease)
-            if done:
-                self._end(self.wanted[lease.invocation_id], "succeeded", body)
+            self._complete(lease)
 
     @rule(pick=PICK, after_s=st.sampled_from([0, 5, 60]), counted=st.booleans())
     def give_back(self, pick: int, after_s: int, counted: bool) -> None:
         if lease := self._any(pick):
-            again_at = self.now + timedelta(seconds=after_s)
-
-            def unit(session: Session) -> Any:
-                return invocations.requeue(
-                    session, lease, self.now, available_at=again_at, counted=counted
-                )
-
-            held, became = self._holds(lease), self.write(unit)
-            assert (became is not None) == held
-            if held:
-                one = self.wanted[lease.invocation_id]
-                if one.cancel:
-                    self._end(one, "canceled")
-                else:
-                    self._queue(one, again_at, counted=counted)
+            self._give_back(lease, self.now + timedelta(seconds=after_s), counted=counted)
 
     @rule(pick=PICK)
     def fail(self, pick: int) -> None:
         if lease := self._any(pick):
-            failed = invocations.InvocationState.FAILED
-            done = self.write(
-                Guarded(lambda session: invocations.end(session, lease, failed, self.now, {}))
-            )
-            assert done == self._holds(lease)
-            if done:
-                self._end(self.wanted[lease.invocation_id], "failed")
+            self._fail(lease)
+
+    @rule(worker=WORKERS, what=st.sampled_from(["complete", "fail", "give_back"]))
+    def stand_still(self, worker: str, what: str) -> None:
+        """All workers, past their leases; one goes on, and the others come back too late."""
+        self.submit(0, "prj_1", None)
+        self.claim("wrk_a", 3, 3)
+        self.reap()
+        self.wait(31)
+        self.reap()
+        self.claim(worker, 3, 3)
+        late = [one for one in self.leases if self._runs(one) and not self._holds(one)]
+        for lease in late:
+            match what:
+                case "complete":
+                    self._complete(lease)
+                case "fail":
+                    self._fail(lease)
+                case _:
+                    self._give_back(lease, self.now, counted=True)
 
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
@@ -273,6 +266,40 @@ class Queue(RuleBasedStateMachine):
             elif one.state == "running":
                 self._queue(one, self.now, counted=False)
 
+    # --- what a worker does with a lease, held or lost ---
+
+    def _complete(self, lease: Lease) -> None:
+        body = f"{lease.invocation_id} {lease.epoch}".encode()
+        result = Result(body, None, 1, 1)
+        unit = Guarded(lambda session: invocations.succeed(session, lease, self.now, result))
+        held, done = self._holds(lease), self.write(unit)
+        assert done == held
+        if held:
+            self._end(self.wanted[lease.invocation_id], "succeeded", body)
+
+    def _give_back(self, lease: Lease, again_at: datetime, *, counted: bool) -> None:
+        def unit(session: Session) -> Any:
+            return invocations.requeue(
+                session, lease, self.now, available_at=again_at, counted=counted
+            )
+
+        held, became = self._holds(lease), self.write(unit)
+        assert (became is not None) == held
+        if held:
+            one = self.wanted[lease.invocation_id]
+            if one.cancel:
+                self._end(one, "canceled")
+            else:
+                self._queue(one, again_at, counted=counted)
+
+    def _fail(self, lease: Lease) -> None:
+        failed = invocations.InvocationState.FAILED
+        unit = Guarded(lambda session: invocations.end(session, lease, failed, self.now, {}))
+        held, done = self._holds(lease), self.write(unit)
+        assert done == held
+        if held:
+            self._end(self.wanted[lease.invocation_id], "failed")
+
     # --- what holds ---
 
     @invariant()
@@ -305,9 +332,12 @@ class Queue(RuleBasedStateMachine):
     def _any(self, pick: int) -> Lease | None:
         return self.leases[pick % len(self.leases)] if self.leases else None
 
+    def _runs(self, lease: Lease) -> bool:
+        return self.wanted[lease.invocation_id].state == "running"
+
     def _holds(self, lease: Lease, owner: str | None = None) -> bool:
         one = self.wanted[lease.invocation_id]
-        held = one.state == "running" and one.epoch == lease.epoch
+        held = self._runs(lease) and one.epoch == lease.epoch
         return held and owner in (None, one.owner)
 
     def _end(self, one: Wanted, state: str, result: bytes | None = None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -205,26 +204,6 @@ class Post:
 
         await self.db.write(unit)
         return row
-
-
-@pytest.fixture
-def engine(request):
-    """SQLite; PostgreSQL too where a test says `@pytest.mark.both_engines`."""
-    return getattr(request, "param", "sqlite")
-
-
-def pytest_generate_tests(metafunc):
-    if metafunc.definition.get_closest_marker("both_engines"):
-        metafunc.parametrize("engine", ["sqlite", "postgres"], indirect=True)
-
-
-@pytest.fixture
-def database_url(engine, tmp_path, migrated, request):
-    """A database with the tables; None for the file in the data directory."""
-    if engine == "postgres":
-        return request.getfixturevalue("postgres").database()
-    shutil.copy(migrated, tmp_path)
-    return None
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
-from tidegate_controlplane.gateway.hop import replica_client
 from tidegate_controlplane.gateway.metrics import Metrics
+from tidegate_controlplane.gateway.replica_client import ReplicaClient
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
@@ -90,7 +90,7 @@ async def plane(data_dir: Path, replica_url: str) -> None:
     key = await keys.ensure_first()
     watch = Watch(Metrics(), clock)
     missing: Any = None
-    async with replica_client() as client:
+    async with ReplicaClient() as client:
         forwarder = Forwarder(endpoints, client, clock, Trials(clock, Copier(client)), watch)
         usage = UsageBook(db, clock)
         objects = DirectoryStore(settings.objects_dir)
@@ -108,6 +108,7 @@ async def plane(data_dir: Path, replica_url: str) -> None:
                 watch=watch,
                 forwarder=forwarder,
                 deployments=missing,
+                offers=missing,
                 files=work.files,
                 batches=work.batches,
                 invocations=work.invocations,

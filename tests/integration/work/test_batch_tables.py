@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import socket
 from datetime import timedelta
+from functools import partial
 
 import boto3
 import pyarrow as pa
@@ -16,8 +19,10 @@ from tests.conftest import S3_BUCKET
 from tidegate.protocol.work import BatchRequest
 from tidegate_controlplane.errors import BadRequest, Conflict
 from tidegate_controlplane.gateway.forward import Answer
+from tidegate_controlplane.objects import bucket
 from tidegate_controlplane.objects.base import StoreUnavailable
 from tidegate_controlplane.objects.bucket import Bucket
+from tidegate_controlplane.store import batches
 
 CHAT = "/v1/chat/completions"
 
@@ -85,17 +90,19 @@ async def ended(house, kit, wanted):
         return await house.ended(work, batch.id)
 
 
+def chat_answer(text):
+    said = {
+        "choices": [{"message": {"content": text}}],
+        "usage": {"prompt_tokens": 2, "completion_tokens": 3},
+    }
+    return Answer(200, json.dumps(said).encode())
+
+
 def chat_answers(house):
     """Replicas that answer as a model of a real runtime does."""
 
     async def behave(prompt):
-        said = {
-            "choices": [{"message": {"content": f"echo {prompt}"}}],
-            "usage": {"prompt_tokens": 2, "completion_tokens": 3},
-        }
-        return Answer(
-            200, json.dumps(said | {"usage": {"prompt_tokens": 2, "completion_tokens": 3}}).encode()
-        )
+        return chat_answer(f"echo {prompt}")
 
     house.replicas.behaviour = behave
 
@@ -339,6 +346,136 @@ async def test_a_store_that_fails_for_a_while_delays_the_output_and_loses_nothin
     assert done.status == "completed" and len(uploads) == 2
     assert keys() == ["_SUCCESS", "_manifest.json", "a.out.csv"]
     assert list(house.settings.spool_dir.iterdir()) == []
+
+
+class Network:
+    """Whether S3 is reached, by clients that try once and not five times."""
+
+    def __init__(self, monkeypatch, nobody):
+        self._there = os.environ["AWS_ENDPOINT_URL"]
+        self._nowhere = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        self._patch = monkeypatch
+        monkeypatch.setattr(bucket, "new_client", partial(bucket.new_client, tries=1))
+
+    def cut(self):
+        self._patch.setenv("AWS_ENDPOINT_URL", self._nowhere)
+
+    def mend(self):
+        self._patch.setenv("AWS_ENDPOINT_URL", self._there)
+
+
+@pytest.fixture
+def network(s3, monkeypatch):
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        yield Network(monkeypatch, nobody)
+
+
+async def held_up(house, kit, work, place):
+    """A batch that says why it does not go on."""
+    batch = await work.batches.create(kit.principal, request(place))
+    seen = await kit.until(lambda: work.batches.get(kit.principal, batch.id), lambda b: b.errors)
+    assert seen.errors.data[0].code == "storage_unavailable"
+    assert "127.0.0.1" in seen.errors.data[0].message
+    return seen
+
+
+async def test_a_batch_whose_storage_is_away_says_so_and_begins_when_it_is_back(
+    house, kit, put, place, network
+):
+    await house.deploy(capacity=0)
+    put("a.csv", b"q\n1\n")
+    network.cut()
+    async with house.working() as work:
+        batch = await held_up(house, kit, work, place)
+        assert batch.status == "validating"
+        network.mend()
+        begun = await kit.until(
+            lambda: work.batches.get(kit.principal, batch.id), lambda b: b.in_progress_at
+        )
+    assert (begun.status, begun.errors) == ("in_progress", None)
+
+
+async def test_a_batch_whose_answers_cannot_be_written_says_so_and_keeps_them_past_its_window(
+    house, kit, put, place, network
+):
+    await house.deploy()
+    put("a.csv", b"q\n1\n")
+
+    async def last_answer(prompt):
+        network.cut()
+        return chat_answer("one")
+
+    house.replicas.behaviour = last_answer
+    async with house.working() as work:
+        batch = await held_up(house, kit, work, place)
+        assert batch.status == "finalizing"
+        house.clock.ahead += timedelta(hours=25)
+        network.mend()
+        done = await house.ended(work, batch.id)
+    assert (done.status, done.errors, done.request_counts.completed) == ("completed", None, 1)
+
+
+async def test_a_batch_whose_storage_is_away_for_its_whole_window_fails_with_the_cause(
+    house, kit, place, network
+):
+    network.cut()
+    async with house.working() as work:
+        batch = await held_up(house, kit, work, place)
+        house.clock.ahead += timedelta(hours=25)
+        done = await house.ended(work, batch.id)
+    assert (done.status, done.errors.data[0].code) == ("failed", "storage_unavailable")
+
+
+async def test_a_batch_that_fails_before_it_began_leaves_no_line_to_run(
+    house, kit, put, place, monkeypatch
+):
+    await house.deploy(capacity=0)
+    put("a.csv", b"q\n1\n2\n3\n")
+    add, added = batches.add_lines, []
+
+    def once(session, seen, lines):
+        """The storage goes after the first group of lines has its rows."""
+        if added:
+            raise StoreUnavailable("gone")
+        added.append(lines)
+        return add(session, seen, lines)
+
+    monkeypatch.setattr(batches, "add_lines", once)
+    async with house.working() as work:
+        batch = await work.batches.create(kit.principal, request(place))
+        await kit.until(lambda: work.batches.get(kit.principal, batch.id), lambda b: b.errors)
+        house.clock.ahead += timedelta(hours=25)
+        done = await house.ended(work, batch.id)
+    assert (done.status, len(added[0])) == ("failed", 2)
+    found = await house.db.read(lambda session: batches.lines(session, batch.id))
+    assert found == batches.Lines(cut_off=True)
+
+
+async def test_a_row_whose_answer_is_gone_says_so_and_the_others_have_theirs(
+    house, kit, put, content, place
+):
+    await house.deploy()
+    put("a.csv", b"q\n1\n2\n")
+
+    async def stored():
+        return list(house.settings.objects_dir.glob("prj_1/results/*/*"))
+
+    async def lose_and_answer(prompt):
+        """The answer to the first row is lost before the second is given."""
+        if prompt == "1":
+            return chat_answer("x" * 5000)
+        [path] = await kit.until(stored, bool)
+        path.unlink()
+        return chat_answer("two")
+
+    house.replicas.behaviour = lose_and_answer
+    done = await ended(house, kit, request(place))
+    assert done.status == "completed"
+    assert done.request_counts.model_dump() == {"total": 2, "completed": 1, "failed": 1}
+    rows = content("a.out.csv").decode().splitlines()
+    assert rows[1].startswith("1,,result_unreadable: ") and rows[2].startswith("2,two,,")
+    assert json.loads(content("_manifest.json"))["answered"] == 1
 
 
 async def test_a_batch_over_tables_that_was_answered_whole_is_not_retried(house, kit, put, place):

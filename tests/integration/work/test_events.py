@@ -10,6 +10,7 @@ import pytest
 from tidegate_controlplane.errors import Conflict, NotFound, Unavailable
 from tidegate_controlplane.gateway.forward import Answer
 from tidegate_controlplane.work import events as events_module
+from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.partial import MAX_PARTIAL_CHARS, Partial
 
 
@@ -129,6 +130,29 @@ async def test_a_reader_who_comes_late_gets_the_text_from_its_beginning(house, k
         assert told([await late.event(), await late.event()]) == [("begins", 1), (1, "Paris")]
         talker.say(END)
         assert told(await late.rest()) == told(await first.rest()) == ["succeeded"]
+
+
+async def test_what_was_said_last_comes_before_the_end_that_is_read_from_the_row(house):
+    """The row may be read as finished before the run has left the stage."""
+    await house.deploy()
+    row = await house.row(await house.submit(house.work()))
+    row.status, row.lease_epoch, row.claimed_at = "running", 1, house.clock.now()
+    notices = Notices()
+    partial = Partial(1, lambda: notices.heard(row.id))
+
+    async def look():
+        return row
+
+    with notices.following(row.id, partial):
+        reader = Reader(events_module.Events(notices, house.clock, 60.0).of(row.id, look, None))
+        partial.asked("rep_1")
+        partial.heard({"choices": [{"index": 0, "text": "Pa"}]})
+        events = [await reader.event() for _ in range(3)]
+        partial.heard({"choices": [{"index": 0, "text": "ris"}]})
+        row.status, row.finished_at = "succeeded", house.clock.now()
+        notices.changed([row.id])
+        events += await reader.rest()
+    assert told(events) == ["running", ("begins", 1), (1, "Pa"), (1, "ris"), "succeeded"]
 
 
 async def test_a_new_attempt_says_that_the_text_begins_anew(house, kit, talker):

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 
+from tidegate_controlplane.errors import Unavailable
 from tidegate_controlplane.store import claims, invocations
 from tidegate_controlplane.store.invocations import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
@@ -186,6 +187,44 @@ async def test_stopping_lets_short_runs_end_and_hands_long_ones_back(house, kit)
     assert (await work.invocations.get(kit.principal, short)).status == "succeeded"
     handed_back = await work.invocations.get(kit.principal, long)
     assert (handed_back.status, handed_back.attempt) == ("queued", 0)
+
+
+async def test_while_no_beat_can_be_written_nobody_is_judged_for_lacking_one(house, kit):
+    served = await house.deploy(capacity=1)
+    invocation_id = await house.submit(house.work())
+    row = await claimed_by(house, served, "me")
+    house.replicas.behaviour = lambda prompt: asyncio.sleep(60)
+    db = Full(house.db)
+    plane, notices = house.plane(db=db), Notices()
+    worker = Worker(plane, notices)
+    worker.start(row, served)
+    keeper = LeaseKeeper(plane, worker, notices, "me")
+    await keeper.tick()
+    db.is_full = True
+    with pytest.raises(Unavailable):
+        await keeper.tick()
+    await asyncio.sleep(house.settings.work.lease_s)
+    db.is_full = False
+    await keeper.tick()
+    [held] = await house.db.read(invocations.leased)
+    assert held.lease == Lease(invocation_id, 1)
+    await worker.drain(0)
+
+
+class Full:
+    """A database that can be read, and not be written while its disk is full."""
+
+    def __init__(self, database):
+        self.database = database
+        self.is_full = False
+
+    def __getattr__(self, name):
+        return getattr(self.database, name)
+
+    async def write(self, unit):
+        if self.is_full:
+            raise Unavailable("full")
+        return await self.database.write(unit)
 
 
 class NeverSays:

@@ -112,6 +112,11 @@ def test_room_that_one_project_leaves_goes_to_those_that_have_more(session, now)
     assert len(claim(session, now, alone=6)) == 6
 
 
+def test_a_project_that_has_only_overdue_requests_takes_nobody_elses_room(session, now):
+    session.add_all([row(now, due_at=now - timedelta(seconds=1)), row(now, project_id="prj_2")])
+    assert [one.project_id for one in claim(session, now, alone=1)] == ["prj_2"]
+
+
 def test_within_a_project_the_earliest_deadline_goes_first_then_what_begins_alike(session, now):
     hour = timedelta(hours=1)
     first = row(now, due_at=now + hour)

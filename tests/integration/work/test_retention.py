@@ -235,6 +235,23 @@ async def test_a_file_past_its_time_goes_unless_an_unfinished_batch_reads_it(hou
         assert files_of(house) == [f"prj_1/files/{read_by}"]
 
 
+@pytest.mark.both_engines
+async def test_a_file_past_its_time_goes_while_a_batch_runs_that_reads_no_file(house):
+    await house.upload(house.work(), b"{}\n")
+    tables = Batch(
+        id="batch_tables",
+        project_id="prj_1",
+        status="in_progress",
+        endpoint="/v1/chat/completions",
+        completion_window="24h",
+        created_at=house.clock.now(),
+    )
+    await house.db.write(lambda session: session.add(tables))
+    house.clock.ahead += timedelta(days=31)
+    await Retention(house.plane()).tick()
+    assert files_of(house) == []
+
+
 # --- orphans --------------------------------------------------------------------------------------
 
 

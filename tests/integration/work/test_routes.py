@@ -38,6 +38,7 @@ async def http(house):
             watch=Watch(Metrics(), house.clock),
             forwarder=missing,
             deployments=missing,
+            offers=missing,
             files=work.files,
             batches=work.batches,
             invocations=work.invocations,

@@ -160,6 +160,36 @@ async def test_a_body_that_does_not_open_ends_with_its_cause(house, kit):
     assert "backup" in done.error.message
 
 
+async def test_a_batch_closes_with_an_answer_that_does_not_open_in_its_error_file(house, kit):
+    await house.deploy()
+    large = kit.line("b", body=json.loads(kit.chat_bytes(LARGE)))
+
+    async def stored():
+        return list(house.settings.objects_dir.glob("prj_1/results/*/*"))
+
+    async def damage_and_answer(prompt):
+        """What is stored of the second line is cut before the last one is answered."""
+        if prompt == "d":
+            [path] = await kit.until(stored, bool)
+            path.write_bytes(path.read_bytes()[:-1])
+        return kit.said(f"echo {prompt}")
+
+    house.replicas.behaviour = damage_and_answer
+    async with house.working(**sealed(house, OLD)) as work:
+        lines = [kit.line("a"), large, kit.line("c", url="/v1/no"), kit.line("d")]
+        batch = await house.ended(work, await house.batch(work, lines))
+        output = await house.lines_of(work, batch.output_file_id)
+        errors = await house.lines_of(work, batch.error_file_id)
+    assert batch.status == "completed"
+    assert batch.request_counts.model_dump() == {"total": 4, "completed": 2, "failed": 2}
+    assert [line["custom_id"] for line in output] == ["a", "d"]
+    assert [(line["custom_id"], line["error"]["code"]) for line in errors] == [
+        ("b", "result_unreadable"),
+        ("c", "url_mismatch"),
+    ]
+    assert "backup" in errors[0]["error"]["message"]
+
+
 # --- rotation -------------------------------------------------------------------------------------
 
 

@@ -324,14 +324,18 @@ def test_status_shows_the_deployment_and_its_replicas(smol: Any) -> None:
         "revision": "rev_1",
         "phase": "ready",
         "pid": 42,
+        "port": 8000,
         "cold_start_s": 0.5,
         "created_at": "2026-01-02T03:04:05Z",
         "updated_at": "2026-01-02T03:04:05Z",
     }
-    smol.on("GET", f"{SMOL}/replicas", {"data": [replica]})
-    shown = run("status", "smol").stdout
+    away = replica | {"id": "rep_2", "where": "node 10.0.0.3"}
+    smol.on("GET", f"{SMOL}/replicas", {"data": [replica, away]})
+    shown = run("status", "smol", env={"COLUMNS": "200"}).stdout
     assert "rep_1" in shown
     assert "0.50 s" in shown
+    assert "process 42, port 8000" in shown
+    assert "node 10.0.0.3" in shown
     assert json.loads(run("status", "smol", "--json").stdout)["replica_list"][0]["pid"] == 42
 
 

@@ -9,11 +9,14 @@ import pytest
 
 from tidegate import aio, client
 from tidegate.aio import resources as aio_resources
+from tidegate.aio.offers import AsyncOffers
 from tidegate.aio.webhooks import AsyncWebhooks
 from tidegate.client import resources
+from tidegate.client.offers import Offers
 from tidegate.client.webhooks import Webhooks
 
 PAIRS = [
+    (Offers, AsyncOffers),
     (Webhooks, AsyncWebhooks),
     *((getattr(client, name), getattr(aio, f"Async{name}")) for name in client.__all__),
     *(

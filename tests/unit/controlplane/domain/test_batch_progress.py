@@ -53,6 +53,13 @@ def test_an_ended_batch_tells_its_average_and_its_end():
     assert (seen.completes_at, seen.in_time) == (int(at(50).timestamp()), True)
 
 
+@pytest.mark.parametrize(("usd_per_hour", "cost_usd"), [(None, None), (1.8, 0.01), (0.0, 0.0)])
+def test_replica_seconds_cost_what_a_replica_costs_if_anything_is_rented(usd_per_hour, cost_usd):
+    done = Tally(succeeded=1, replica_s=20.0)
+    seen = progress(done, done, 1, Span(BEGAN, at(50), DUE), at(60), usd_per_hour)
+    assert seen.cost_usd == cost_usd
+
+
 def test_requests_beside_each_other_share_the_time_of_their_replicas():
     assert sum(replica_share_s(2.0, replicas=3, in_flight=12) for _ in range(12)) == 6.0
     assert replica_share_s(2.0, replicas=0, in_flight=0) == 2.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tidegate_controlplane.domain.leadership import Claim, may_take_over, observe
+from tidegate_controlplane.domain.leadership import Claim, may_take_over
+from tidegate_controlplane.domain.sighting import observe
 
 LEASE_S = 10.0
 BEAT = Claim("one", 1, 5)

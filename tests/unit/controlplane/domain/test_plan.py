@@ -309,12 +309,12 @@ def test_a_model_larger_than_the_machine_is_refused_with_both_sizes() -> None:
 
 def test_this_machines_memory_cores_and_lack_of_gpus_bind_no_replica_that_runs_elsewhere() -> None:
     small = replace(MACHINE, provisioners=frozenset({"local", "ray"}), memory_bytes=50 * 1024**2)
-    hardware = {"provisioner": "ray", "gpu": {"type": "H200", "count": 2}, "cpu": 1000}
+    hardware = {"provisioner": "ray", "gpu": {"type": "H200"}, "cpu": 1000}
     plan = resolve(spec(hardware=hardware, scaling={"max_replicas": 100}), FACTS, small)
     assert isinstance(plan, ResolvedPlan), plan
     assert plan.provisioner == "ray"
     assert plan.gpu is not None
-    assert (plan.gpu.type, plan.gpu.count, plan.threads) == ("H200", 2, 1000)
+    assert (plan.gpu.type, plan.gpu.count, plan.threads) == ("H200", 1, 1000)
     assert machine_bytes(plan) == 0 < plan.memory_bytes
     assert warnings(plan, small) == []
 

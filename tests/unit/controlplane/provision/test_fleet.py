@@ -36,7 +36,8 @@ class Place(Provisioner):
     swept: list[FormerReplica] = field(default_factory=list)
     kept: Collection[str] | None = None
     news: list[Notice] = field(default_factory=list)
-    closed: bool = False
+    closed: int = 0
+    fault: str | None = None
 
     async def start(self, launch: Launch) -> None:
         self.started[launch.replica_id] = launch
@@ -66,6 +67,8 @@ class Place(Provisioner):
         self.kept = replica_ids
 
     async def sweep(self, former: Sequence[FormerReplica]) -> None:
+        if self.fault:
+            raise StartFailed(self.fault)
         self.swept += former
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
@@ -83,7 +86,7 @@ class Place(Provisioner):
         self.started.clear()
 
     async def close(self) -> None:
-        self.closed = True
+        self.closed += 1
 
 
 @dataclass
@@ -98,7 +101,7 @@ class World:
     fleet: Fleet = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fleet = Fleet({"local": self.here}, {"ray": self.open})
+        self.fleet = Fleet({"local": self.here}, {"ray": self.open}, {"ray", "aws"})
 
     async def open(self) -> Provisioner:
         self.opened += 1
@@ -170,9 +173,17 @@ async def test_a_place_that_cannot_be_opened_fails_the_start_and_is_tried_again(
     world.may_open.set()
     with pytest.raises(StartFailed, match="pip install"):
         await started_at(world, "ray")
-    assert await world.fleet.shortage(at("ray").plan) == world.fault
     world.fault = None
     await started_at(world, "ray")
+
+
+async def test_a_plan_is_told_what_its_place_is_short_of_or_why_it_cannot_be_opened(
+    world: World,
+) -> None:
+    world.fault = "no node answers"
+    world.may_open.set()
+    assert await world.fleet.shortage(at("ray").plan) == "no node answers"
+    world.fault = None
     assert await world.fleet.shortage(at("ray").plan) == "ray is full for ray"
 
 
@@ -186,7 +197,8 @@ async def test_a_place_that_is_not_set_up_says_what_to_set(world: World) -> None
 
 
 async def test_what_is_held_for_a_deployment_is_removed_at_its_place(world: World) -> None:
-    assert await world.fleet.remove(Holding("dep_1", "local")) == "local still has dep_1"
+    assert await world.fleet.remove(Holding("dep_1", "local")) is None
+    assert world.opened == 0
     assert await world.fleet.remove(Holding("dep_1", "ray")) == "ray is being opened"
     world.may_open.set()
     async with asyncio.timeout(5):
@@ -214,8 +226,26 @@ async def test_former_replicas_are_swept_where_they_ran_before_anything_starts_t
     (notice,) = news
     assert (notice.deployment_id, notice.severity) == ("dep_1", Severity.ERROR)
     assert "may still run: no node answers" in notice.message
+    assert world.fleet.notices() == [], "what was told is not told again"
     await started_at(world, "ray")
     assert world.there.kept == {"rep_9"}
+
+
+async def test_a_place_that_cannot_be_swept_is_used_again_only_after_it_was(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REOPEN_S", 0.0)
+    world.may_open.set()
+    await started_at(world, "ray")
+    world.there.fault = "no node answers"
+    former = FormerReplica("rep_1", "dep_1", "ray")
+    await world.fleet.sweep([former])
+    assert (world.there.closed, world.fleet.known()) == (1, [])
+    with pytest.raises(StartFailed, match="no node answers"):
+        await started_at(world, "ray", "rep_2")
+    world.there.fault = None
+    await started_at(world, "ray", "rep_2")
+    assert world.there.swept == [former]
 
 
 async def test_news_of_every_place_is_told_once(world: World) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tidegate.protocol.work import BatchStatus
 from tidegate_controlplane.domain.states import BATCH
 from tidegate_controlplane.store.batches import Lines
-from tidegate_controlplane.work.batch_steps import Step, next_step
+from tidegate_controlplane.work.batch_steps import Step, gives_up, next_step
 
 B = BatchStatus
 
@@ -42,6 +42,13 @@ def expected(status, lines, overdue):
 )
 def test_each_state_has_its_step(status, lines, overdue):
     assert next_step(status, LINES[lines], overdue=overdue) is expected(status, lines, overdue)
+
+
+@pytest.mark.parametrize(("status", "overdue"), list(product(BatchStatus, [False, True])))
+def test_only_a_batch_that_never_began_gives_up_for_its_storage_and_only_when_it_is_late(
+    status, overdue
+):
+    assert gives_up(status, overdue=overdue) is (status is B.VALIDATING and overdue)
 
 
 LEADS_TO = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tidegate.spec import Mode
+from tidegate_controlplane.domain.sighting import Sighting, is_lost
 from tidegate_controlplane.store.invocations import Held, Lease
 from tidegate_controlplane.work.dispatch import Room, room
-from tidegate_controlplane.work.leases import Sighting, is_lost, observe
+from tidegate_controlplane.work.leases import observe_beats
 
 LEASE = Lease("inv_1", 1)
 
@@ -39,19 +40,19 @@ def test_a_replica_for_one_request_at_a_time_still_does_batches(mode):
 
 
 def test_a_lease_is_lost_when_its_beat_does_not_change_for_long_enough():
-    seen = observe({}, [held(beat=4)], now=100.0)
-    seen = observe(seen, [held(beat=4)], now=129.0)
+    seen = observe_beats({}, [held(beat=4)], now_s=100.0)
+    seen = observe_beats(seen, [held(beat=4)], now_s=129.0)
     assert seen == {LEASE: Sighting(4, 100.0)}
-    assert not is_lost(seen[LEASE], now=129.0, lease_s=30.0)
-    assert is_lost(seen[LEASE], now=130.0, lease_s=30.0)
+    assert not is_lost(seen[LEASE], now_s=129.0, lease_s=30.0)
+    assert is_lost(seen[LEASE], now_s=130.0, lease_s=30.0)
 
 
 def test_a_beat_that_changes_begins_the_time_anew_even_when_it_goes_down():
-    seen = observe({LEASE: Sighting(4, 100.0)}, [held(beat=3)], now=129.0)
+    seen = observe_beats({LEASE: Sighting(4, 100.0)}, [held(beat=3)], now_s=129.0)
     assert seen == {LEASE: Sighting(3, 129.0)}
 
 
 def test_a_new_epoch_is_a_new_lease_and_an_old_one_is_forgotten():
     newer = Lease("inv_1", 2)
-    seen = observe({LEASE: Sighting(4, 100.0)}, [held(4, newer)], now=129.0)
+    seen = observe_beats({LEASE: Sighting(4, 100.0)}, [held(4, newer)], now_s=129.0)
     assert seen == {newer: Sighting(4, 129.0)}

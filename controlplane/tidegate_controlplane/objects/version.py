@@ -1,4 +1,4 @@
-"""Objects of somebody else's bucket, as values."""
+"""An object of somebody else's bucket as it is at one moment, and where it is."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An object as it was when it was listed."""
+class ObjectVersion:
+    """What is read is this version, or nothing."""
 
     key: str
     etag: str

@@ -1,0 +1,1 @@
+"""The hardware catalogue: kept in rows, and asked for anew where prices are published."""

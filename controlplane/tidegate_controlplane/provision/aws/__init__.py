@@ -1,0 +1,1 @@
+"""Replicas as copies of SageMaker inference components, one Pulumi stack per deployment."""

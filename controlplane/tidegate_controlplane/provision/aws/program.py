@@ -1,0 +1,93 @@
+"""The Pulumi program of a deployment's stack: an inference endpoint for each of its revisions.
+
+Loaded only when a stack is touched: it needs the extra `infra`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from tidegate.spec import Mode
+from tidegate_controlplane.provision.aws.names import component_name
+from tidegate_controlplane.provision.base import Launch, StartFailed
+from tidegate_controlplane.settings import AwsSettings
+
+if TYPE_CHECKING:
+    from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+
+MIB = 1024 * 1024
+Program = Callable[[], None]
+Revisions = Mapping[str, Launch]
+"""By revision id, a launch of any of its replicas."""
+
+
+def program_of(settings: AwsSettings, revisions: Revisions) -> Program:
+    """What declares the revisions. Raises StartFailed when one of them cannot be."""
+    declared = {key: arguments(settings, launch) for key, launch in revisions.items()}
+
+    def declare() -> None:
+        from tidegate_infra.components.inference_endpoint.endpoint import InferenceEndpoint
+
+        for args in declared.values():
+            InferenceEndpoint(args.name, args)
+
+    return declare
+
+
+def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
+    """Raises StartFailed naming every field that AWS would refuse."""
+    from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs, ScaledBy
+    from tidegate_infra.errors import InvalidArguments
+
+    plan = launch.plan
+    try:
+        return InferenceEndpointArgs(
+            name=component_name(settings, launch.revision_id),
+            mode=Mode.REALTIME if plan.min_replicas else Mode.SERVERLESS,
+            image=settings.image,
+            artifact_url=artifact_url(settings, launch),
+            execution_role_arn=settings.execution_role_arn,
+            subnet_ids=settings.subnets,
+            security_group_ids=settings.security_groups,
+            kms_key_arn=settings.kms_key,
+            instance_type=settings.instance_type,
+            memory_mb=math.ceil(plan.memory_bytes / MIB),
+            accelerators=plan.gpu.count if plan.gpu else settings.accelerators,
+            cpu=plan.threads or settings.cpu,
+            min_copies=plan.min_replicas,
+            max_copies=plan.max_replicas,
+            max_concurrency=plan.max_sequences,
+            environment=environment(launch),
+            scaled_by=ScaledBy.TIDEGATE,
+            tags={"tidegate:deployment": launch.deployment_id, "tidegate:model": launch.model_name},
+        )
+    except InvalidArguments as error:
+        raise StartFailed(str(error)) from error
+
+
+def artifact_url(settings: AwsSettings, launch: Launch) -> str:
+    """Where SageMaker finds the model. Raises StartFailed when that is not in S3."""
+    if not launch.source.startswith("s3://"):
+        raise StartFailed(
+            f"model.source: {launch.source!r} cannot be reached from AWS; copy it there, "
+            f"`aws s3 sync DIRECTORY {settings.artifacts.rstrip('/')}/{launch.model_name}/`, "
+            "and name that address"
+        )
+    return launch.source.rstrip("/") + "/"
+
+
+def environment(launch: Launch) -> dict[str, str]:
+    """What the image is told of its plan: fields of `ReplicaConfig`, in upper case."""
+    plan = launch.plan
+    told = {
+        "model_name": launch.model_name,
+        "source_digest": launch.digest,
+        "task": launch.task,
+        "precision": plan.precision,
+        "context_tokens": plan.context_tokens,
+        "kv_cache_bytes": plan.kv_cache_bytes or None,
+        "max_sequences": plan.max_sequences,
+    }
+    return {f"TIDEGATE_{key.upper()}": str(value) for key, value in told.items() if value}

@@ -1,0 +1,90 @@
+"""The bounds that AWS sets on single values. Source: the SageMaker API reference."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tidegate.spec import Mode, SpecIssue
+
+if TYPE_CHECKING:
+    from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+
+LONGEST_NAME = 54
+"""SageMaker takes 63; models and configurations get 8 more characters, so that two can be."""
+NAME = re.compile(rf"^[a-z](-*[a-z0-9]){{0,{LONGEST_NAME - 1}}}$")
+PREFIX_URL = re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?:[^/].*/)?$")
+INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+$")
+ENVIRONMENT_KEY = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
+LONGEST_VALUE = 1024
+
+BOUNDS: dict[str, tuple[int, int]] = {
+    "memory_mb": (128, 32 * 1024 * 1024),
+    "accelerators": (0, 16),
+    "cpu": (1, 1024),
+    "copies_per_instance": (1, 64),
+    "min_copies": (0, 1000),
+    "max_copies": (1, 1000),
+    "max_concurrency": (1, 1000),
+    "idle_s": (10, 86_400),
+    "startup_timeout_s": (60, 3600),
+    "download_timeout_s": (60, 3600),
+    "volume_gb": (8, 512),
+    "attempts": (1, 10),
+}
+
+
+def issues_of(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+    """Every value that AWS would refuse by itself, whatever the mode."""
+    if not NAME.match(args.name) or len(args.name) > LONGEST_NAME:
+        yield SpecIssue(
+            "name",
+            args.name,
+            f"must be at most {LONGEST_NAME} lower-case letters, digits and hyphens, "
+            "a letter first",
+        )
+    yield from _instance_type(args)
+    for name, (low, high) in BOUNDS.items():
+        value = getattr(args, name)
+        if not low <= value <= high:
+            yield SpecIssue(name, value, f"must be between {low} and {high}")
+    if args.max_copies < args.min_copies:
+        yield SpecIssue(
+            "max_copies",
+            args.max_copies,
+            f"must be at least min_copies, which is {args.min_copies}",
+        )
+    for name in ("artifact_url", "payload_url"):
+        yield from _prefix_url(name, getattr(args, name))
+    for name in ("subnet_ids", "security_group_ids"):
+        if not getattr(args, name):
+            yield SpecIssue(name, [], "name one at least; nothing runs outside a private network")
+    yield from _environment(args)
+
+
+def _instance_type(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+    on_ec2 = args.mode is Mode.BATCH
+    bare = args.instance_type.removeprefix("ml.")
+    expected = "g6.xlarge" if on_ec2 else "ml.g6.xlarge"
+    if not INSTANCE_TYPE.match(bare) or args.instance_type.startswith("ml.") is on_ec2:
+        yield SpecIssue(
+            "instance_type", args.instance_type, f"mode {args.mode} takes the form {expected!r}"
+        )
+
+
+def _prefix_url(name: str, value: Any) -> Iterator[SpecIssue]:
+    if isinstance(value, str) and not PREFIX_URL.match(value):
+        yield SpecIssue(name, value, "must be s3://bucket/prefix/ and end in a slash")
+
+
+def _environment(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+    for key, value in args.environment.items():
+        if not ENVIRONMENT_KEY.match(key):
+            yield SpecIssue("environment", key, "a key is letters, digits and '_'")
+        if isinstance(value, str) and len(value) > LONGEST_VALUE:
+            yield SpecIssue(
+                f"environment.{key}",
+                f"{len(value)} characters",
+                f"SageMaker takes {LONGEST_VALUE}; put the rest into the artifact",
+            )

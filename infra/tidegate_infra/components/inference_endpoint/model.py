@@ -1,0 +1,48 @@
+"""The SageMaker model: an image, an artifact, and the network that they may reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pulumi
+from pulumi_aws import sagemaker
+from pulumi_aws_native import TagArgs
+
+from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+
+
+def sagemaker_model(
+    name: str, args: InferenceEndpointArgs, opts: pulumi.ResourceOptions
+) -> sagemaker.Model:
+    """A model that is isolated: SageMaker brings the artifact, and the container calls nobody.
+
+    It has no fixed name, since a change replaces it while the old one still serves.
+    """
+    return sagemaker.Model(
+        name,
+        execution_role_arn=args.execution_role_arn,
+        enable_network_isolation=True,
+        primary_container=sagemaker.ModelPrimaryContainerArgs(
+            image=args.image,
+            environment=args.environment,
+            model_data_source=sagemaker.ModelPrimaryContainerModelDataSourceArgs(
+                s3_data_sources=[
+                    sagemaker.ModelPrimaryContainerModelDataSourceS3DataSourceArgs(
+                        s3_uri=args.artifact_url,
+                        s3_data_type="S3Prefix",
+                        compression_type="None",
+                    )
+                ]
+            ),
+        ),
+        vpc_config=sagemaker.ModelVpcConfigArgs(
+            subnets=args.subnet_ids, security_group_ids=args.security_group_ids
+        ),
+        tags=args.tags,
+        opts=opts,
+    )
+
+
+def native_tags(tags: Mapping[str, str]) -> list[TagArgs]:
+    """The tags as the native provider takes them."""
+    return [TagArgs(key=key, value=value) for key, value in sorted(tags.items())]

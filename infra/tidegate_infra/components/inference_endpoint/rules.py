@@ -1,0 +1,73 @@
+"""What each mode demands of the arguments, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from tidegate.spec import Mode, SpecIssue
+
+if TYPE_CHECKING:
+    from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+
+DURABLE = (Mode.ASYNC, Mode.BATCH)
+"""Modes whose results are written to S3."""
+
+
+class Rule(NamedTuple):
+    field: str
+    is_broken: Callable[[InferenceEndpointArgs], bool]
+    remedy: str
+    """`{mode}` stands for the mode."""
+
+
+RULES = (
+    Rule(
+        "min_copies",
+        lambda args: args.mode is Mode.REALTIME and args.min_copies < 1,
+        "mode realtime is always on; set 1 or more, or take mode serverless",
+    ),
+    Rule(
+        "min_copies",
+        lambda args: args.mode is not Mode.REALTIME and args.min_copies > 0,
+        "mode {mode} rests at 0; remove it, or take mode realtime",
+    ),
+    Rule(
+        "scaled_by",
+        lambda args: args.mode in DURABLE and args.scaled_by == "tidegate",
+        "a control plane keeps the queue itself and needs only copies; take mode serverless",
+    ),
+    Rule(
+        "copies_per_instance",
+        lambda args: args.mode in DURABLE and args.copies_per_instance > 1,
+        "mode {mode} has no inference components; set 1",
+    ),
+    Rule(
+        "payload_url",
+        lambda args: args.mode in DURABLE and args.payload_url is None,
+        "mode {mode} needs s3://bucket/prefix/ for its results",
+    ),
+    Rule(
+        "payload_url",
+        lambda args: args.mode not in DURABLE and args.payload_url is not None,
+        "mode {mode} answers directly; remove it",
+    ),
+    Rule(
+        "command",
+        lambda args: args.mode is Mode.BATCH and not args.command,
+        "mode batch runs one; say the container's arguments",
+    ),
+    Rule(
+        "command",
+        lambda args: args.mode is not Mode.BATCH and bool(args.command),
+        "mode {mode} serves the image as it is; remove it",
+    ),
+)
+
+
+def broken_rules(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+    """Every demand of the mode that the arguments do not meet."""
+    for rule in RULES:
+        if rule.is_broken(args):
+            message = rule.remedy.format(mode=args.mode)
+            yield SpecIssue(rule.field, getattr(args, rule.field), message)

@@ -1,0 +1,42 @@
+"""What control planes are told in confidence."""
+
+from __future__ import annotations
+
+import pulumi
+from pulumi_aws import secretsmanager
+
+from tidegate_infra.components.platform.args import PlatformArgs
+
+
+class Secrets(pulumi.ComponentResource):
+    """The database's password, and the pepper that digests of API keys are made with."""
+
+    database_password: secretsmanager.Secret
+    pepper: secretsmanager.Secret
+
+    def __init__(self, args: PlatformArgs, key_arn: pulumi.Input[str], parent: pulumi.Resource):
+        super().__init__(
+            "tidegate:aws:Secrets", args.name, None, pulumi.ResourceOptions(parent=parent)
+        )
+        self._args, self._key_arn = args, key_arn
+        self.database_password = self._secret("database-password", args.database_password)
+        self.pepper = self._secret("pepper", args.pepper)
+        self.register_outputs({})
+
+    def _secret(self, what: str, value: pulumi.Input[str]) -> secretsmanager.Secret:
+        name, opts = f"{self._args.name}-{what}", pulumi.ResourceOptions(parent=self)
+        secret = secretsmanager.Secret(
+            name,
+            name=f"{self._args.name}/{what}",
+            kms_key_id=self._key_arn,
+            recovery_window_in_days=30,
+            tags=self._args.tags,
+            opts=opts,
+        )
+        secretsmanager.SecretVersion(
+            name,
+            secret_id=secret.id,
+            secret_string=pulumi.Output.secret(value),
+            opts=opts,
+        )
+        return secret

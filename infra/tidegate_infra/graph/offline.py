@@ -1,0 +1,102 @@
+"""Runs a Pulumi program without an engine: nothing is created, every declaration is seen.
+
+Uses Pulumi's own mocks. What the cloud would answer is made up, in the shape it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from pulumi.runtime import mocks, settings
+from pulumi.runtime.stack import run_pulumi_func
+
+from tidegate_infra.policy.collect import Collector
+from tidegate_infra.policy.declared import Declared
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account that is made up."""
+
+    id: str = "123456789012"
+    region: str = "eu-central-1"
+
+
+def declared_by(program: Callable[[], object], account: Account = Account()) -> list[Declared]:
+    """Every custom resource that `program` declares, in order.
+
+    Raises whatever the program raises. Settings of Pulumi's are global: one program at a time in
+    a process, and none beside a real one.
+    """
+    collector = Collector()
+
+    def watched() -> None:
+        collector.start()
+        program()
+
+    async def run() -> list[Declared]:
+        settings.reset_options()  # what a program before left half done is not ours
+        mocks.set_mocks(_Cloud(account), project="offline", stack="offline", preview=False)
+        await run_pulumi_func(watched)
+        return await collector.resources()
+
+    return _run(run())
+
+
+def _run(main: Coroutine[Any, Any, list[Declared]]) -> list[Declared]:
+    """Like asyncio.run, and closes the loops that Pulumi's mocks want in their threads."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def begin() -> None:
+        loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(loops[-1])
+
+    async def run() -> list[Declared]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, initializer=begin))
+        return await main
+
+    try:
+        return asyncio.run(run())
+    finally:
+        for loop in loops:
+            loop.close()
+
+
+ANSWERS: dict[str, Any] = {
+    "address": "database.internal",
+    "arnSuffix": "suffix",
+    "dnsName": "balancer.internal",
+    "keyId": "key",
+    "latestVersion": 1,
+    "prefixListId": "pl-s3",
+    "repositoryUrl": "registry.internal/repository",
+}
+"""What only the cloud says of a resource; a resource takes from it what it has."""
+
+
+class _Cloud(mocks.Mocks):
+    """Gives back what it is given, with an ARN."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        kind = args.typ.rsplit(":", 1)[-1]
+        given = f"{kind[0].lower()}{kind[1:]}Name"
+        name = args.inputs.get("name") or args.inputs.get(given) or args.name
+        service = args.typ.split(":")[1].split("/")[0]
+        arn = f"arn:aws:{service}:{self._account.region}:{self._account.id}:{name}"
+        made = {"name": name, given: name, "arn": arn, **ANSWERS}
+        return f"{args.name}-id", {**made, **args.inputs}
+
+    def call(self, _: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
+        return {
+            "accountId": self._account.id,
+            "region": self._account.region,
+            "name": self._account.region,
+            "partition": "aws",
+        }, None

@@ -1,0 +1,65 @@
+"""What an inference endpoint refuses to be made from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.infra.arguments import endpoint_args
+
+from tidegate.spec import Mode
+from tidegate_infra.components.inference_endpoint.names import endpoint_name
+from tidegate_infra.errors import InvalidArguments
+
+REFUSED: list[tuple[Mode, str, dict[str, Any], str]] = [
+    (Mode.SERVERLESS, "name", {"name": "Not_A_Name"}, "lower-case letters"),
+    (Mode.SERVERLESS, "name", {"name": "a" * 55}, "at most 54"),
+    (Mode.SERVERLESS, "instance_type", {"instance_type": "g6.xlarge"}, "'ml.g6.xlarge'"),
+    (Mode.BATCH, "instance_type", {"instance_type": "ml.g6.xlarge"}, "'g6.xlarge'"),
+    (Mode.SERVERLESS, "memory_mb", {"memory_mb": 64}, "between 128 and"),
+    (Mode.SERVERLESS, "startup_timeout_s", {"startup_timeout_s": 3601}, "between 60 and 3600"),
+    (Mode.REALTIME, "max_copies", {"min_copies": 3, "max_copies": 2}, "min_copies, which is 3"),
+    (Mode.SERVERLESS, "artifact_url", {"artifact_url": "s3://bucket/model"}, "end in a slash"),
+    (Mode.SERVERLESS, "subnet_ids", {"subnet_ids": []}, "private network"),
+    (Mode.SERVERLESS, "environment", {"environment": {"a-b": "1"}}, "letters, digits and '_'"),
+    (Mode.SERVERLESS, "environment.A", {"environment": {"A": "x" * 1025}}, "takes 1024"),
+    (Mode.REALTIME, "min_copies", {"min_copies": 0}, "take mode serverless"),
+    (Mode.SERVERLESS, "min_copies", {"min_copies": 1}, "take mode realtime"),
+    (Mode.ASYNC, "scaled_by", {"scaled_by": "tidegate"}, "take mode serverless"),
+    (Mode.ASYNC, "copies_per_instance", {"copies_per_instance": 2}, "no inference components"),
+    (Mode.ASYNC, "payload_url", {"payload_url": None}, "needs s3://bucket/prefix/"),
+    (Mode.REALTIME, "payload_url", {"payload_url": "s3://bucket/p/"}, "remove it"),
+    (Mode.BATCH, "command", {"command": ()}, "say the container's arguments"),
+    (Mode.SERVERLESS, "command", {"command": ("x",)}, "remove it"),
+]
+
+
+@pytest.mark.parametrize(("mode", "field", "change", "remedy"), REFUSED)
+def test_a_value_that_cannot_be_is_named_with_its_remedy(
+    mode: Mode, field: str, change: dict[str, Any], remedy: str
+) -> None:
+    with pytest.raises(InvalidArguments) as refused:
+        endpoint_args(mode, **change)
+    found = {issue.field: issue for issue in refused.value.issues}
+    assert list(found) == [field]
+    assert remedy in found[field].message
+    assert f"{field}: " in str(refused.value)
+
+
+def test_every_fault_is_told_at_once() -> None:
+    with pytest.raises(InvalidArguments) as refused:
+        endpoint_args(Mode.REALTIME, min_copies=0, max_copies=0, cpu=0)
+    assert {issue.field for issue in refused.value.issues} == {"min_copies", "max_copies", "cpu"}
+
+
+def test_copies_that_share_an_instance_need_fewer_instances() -> None:
+    args = endpoint_args(Mode.REALTIME, min_copies=3, max_copies=5, copies_per_instance=2)
+    assert (args.min_instances, args.max_instances) == (2, 3)
+
+
+def test_a_long_name_is_cut_and_stays_apart_from_its_neighbour() -> None:
+    long = "a" * 53
+    first, second = endpoint_name("tidegate", long + "b"), endpoint_name("tidegate", long + "c")
+    assert len(first) == len(second) == 54
+    assert first != second
+    assert endpoint_name("tidegate", "smol") == "tidegate-smol"
