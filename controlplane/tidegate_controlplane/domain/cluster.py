@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.protocol.resources import ResolvedPlan
-from tidegate_controlplane.domain.plan import size
+from tidegate_controlplane.domain.size import size
 
 
 @dataclass(frozen=True)
