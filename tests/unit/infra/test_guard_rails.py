@@ -10,6 +10,7 @@ from typing import Any
 
 import pulumi
 import pytest
+from pulumi.runtime import rpc
 from pulumi_aws import lb
 from tests.unit.infra.arguments import endpoint_args, platform_args
 from tests.unit.infra.declarations import endpoint_resources, the
@@ -388,6 +389,10 @@ def test_the_guard_sees_only_its_block() -> None:
         lb.LoadBalancer("later", internal=False)
 
     assert len(declared_by(program)) == 1
+
+
+def test_what_is_unknown_is_written_as_pulumi_writes_it() -> None:
+    assert rpc.UNKNOWN == UNKNOWN
 
 
 def test_a_secret_never_reaches_the_guard_rails() -> None:

@@ -272,7 +272,7 @@ def test_trouble_is_told_where_there_is_a_topic_and_only_there(
 
 
 def test_a_batch_has_no_instance_at_rest_and_takes_spot() -> None:
-    resources = endpoint_resources(Mode.BATCH, max_copies=3, cpu=4)
+    resources = endpoint_resources(Mode.BATCH, max_copies=3)
     instances = the(resources, "aws:batch/computeEnvironment:ComputeEnvironment")
     assert instances.inputs["type"] == "MANAGED"
     compute = instances.inputs["computeResources"]
@@ -290,6 +290,12 @@ def test_a_batch_has_no_instance_at_rest_and_takes_spot() -> None:
     assert instances.refers_to(the(resources, "aws:iam/instanceProfile:InstanceProfile"))
     queue = the(resources, "aws:batch/jobQueue:JobQueue")
     assert queue.refers_to(instances, "computeEnvironmentOrders")
+
+
+def test_a_batch_on_a_type_that_nobody_knows_counts_the_vcpus_of_its_jobs() -> None:
+    resources = endpoint_resources(Mode.BATCH, max_copies=3, cpu=7, instance_type="g99.xlarge")
+    instances = the(resources, "aws:batch/computeEnvironment:ComputeEnvironment")
+    assert instances.inputs["computeResources"]["maxVcpus"] == 21
 
 
 def test_a_job_runs_again_when_its_host_is_reclaimed_or_it_asks_for_it_and_else_not() -> None:

@@ -58,6 +58,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("name", {"name": "Tide"}, "lower-case letters"),
     ("account_id", {"account_id": "1234"}, "aws sts get-caller-identity"),
     ("region", {"region": "frankfurt", "availability_zones": ["frankfurt1", "frankfurt2"]}, "such"),
+    (
+        "region",
+        {"region": "us-gov-west-1", "availability_zones": ["us-gov-west-1a", "us-gov-west-1b"]},
+        "of the partition `aws`",
+    ),
     ("availability_zones", {"availability_zones": ["eu-central-1a"]}, "two zones or more"),
     (
         "availability_zones",

@@ -7,6 +7,7 @@ from typing import Any
 import pulumi
 from pulumi_aws import batch, cloudwatch, ec2
 
+from tidegate.offers import bundled_hardware
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 from tidegate_infra.components.inference_endpoint.batch_role import instance_profile
 from tidegate_infra.components.logs import log_group
@@ -58,7 +59,7 @@ def _instances(
             type="SPOT",
             allocation_strategy="SPOT_PRICE_CAPACITY_OPTIMIZED",
             min_vcpus=0,
-            max_vcpus=args.max_copies * args.cpu,
+            max_vcpus=args.max_copies * _vcpus(args),
             instance_types=[args.instance_type],
             instance_role=instance_profile(name, args, opts).arn,
             subnets=args.subnet_ids,
@@ -75,6 +76,12 @@ def _instances(
         tags=args.tags,
         opts=opts,
     )
+
+
+def _vcpus(args: InferenceEndpointArgs) -> int:
+    """Of one instance, as Batch counts; of a job where the catalogue does not know the type."""
+    known = bundled_hardware().get(args.instance_type)
+    return known.vcpus if known else args.cpu
 
 
 def _launch_template(

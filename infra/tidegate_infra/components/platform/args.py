@@ -15,7 +15,8 @@ from tidegate_infra.errors import InvalidArguments
 
 NAME = re.compile(r"^[a-z][a-z0-9-]{1,18}[a-z0-9]$")
 ACCOUNT = re.compile(r"^[0-9]{12}$")
-REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+REGION = re.compile(r"^(?!cn-|us-gov-|us-iso)[a-z]{2}(-[a-z]+)+-[0-9]$")
+"""Of AWS's own partition; China and GovCloud name their resources otherwise."""
 EVERYONE = "0.0.0.0/0"
 SUBNET_BITS = 4
 """A network is cut into 16 parts; every zone takes one, or two with a way to the internet."""
@@ -94,7 +95,9 @@ def _issues(args: PlatformArgs) -> Iterator[SpecIssue]:
         said = "must be 12 digits; `aws sts get-caller-identity` prints them"
         yield SpecIssue("account_id", args.account_id, said)
     if not REGION.match(args.region):
-        yield SpecIssue("region", args.region, "must be a region such as eu-central-1")
+        yield SpecIssue(
+            "region", args.region, "must be a region of the partition `aws`, such as eu-central-1"
+        )
     if len(set(args.availability_zones)) < 2:
         said = "name two zones or more, such as eu-central-1a and eu-central-1b"
         yield SpecIssue("availability_zones", list(args.availability_zones), said)
