@@ -140,8 +140,17 @@ class RaySettings(_Section):
     """`host:port` of a head node, `auto` for a cluster that runs on this machine, or `local` for
     one that starts and ends with this process."""
     namespace: str = "tidegate"
+    """Another one for each platform that uses the cluster: whatever has a name in it is ended at
+    the start."""
     zygote: bool = True
     """On each node one process imports the runtime once, and forks replicas from it."""
+    node_dir: Path | None = None
+    """Where a node keeps artifacts and logs; the path of `data_dir` there, with `node` under it,
+    when absent. A node's own environment variable TIDEGATE_NODE_DIR goes before it."""
+    node_timeout_s: Seconds = 5.0
+    """A node whose agent and replicas are silent for so long is lost."""
+    capacity_wait_s: Seconds = 10.0
+    """How long a replica waits for room on a node before its start is put off."""
 
 
 class AwsSettings(_Section):

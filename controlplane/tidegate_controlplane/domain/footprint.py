@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidegate.protocol.resources import ModelFacts
+from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import Precision
 
 DENSE_BITS = {Precision.FP32: 32.0, Precision.BF16: 16.0}
@@ -50,3 +50,11 @@ def read_bytes(facts: ModelFacts, precision: Precision) -> int:
         return weights_bytes(facts, precision)
     bits = DENSE_BITS.get(precision, UNTIED_EMBEDDING_BITS)
     return weights_bytes(facts, precision) - int(facts.embedding_parameters * bits / 8)
+
+
+def host_bytes(plan: ResolvedPlan) -> int:
+    """What one replica takes of its machine's own memory.
+
+    A KV cache on a GPU is none of it; the weights pass through it.
+    """
+    return plan.memory_bytes - (plan.kv_cache_bytes if plan.gpu else 0)

@@ -19,6 +19,7 @@ from tidegate.spec import (
 )
 from tidegate_controlplane.domain.footprint import (
     PROCESS_BYTES,
+    host_bytes,
     kv_bytes_per_token,
     read_bytes,
     weights_bytes,
@@ -364,10 +365,5 @@ def _beyond_machine(
 
 
 def machine_bytes(plan: ResolvedPlan) -> int:
-    """Predicted memory that one replica takes of the control plane's machine.
-
-    A KV cache on a GPU is none of it; the weights pass through it.
-    """
-    if plan.provisioner != LOCAL:
-        return 0
-    return plan.memory_bytes - (plan.kv_cache_bytes if plan.gpu else 0)
+    """Predicted memory that one replica takes of the control plane's machine."""
+    return host_bytes(plan) if plan.provisioner == LOCAL else 0

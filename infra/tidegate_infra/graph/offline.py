@@ -15,7 +15,7 @@ from pulumi.runtime import mocks, settings
 from pulumi.runtime.stack import run_pulumi_func
 
 from tidegate_infra.policy.collect import Collector
-from tidegate_infra.policy.declared import Declared
+from tidegate_infra.policy.declared import UNKNOWN, Declared
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,12 @@ class Account:
     region: str = "eu-central-1"
 
 
-def declared_by(program: Callable[[], object], account: Account = Account()) -> list[Declared]:
+def declared_by(
+    program: Callable[[], object], account: Account = Account(), *, preview: bool = False
+) -> list[Declared]:
     """Every custom resource that `program` declares, in order.
+
+    As at a preview, when `preview` says so: what only the cloud can say is then unknown.
 
     Raises whatever the program raises. Settings of Pulumi's are global: one program at a time in
     a process, and none beside a real one.
@@ -40,7 +44,8 @@ def declared_by(program: Callable[[], object], account: Account = Account()) -> 
 
     async def run() -> list[Declared]:
         settings.reset_options()  # what a program before left half done is not ours
-        mocks.set_mocks(_Cloud(account), project="offline", stack="offline", preview=False)
+        cloud = _Cloud(account, knows=not preview)
+        mocks.set_mocks(cloud, project="offline", stack="offline", preview=preview)
         await run_pulumi_func(watched)
         return await collector.resources()
 
@@ -79,10 +84,10 @@ ANSWERS: dict[str, Any] = {
 
 
 class _Cloud(mocks.Mocks):
-    """Gives back what it is given, with an ARN."""
+    """Gives back what it is given, with an ARN; before anything is made, there is none."""
 
-    def __init__(self, account: Account) -> None:
-        self._account = account
+    def __init__(self, account: Account, *, knows: bool) -> None:
+        self._account, self._knows = account, knows
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         kind = args.typ.rsplit(":", 1)[-1]
@@ -91,6 +96,8 @@ class _Cloud(mocks.Mocks):
         service = args.typ.split(":")[1].split("/")[0]
         arn = f"arn:aws:{service}:{self._account.region}:{self._account.id}:{name}"
         made = {"name": name, given: name, "arn": arn, **ANSWERS}
+        if not self._knows:
+            made = dict.fromkeys(made, UNKNOWN)
         return f"{args.name}-id", {**made, **args.inputs}
 
     def call(self, _: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:

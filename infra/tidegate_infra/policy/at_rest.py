@@ -17,8 +17,9 @@ HOURS_PER_MONTH = 730
 Prices = Mapping[str, float]
 """USD per hour of an instance type (`ml.g6.xlarge`, `db.t4g.medium`) or of one of `UNITS`."""
 
-VCPU, GIB, BALANCER, NETWORK_ENDPOINT = "fargate-vcpu", "fargate-gib", "alb", "interface-endpoint"
-UNITS = (VCPU, GIB, BALANCER, NETWORK_ENDPOINT)
+VCPU, GIB, BALANCER = "fargate-vcpu", "fargate-gib", "alb"
+NETWORK_ENDPOINT, WAY_OUT = "interface-endpoint", "nat-gateway"
+UNITS = (VCPU, GIB, BALANCER, NETWORK_ENDPOINT, WAY_OUT)
 """What is billed by the hour and is no instance; an interface endpoint in one zone."""
 
 TARGET = "aws:appautoscaling/target:Target"
@@ -110,11 +111,16 @@ def _network_endpoint(endpoint: Declared, _: Sequence[Declared]) -> Iterator[Run
         yield Running(endpoint, NETWORK_ENDPOINT, len(endpoint.inputs.get("subnetIds", [])))
 
 
+def _way_out(gateway: Declared, _: Sequence[Declared]) -> Iterator[Running]:
+    yield Running(gateway, WAY_OUT, 1)
+
+
 OF_TYPE: dict[str, Callable[[Declared, Sequence[Declared]], Iterator[Running]]] = {
     CONFIG: _variants,
     "aws:batch/computeEnvironment:ComputeEnvironment": _batch_instances,
     "aws:rds/instance:Instance": _database,
     SERVICE: _tasks,
     "aws:lb/loadBalancer:LoadBalancer": _balancer,
+    "aws:ec2/natGateway:NatGateway": _way_out,
     "aws:ec2/vpcEndpoint:VpcEndpoint": _network_endpoint,
 }

@@ -11,9 +11,12 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi_aws import lb
+from tests.unit.infra.arguments import endpoint_args, platform_args
 from tests.unit.infra.declarations import endpoint_resources, the
 
 from tidegate.spec import Mode
+from tidegate_infra.components.inference_endpoint.endpoint import InferenceEndpoint
+from tidegate_infra.components.platform.platform import Platform
 from tidegate_infra.errors import GuardRailsBroken
 from tidegate_infra.graph.offline import declared_by
 from tidegate_infra.policy.at_rest import at_rest
@@ -137,6 +140,7 @@ RIGHTS: list[tuple[Any, Any, str | None]] = [
     ("s3:GetObject", "arn:aws:s3:::artifacts/*", None),
     ("sagemaker:InvokeEndpoint", "arn:aws:sagemaker:eu-1:1:endpoint/tidegate-*", None),
     ("ecr:GetAuthorizationToken", "*", None),
+    ("cloudwatch:PutMetricData", "*", "allows cloudwatch:PutMetricData on [*]; name"),
     ("s3:*", "arn:aws:s3:::artifacts/*", "allows the action s3:[*]; name the actions"),
     ("s3:Get*", ["arn:aws:s3:::artifacts/*"], "allows the action s3:Get[*]"),
     (["s3:GetObject"], "*", "allows s3:GetObject on [*]; name the resources"),
@@ -158,6 +162,21 @@ def test_a_right_is_for_a_name_or_a_prefix_of_names(
     assert len(found) == (0 if expected is None else 1), found
     if expected:
         assert re.search(expected, found[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "passes"), [("cloudwatch:namespace", True), ("aws:SourceVpc", False)]
+)
+def test_what_has_no_name_yet_is_bound_by_the_condition_for_it(key: str, passes: bool) -> None:
+    statement = {
+        "Effect": "Allow",
+        "Action": "cloudwatch:PutMetricData",
+        "Resource": "*",
+        "Condition": {"StringLike": {key: "x"}},
+    }
+    document = json.dumps({"Statement": [statement]})
+    found = said([Declared("aws:iam/rolePolicy:RolePolicy", "r", {"policy": document})])
+    assert (found == []) is passes
 
 
 def test_a_right_to_all_but_something_is_refused() -> None:
@@ -319,6 +338,39 @@ def test_a_program_that_breaks_a_rail_ends_before_anything_is_made() -> None:
     (finding,) = broken.value.findings
     assert isinstance(finding, Finding)
     assert "set internal=True" in str(broken.value)
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_at_a_preview_the_guard_judges_what_is_known(mode: Mode) -> None:
+    args = endpoint_args(mode)
+    resources = declared_by(lambda: InferenceEndpoint("smol", args), preview=True)
+    assert said(resources) == []
+    woken = [each for each in resources if each.name.endswith("-wakes") and each.type == ALARM]
+    assert all(each.inputs["alarmActions"] == [UNKNOWN] for each in woken)
+    for alarm in woken:
+        (found,) = said([each for each in resources if each is not alarm])
+        assert "nothing wakes" in found
+
+
+def test_at_a_preview_a_program_that_breaks_a_rail_ends() -> None:
+    def program() -> None:
+        with guard():
+            balancer = lb.LoadBalancer("open", internal=False)
+            lb.Listener(
+                "plain", load_balancer_arn=balancer.arn, protocol="HTTP", default_actions=[]
+            )
+
+    with pytest.raises(GuardRailsBroken) as broken:
+        declared_by(program, preview=True)
+    assert [finding.rail for finding in broken.value.findings] == ["encryption", "public"]
+
+
+def test_a_platform_at_a_preview_keeps_the_guard_rails() -> None:
+    def program() -> None:
+        with guard():
+            Platform("tidegate", platform_args())
+
+    assert len(declared_by(program, preview=True)) > 90
 
 
 def test_a_program_may_be_public_on_purpose() -> None:

@@ -29,8 +29,6 @@ REFUSED: list[tuple[Mode, str, dict[str, Any], str]] = [
     (Mode.ASYNC, "copies_per_instance", {"copies_per_instance": 2}, "no inference components"),
     (Mode.ASYNC, "payload_url", {"payload_url": None}, "needs s3://bucket/prefix/"),
     (Mode.REALTIME, "payload_url", {"payload_url": "s3://bucket/p/"}, "remove it"),
-    (Mode.BATCH, "command", {"command": ()}, "say the container's arguments"),
-    (Mode.SERVERLESS, "command", {"command": ("x",)}, "remove it"),
 ]
 
 

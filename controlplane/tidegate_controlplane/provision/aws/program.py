@@ -9,8 +9,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import Mode
+from tidegate_controlplane.domain.footprint import host_bytes
 from tidegate_controlplane.provision.aws.names import component_name
 from tidegate_controlplane.provision.base import Launch, StartFailed
 from tidegate_controlplane.settings import AwsSettings
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 LEAST_MB = 128
 """That SageMaker reserves for a copy."""
-BESIDE_GPU_BYTES = 4 * 1024 * MIB
-"""Weights pass through the page cache on their way to a GPU, and are not held."""
 Program = Callable[[], None]
 Revisions = Mapping[str, Launch]
 """By revision id, a launch of any of its replicas."""
@@ -60,7 +58,7 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
             security_group_ids=settings.security_groups,
             kms_key_arn=settings.kms_key,
             instance_type=offer.instance_type,
-            memory_mb=host_memory_mb(plan),
+            memory_mb=max(LEAST_MB, math.ceil(host_bytes(plan) / MIB)),
             accelerators=offer.gpus,
             cpu=plan.threads or 1,
             copies_per_instance=offer.replicas,
@@ -73,14 +71,6 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
         )
     except InvalidArguments as error:
         raise StartFailed(str(error)) from error
-
-
-def host_memory_mb(plan: ResolvedPlan) -> int:
-    """What a copy reserves of its instance's own memory; beside a GPU that is for the process."""
-    bytes_ = plan.memory_bytes
-    if plan.offer and plan.offer.gpus:
-        bytes_ = min(bytes_, BESIDE_GPU_BYTES)
-    return max(LEAST_MB, math.ceil(bytes_ / MIB))
 
 
 def artifact_url(settings: AwsSettings, launch: Launch) -> str:

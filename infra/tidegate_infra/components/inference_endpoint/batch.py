@@ -14,6 +14,11 @@ from tidegate_infra.components.logs import log_group
 LAUNCH_DEVICE = "/dev/xvda"
 """The root of ECS's Amazon Linux 2023 images."""
 
+COMMAND = ("batch", "Ref::input", "Ref::output")
+"""What the runtime image runs for one job; Batch puts the job's parameters in."""
+TRY_AGAIN = "1"
+"""The image's exit code for what another run may do, such as a store that was away."""
+
 
 class BatchEndpoint(pulumi.ComponentResource):
     """A queue of AWS Batch, its instances, and the definition of a job that runs the runtime.
@@ -123,7 +128,7 @@ def _definition(
     logs: cloudwatch.LogGroup,
     opts: pulumi.ResourceOptions,
 ) -> batch.JobDefinition:
-    """A reclaimed host (status reason "Host EC2 …") is tried again; what fails by itself is not."""
+    """A job whose host was reclaimed ("Host EC2 …") runs again, and one that asks for it."""
     return batch.JobDefinition(
         name,
         name=args.name,
@@ -136,6 +141,9 @@ def _definition(
             evaluate_on_exits=[
                 batch.JobDefinitionRetryStrategyEvaluateOnExitArgs(
                     on_status_reason="Host EC2*", action="RETRY"
+                ),
+                batch.JobDefinitionRetryStrategyEvaluateOnExitArgs(
+                    on_exit_code=TRY_AGAIN, action="RETRY"
                 ),
                 batch.JobDefinitionRetryStrategyEvaluateOnExitArgs(on_reason="*", action="EXIT"),
             ],
@@ -154,10 +162,10 @@ def _container(args: InferenceEndpointArgs, logs: cloudwatch.LogGroup) -> dict[s
     ]
     if args.accelerators:
         requirements.append({"type": "GPU", "value": str(args.accelerators)})
-    environment = {"TIDEGATE_ARTIFACT_URL": args.artifact_url, **args.environment}
+    environment = {"TIDEGATE_SOURCE": args.artifact_url, **args.settings}
     return {
         "image": args.image,
-        "command": list(args.command),
+        "command": list(COMMAND),
         "jobRoleArn": args.execution_role_arn,
         "resourceRequirements": requirements,
         "environment": [{"name": key, "value": environment[key]} for key in sorted(environment)],

@@ -39,7 +39,8 @@ class PlatformArgs:
     """Of ACM, for the load balancer's TLS."""
     control_plane_image: pulumi.Input[str]
     """Has a shell, Python with `tidegate[controlplane,postgres,infra]`, and declares the volumes
-    /data and /tmp as its user's own: the rest of its file system cannot be written."""
+    /data and /tmp as its user's own: the rest of its file system cannot be written. To host models
+    it also has `pulumi` with its AWS plugins, since a closed network downloads none."""
     database_password: pulumi.Input[str]
     """A secret of the stack; letters and digits, 16 or more."""
     pepper: pulumi.Input[str]
@@ -60,8 +61,10 @@ class PlatformArgs:
     control_plane_memory_mb: int = 4096
     spool_gb: int = 50
     """Disk of a control plane: bodies and parts of tables pass through it."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Sections of the control plane's settings file."""
+    runtime_image: pulumi.Input[str] | None = None
+    """With it, control planes host models on SageMaker by themselves (`provisioner: aws`)."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Sections of the control plane's settings file; their fields are over the platform's own."""
     database_class: str = "db.t4g.medium"
     database_gb: int = 50
     backup_days: int = 14

@@ -18,7 +18,7 @@ from tidegate_controlplane.provision.aws.copies import Seen
 from tidegate_controlplane.provision.aws.failures import explain
 from tidegate_controlplane.provision.aws.locks import Holder, holder_of, locks_in
 from tidegate_controlplane.provision.aws.names import component_name, is_ours, orphans, stack_name
-from tidegate_controlplane.provision.aws.program import arguments, environment, host_memory_mb
+from tidegate_controlplane.provision.aws.program import arguments, environment
 from tidegate_controlplane.provision.aws.site import Component, Replica, Site
 from tidegate_controlplane.provision.aws.stacks import Stacks
 
@@ -222,12 +222,3 @@ def test_a_revision_is_declared_on_the_machine_of_its_plan_and_scaled_by_us() ->
     assert args.scaled_by.value == "tidegate"
     assert (args.mode.value, args.min_copies, args.max_copies) == ("serverless", 0, 4)
     assert args.artifact_url == "s3://models/good/"
-
-
-def test_beside_a_gpu_a_copy_reserves_what_its_process_needs() -> None:
-    plan = aws_launch().plan.model_copy(update={"memory_bytes": 20 << 30})
-    assert host_memory_mb(plan) == 4096
-    assert host_memory_mb(plan.model_copy(update={"memory_bytes": 1})) == 128
-    assert plan.offer
-    own = plan.model_copy(update={"offer": plan.offer.model_copy(update={"gpus": 0})})
-    assert host_memory_mb(own) == 20 * 1024
