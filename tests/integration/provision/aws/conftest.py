@@ -139,6 +139,7 @@ class AwsAccount(Place):
     account: Account
     heard: list[Notice] = field(default_factory=list)
     name: ClassVar[str] = "aws"
+    patience_s: ClassVar[float] = 60.0
     stands_on: ClassVar[str] = (
         "doubles of SageMaker and of Pulumi's engine; real processes as copies"
     )
