@@ -19,7 +19,7 @@ class Needs:
     gpu_type: str | None = None
 
     def __str__(self) -> str:
-        return _listed(self.cpus, self.memory_bytes, self.gpus, self.gpu_type)
+        return _resources(self.cpus, self.memory_bytes, self.gpus, self.gpu_type)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ClusterNode:
     gpu_type: str | None = None
 
     def __str__(self) -> str:
-        has = _listed(self.cpus, self.memory_bytes, self.gpus, self.gpu_type)
+        has = _resources(self.cpus, self.memory_bytes, self.gpus, self.gpu_type)
         return f"{self.address} ({has})"
 
     def could_hold(self, needs: Needs) -> bool:
@@ -89,7 +89,7 @@ def _listed(nodes: Sequence[ClusterNode]) -> str:
     return f"{shown} and {rest} more" if rest > 0 else shown
 
 
-def _listed(cpus: float, memory_bytes: int, gpus: float, gpu_type: str | None) -> str:
+def _resources(cpus: float, memory_bytes: int, gpus: float, gpu_type: str | None) -> str:
     parts = [_counted(cpus, "CPU"), size(memory_bytes)]
     if gpus:
         kind = f" of type {gpu_type}" if gpu_type else ""
