@@ -174,12 +174,6 @@ class AwsSettings(_Section):
     """Of the credentials file; the usual chain when absent."""
     name: Annotated[str, Field(pattern=r"^[a-z](-?[a-z0-9]){0,30}$")] = "tidegate"
     """What everything of this installation is called first; another one needs another."""
-    instance_type: str = "ml.g6.xlarge"
-    """Of a replica whose plan has chosen no machine."""
-    accelerators: Annotated[int, Field(ge=0, le=16)] = 1
-    """GPUs of a replica whose declaration names none."""
-    cpu: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Cores of a replica whose declaration names none."""
     start_timeout_s: Seconds = 1800.0
     """For a copy: an instance, the model's download and its load."""
     keep_copies_s: Seconds = 300.0

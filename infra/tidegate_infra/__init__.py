@@ -26,5 +26,9 @@ _ROOMS = {
 def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
         raise AttributeError(f"module 'tidegate_infra' has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(_ROOMS[name]), name)
+    try:
+        room = import_module(_ROOMS[name])
+    except ModuleNotFoundError as missing:
+        raise ImportError(f"{missing.name} is missing: pip install 'tidegate[infra]'") from missing
+    globals()[name] = value = getattr(room, name)
     return value

@@ -23,7 +23,7 @@ pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = pytest.mark.soak
 EXAMPLE = Path(__file__).parents[2] / "examples" / "deployment.yaml"
 STREAMS = 50
-TOKENS = 16
+TOKENS = 32
 PATIENCE_S = 400.0
 
 
@@ -111,7 +111,7 @@ def test_the_same_declaration_serves_locally_and_on_a_cluster_that_loses_a_node(
         until(lambda: len(ready(http, on_ray=True)) == 2 and not ready(http, on_ray=False))
         moved_s = time.monotonic() - begun
         there = asked(http)
-        events = http.get("/api/v1/deployments/smol/events").json()["data"]
+        events = http.get("/api/v1/deployments/smol/events?limit=100").json()["data"]
         copies = [each["message"] for each in events if each["reason"] == "Copied"]
         homes = {each["id"]: cluster.home(each["id"]) for each in ready(http, on_ray=True)}
         with ThreadPoolExecutor(STREAMS) as threads:

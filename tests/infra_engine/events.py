@@ -16,6 +16,9 @@ from pulumi.runtime.proto import events_pb2, events_pb2_grpc
 from tests.infra_engine.stack_double import Kept
 from tests.infra_engine.wire import revealed
 
+HALVES = ("create-replacement", "delete-replaced")
+"""Steps that are part of another, which alone is counted."""
+
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -35,10 +38,14 @@ class Reporter:
             self._tell({"sequence": next(self._numbers), "timestamp": 0, **event})
 
     def begins(self, op: str, resource: Kept) -> None:
-        self.say(resourcePreEvent=self._step(op, resource))
+        if not _is_default_provider(resource):
+            self.say(resourcePreEvent=self._step(op, resource))
 
     def done(self, op: str, resource: Kept) -> None:
-        self.changes[op] += 1
+        if _is_default_provider(resource):
+            return
+        if op not in HALVES:
+            self.changes[op] += 1
         self.say(resOutputsEvent=self._step(op, resource))
 
     def failed(self, op: str, resource: Kept, message: str) -> None:
@@ -70,6 +77,11 @@ class Reporter:
         }
         of = {key: state[key] for key in ("urn", "type", "provider")}
         return {"metadata": {"op": op, "new": state} | of, "planning": self._planning}
+
+
+def _is_default_provider(resource: Kept) -> bool:
+    """Made of the stack's configuration, and not spoken of."""
+    return resource.type.startswith("pulumi:providers:") and resource.urn.endswith("::default")
 
 
 @contextmanager

@@ -61,6 +61,10 @@ class ProgramDouble:
     def destroy(self) -> Outcome:
         return self._carry_out(UpdateDouble.destroy)
 
+    def resources(self) -> list[Properties]:
+        """As `pulumi stack export --show-secrets` prints them."""
+        return self.stack.exported()["deployment"]["resources"]
+
     def outputs(self) -> Properties:
         """What the program exported, secrets revealed."""
         return revealed(self.stack.outputs)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.protocol.resources import ResolvedPlan
-from tidegate_controlplane.domain.plan import size
+from tidegate_controlplane.domain.size import size
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,7 @@ class Needs:
     gpu_type: str | None = None
 
     def __str__(self) -> str:
-        parts = [_counted(self.cpus, "CPU"), size(self.memory_bytes)]
-        if self.gpus:
-            kind = f" of type {self.gpu_type}" if self.gpu_type else ""
-            parts.append(_counted(self.gpus, "GPU") + kind)
-        return ", ".join(parts)
+        return _listed(self.cpus, self.memory_bytes, self.gpus, self.gpu_type)
 
 
 @dataclass(frozen=True)
@@ -38,11 +34,8 @@ class ClusterNode:
     gpu_type: str | None = None
 
     def __str__(self) -> str:
-        parts = [_counted(self.cpus, "CPU"), size(self.memory_bytes)]
-        if self.gpus:
-            kind = f" of type {self.gpu_type}" if self.gpu_type else ""
-            parts.append(_counted(self.gpus, "GPU") + kind)
-        return f"{self.address} ({', '.join(parts)})"
+        has = _listed(self.cpus, self.memory_bytes, self.gpus, self.gpu_type)
+        return f"{self.address} ({has})"
 
     def could_hold(self, needs: Needs) -> bool:
         """Whether it has room when nothing else runs there."""
@@ -94,6 +87,14 @@ def _listed(nodes: Sequence[ClusterNode]) -> str:
     shown = ", ".join(str(node) for node in nodes[:SHOWN_NODES])
     rest = len(nodes) - SHOWN_NODES
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def _listed(cpus: float, memory_bytes: int, gpus: float, gpu_type: str | None) -> str:
+    parts = [_counted(cpus, "CPU"), size(memory_bytes)]
+    if gpus:
+        kind = f" of type {gpu_type}" if gpu_type else ""
+        parts.append(_counted(gpus, "GPU") + kind)
+    return ", ".join(parts)
 
 
 def _counted(number: float, what: str) -> str:

@@ -95,7 +95,10 @@ class ModelDeployments:
     async def update(
         self, resource_id: str, old: Properties, inputs: Properties, timeout_s: float
     ) -> Properties:
-        """The outputs, once it serves. Raises ChangedElsewhere, and StartFailed."""
+        """The outputs, once it serves. Raises ChangedElsewhere, and StartFailed.
+
+        The same declaration again tries a deployment again that did not start.
+        """
         try:
             made = await self.client.apply(_spec(inputs), if_match=old["etag"])
         except PreconditionFailed as refused:
@@ -103,8 +106,6 @@ class ModelDeployments:
                 f"{refused}. Someone else changed or deleted deployment {resource_id!r} since this "
                 "stack last looked: run `pulumi refresh`, look at the difference, then `pulumi up`"
             ) from None
-        if made.phase is DeploymentPhase.FAILED and made.etag == old["etag"]:
-            await made.wake()  # the same declaration again: what stopped it may be mended
         await self._wait(made, inputs, timeout_s)
         return self._outputs(made)
 

@@ -16,6 +16,7 @@ import pytest
 from pulumi.runtime.proto import provider_pb2 as messages
 from tests.infra_engine.plugins import Stub, served
 from tests.infra_engine.program_double import ProgramDouble
+from tests.infra_engine.program_real import ProgramReal, is_installed
 from tests.infra_engine.wire import Properties, plain, struct
 from tests.tiny_model import write_tiny_model
 
@@ -169,10 +170,13 @@ def provider(stub: Stub, plane: Plane) -> Asked:
     return asked
 
 
+Stack = ProgramDouble | ProgramReal
+
+
 @pytest.fixture
-def stack(stub: Stub, plane: Plane, tmp_path: Path) -> ProgramDouble:
-    """A stack on the engine double, configured for the control plane."""
-    stack = ProgramDouble(tmp_path, {"tidegate": stub})
+def stack(stub: Stub, plane: Plane, tmp_path: Path) -> Stack:
+    """A stack that is configured for the control plane; a double without the real `pulumi`."""
+    stack = ProgramReal(tmp_path) if is_installed() else ProgramDouble(tmp_path, {"tidegate": stub})
     stack.configure("tidegate:url", plane.url)
     stack.configure("tidegate:apiKey", plane.api_key, is_secret=True)
     return stack

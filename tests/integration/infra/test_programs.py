@@ -1,4 +1,7 @@
-"""Whole programs against the engine double: the SDK, the provider and the platform are real."""
+"""Whole programs: the SDK, the provider and the platform are real.
+
+The engine is our double, or the real one where there is a `pulumi` on the PATH.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,8 @@ from typing import Any
 
 import pulumi
 import pytest
-from tests.infra_engine.program_double import ProgramDouble
 from tests.infra_engine.wire import is_secret
-from tests.integration.infra.conftest import Plane
+from tests.integration.infra.conftest import Plane, Stack
 
 from tidegate import Client
 from tidegate.spec import RollbackSpec, RolloutSpec, ScalingSpec, Strategy
@@ -34,43 +36,44 @@ def chat(plane: Plane, **changes: Any) -> Program:
     return declare
 
 
-def test_a_preview_tells_what_would_be_made_and_makes_nothing(
-    stack: ProgramDouble, plane: Plane
-) -> None:
+def test_a_preview_tells_what_would_be_made_and_makes_nothing(stack: Stack, plane: Plane) -> None:
     done = stack.preview(chat(plane))
     assert done.errors == []
-    assert done.changes == {"create": 5}
-    assert (plane.names(), stack.stack.resources) == ([], [])
+    assert done.changes == {"create": 4}
+    assert (plane.names(), stack.resources()) == ([], [])
 
 
-def test_a_program_is_made_so_and_left_alone_the_second_time(
-    stack: ProgramDouble, plane: Plane
-) -> None:
+def test_a_program_is_made_so_and_left_alone_the_second_time(stack: Stack, plane: Plane) -> None:
     assert stack.up(chat(plane)).errors == []
     assert sorted(plane.names()) == ["chat", "digest"]
     outputs = stack.outputs()
     assert (outputs["model"], outputs["url"]) == ("chat", f"{plane.url}/v1")
     with Client(plane.url, outputs["key"]) as client:
         assert {each.id for each in client.models.served()} == {"chat", "digest"}
-    assert stack.up(chat(plane)).changes == {"same": 5}
+    assert stack.up(chat(plane)).changes == {"same": 4}
 
 
-def test_secrets_lie_in_the_state_as_secrets_alone(stack: ProgramDouble, plane: Plane) -> None:
-    stack.up(chat(plane))
-    kept = {one.urn.rsplit("::", 1)[-1]: one for one in stack.stack.resources}
-    assert is_secret(kept["reader"].outputs["key"])
-    assert is_secret(kept["default"].inputs["apiKey"])
-    assert is_secret(stack.stack.outputs["key"])
+def test_secrets_lie_in_the_state_as_secrets_alone(stack: Stack, plane: Plane) -> None:
+    def declare() -> None:
+        here = Provider("here", url=plane.url, api_key=plane.api_key)
+        reader = ApiKey("reader", opts=pulumi.ResourceOptions(provider=here))
+        pulumi.export("key", reader.key)
+
+    assert stack.up(declare).errors == []
+    kept = {one["urn"].rsplit("::", 1)[-1]: one for one in stack.resources()}
+    assert is_secret(kept["reader"]["outputs"]["key"])
+    assert is_secret(kept["demo-test"]["outputs"]["key"])
+    assert is_secret(kept["here"]["inputs"]["apiKey"])
 
 
-def test_a_change_updates_in_place(stack: ProgramDouble, plane: Plane) -> None:
+def test_a_change_updates_in_place(stack: Stack, plane: Plane) -> None:
     stack.up(chat(plane))
     before = kept_id(stack)
     canary = RolloutSpec(
         strategy=Strategy.CANARY, rollback_on=RollbackSpec(error_rate=None, drift=0.5)
     )
     done = stack.up(chat(plane, rollout=canary, scaling={"max_replicas": 3}))
-    assert (done.errors, done.changes) == ([], {"same": 4, "update": 1})
+    assert (done.errors, done.changes) == ([], {"same": 3, "update": 1})
     assert kept_id(stack) == before
     with plane.client() as client:
         spec = client.deployments.get("chat").spec
@@ -78,7 +81,7 @@ def test_a_change_updates_in_place(stack: ProgramDouble, plane: Plane) -> None:
 
 
 def test_a_new_mode_replaces_the_deployment_and_those_that_name_it_follow(
-    stack: ProgramDouble, plane: Plane
+    stack: Stack, plane: Plane
 ) -> None:
     stack.up(chat(plane))
     before = kept_id(stack)
@@ -96,7 +99,7 @@ def test_a_new_mode_replaces_the_deployment_and_those_that_name_it_follow(
         assert label == client.deployments.get("chat").view.id != before
 
 
-def test_a_new_name_is_made_before_the_old_one_goes(stack: ProgramDouble, plane: Plane) -> None:
+def test_a_new_name_is_made_before_the_old_one_goes(stack: Stack, plane: Plane) -> None:
     stack.up(chat(plane))
     done = stack.up(chat(plane, name="talk"))
     steps = [step for step in done.steps() if step[0] != "same"]
@@ -109,7 +112,7 @@ def test_a_new_name_is_made_before_the_old_one_goes(stack: ProgramDouble, plane:
 
 
 def test_a_fault_names_resource_and_property_and_nothing_is_made(
-    stack: ProgramDouble, plane: Plane
+    stack: Stack, plane: Plane
 ) -> None:
     done = stack.up(chat(plane, scaling={"max_replica": 2}))
     [error] = done.errors
@@ -119,7 +122,7 @@ def test_a_fault_names_resource_and_property_and_nothing_is_made(
 
 
 def test_drift_is_seen_by_a_refresh_and_repaired_by_the_next_update(
-    stack: ProgramDouble, plane: Plane
+    stack: Stack, plane: Plane
 ) -> None:
     stack.up(chat(plane))
     with plane.client() as client:
@@ -129,14 +132,14 @@ def test_drift_is_seen_by_a_refresh_and_repaired_by_the_next_update(
     assert "run `pulumi refresh`" in done.errors[0]
     assert stack.refresh().changes == {"update": 1, "delete": 1, "same": 1}
     done = stack.up(chat(plane))
-    assert (done.errors, done.changes) == ([], {"same": 3, "update": 1, "create": 1})
+    assert (done.errors, done.changes) == ([], {"same": 2, "update": 1, "create": 1})
     with plane.client() as client:
         assert client.deployments.get("chat").spec.scaling.max_replicas == 2
     assert stack.refresh().changes == {"same": 3}
 
 
 def test_a_deployment_that_does_not_start_is_kept_and_finished_later(
-    stack: ProgramDouble, plane: Plane
+    stack: Stack, plane: Plane
 ) -> None:
     (plane.model / "refuse.md").touch()
     quick = pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="1s"))
@@ -148,17 +151,17 @@ def test_a_deployment_that_does_not_start_is_kept_and_finished_later(
     assert (done.errors, done.changes["update"]) == ([], 1)
 
 
-def test_destroying_leaves_nothing(stack: ProgramDouble, plane: Plane) -> None:
+def test_destroying_leaves_nothing(stack: Stack, plane: Plane) -> None:
     stack.up(chat(plane))
     key = stack.outputs()["key"]
     assert stack.destroy().errors == []
-    assert (plane.names(), stack.stack.resources) == ([], [])
+    assert (plane.names(), stack.resources()) == ([], [])
     with Client(plane.url, key) as client, pytest.raises(Exception, match="revoked"):
         client.models.served()
 
 
-def test_a_platform_can_be_named_in_the_program(stub: Any, plane: Plane, tmp_path: Any) -> None:
-    stack = ProgramDouble(tmp_path, {"tidegate": stub})
+def test_a_platform_can_be_named_in_the_program(stack: Stack, plane: Plane) -> None:
+    stack.configure("tidegate:url", "http://127.0.0.1:1")
 
     def declare() -> None:
         here = Provider("here", url=plane.url, api_key=plane.api_key)
@@ -170,6 +173,6 @@ def test_a_platform_can_be_named_in_the_program(stub: Any, plane: Plane, tmp_pat
     assert stack.destroy().errors == []
 
 
-def kept_id(stack: ProgramDouble) -> str:
-    [one] = [each for each in stack.stack.resources if each.urn.endswith("::chat")]
-    return str(one.outputs["deploymentId"])
+def kept_id(stack: Stack) -> str:
+    [one] = [each for each in stack.resources() if each["urn"].endswith("::chat")]
+    return str(one["outputs"]["deploymentId"])

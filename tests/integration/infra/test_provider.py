@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from pulumi.runtime.proto import provider_pb2 as messages
 from pulumi.runtime.proto import status_pb2
 from tests.infra_engine.wire import UNKNOWN, is_secret, plain, secret, struct
 from tests.integration.infra.conftest import API_KEY, DEPLOYMENT, Asked, Plane, refusal, urn
 
-from tidegate import Client
-from tidegate.errors import AuthenticationFailed
+from tidegate import AsyncClient, Client
+from tidegate.errors import AuthenticationFailed, ConnectionFailed
 from tidegate.profile import Profile, write_profile
+from tidegate_infra.provider.deployments import ModelDeployments
 
 NONE, SOME = messages.DiffResponse.DIFF_NONE, messages.DiffResponse.DIFF_SOME
 
@@ -356,3 +358,37 @@ def test_a_wrong_key_is_refused_without_being_shown(
 def test_a_platform_that_is_not_known_yet_can_be_previewed(provider: Asked, smol: Any) -> None:
     provider.configure(url=UNKNOWN, apiKey=UNKNOWN)
     assert provider.create(DEPLOYMENT, smol, preview=True)[0] == ""
+
+
+# --- an answer that never comes -------------------------------------------------------------------
+
+
+class Deaf(httpx.AsyncHTTPTransport):
+    """Sends a declaration, and loses the answer."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if request.method == "PUT":
+            await response.aclose()
+            raise httpx.ReadError("the connection broke", request=request)
+        return response
+
+
+async def created_unheard(plane: Plane, inputs: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    declared, _ = ModelDeployments.checked(inputs, "smol")
+    async with AsyncClient(plane.url, plane.api_key, transport=Deaf()) as client:
+        return await ModelDeployments(client).create(declared, 0)
+
+
+async def test_what_was_made_unheard_is_the_stacks_own(plane: Plane, smol: Any) -> None:
+    made, outputs = await created_unheard(plane, smol)
+    assert (made, outputs["generation"], plane.names()) == ("smol", 1, ["smol"])
+
+
+async def test_what_another_has_made_is_not_taken_for_an_answer_that_was_lost(
+    plane: Plane, smol: Any
+) -> None:
+    with plane.client() as client:
+        client.deploy(plane.model, name="smol", labels={"of": "another"})
+    with pytest.raises(ConnectionFailed):
+        await created_unheard(plane, smol)

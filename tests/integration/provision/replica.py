@@ -148,6 +148,7 @@ class Answers(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         written = json.dumps(body).encode()
         self.send_response(status)
+        self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(written)))
         self.end_headers()
         self.wfile.write(written)

@@ -1,4 +1,7 @@
-"""Replicas on a real Ray cluster: what every provisioner does, and what a cluster adds."""
+"""Replicas on a real Ray cluster: what every provisioner does, and what a cluster adds.
+
+A start takes seconds here, so that only what is shown nowhere else is in the short run.
+"""
 
 from __future__ import annotations
 
@@ -72,6 +75,7 @@ def pid_of(place: RayPlace, key: str) -> int:
 # --- where replicas run ---
 
 
+@pytest.mark.soak
 async def test_two_replicas_that_fill_a_node_run_on_two(place: RayPlace) -> None:
     for key in ("rep_1", "rep_2"):
         await place.provisioner.start(place.launch(key=key))
@@ -160,6 +164,7 @@ async def test_an_artifact_that_one_node_has_is_copied_to_another(place: RayPlac
     assert "its artifact (41.9 MB) went from node" in told.message
 
 
+@pytest.mark.soak
 async def test_a_damaged_artifact_is_not_taken_over(place: RayPlace) -> None:
     launch = replace(place.launch(), task="generate", digest="sha256:bad")
     a, b = (place.machines.directory(name) for name in ("a", "b"))
@@ -172,6 +177,7 @@ async def test_a_damaged_artifact_is_not_taken_over(place: RayPlace) -> None:
     assert place.provisioner.notices() == []
 
 
+@pytest.mark.soak
 async def test_a_source_on_this_machine_is_copied_and_dropped_when_nobody_reads_it(
     place: RayPlace, tmp_path: Path
 ) -> None:
@@ -192,6 +198,7 @@ async def test_a_source_on_this_machine_is_copied_and_dropped_when_nobody_reads_
             await asyncio.sleep(0.05)
 
 
+@pytest.mark.soak
 async def test_a_source_that_changed_since_the_plan_is_refused(
     place: RayPlace, tmp_path: Path
 ) -> None:
@@ -206,6 +213,7 @@ async def test_a_source_that_changed_since_the_plan_is_refused(
 # --- nodes that go and come ---
 
 
+@pytest.mark.soak
 async def test_replicas_of_a_lost_node_are_told_within_seconds_and_a_new_node_is_used(
     place: RayPlace,
 ) -> None:

@@ -58,17 +58,17 @@ def test_a_preview_makes_nothing_and_passes_unknown_values_on(
 ) -> None:
     done = program.preview(two())
     assert done.errors == []
-    assert done.changes == {"create": 4}
+    assert done.changes == {"create": 3}
     assert (cloud.steps, program.stack.resources) == ([], [])
 
 
 def test_what_was_made_is_left_alone_the_second_time(
     program: ProgramDouble, cloud: InventedCloud
 ) -> None:
-    assert program.up(two()).changes == {"create": 4}
+    assert program.up(two()).changes == {"create": 3}
     assert program.outputs()["hidden"] == "word"
     steps = len(cloud.steps)
-    assert program.up(two()).changes == {"same": 4}
+    assert program.up(two()).changes == {"same": 3}
     assert len(cloud.steps) == steps
 
 
@@ -87,7 +87,7 @@ def test_what_the_program_no_longer_declares_is_deleted(
     program: ProgramDouble, cloud: InventedCloud
 ) -> None:
     program.up(two())
-    assert program.up(lambda: Thing("one")).changes == {"same": 3, "delete": 1}
+    assert program.up(lambda: Thing("one")).changes == {"same": 2, "delete": 1}
     assert list(cloud.kept) == ["one-1"]
     assert program.destroy().errors == []
     assert (cloud.kept, program.stack.resources) == ({}, [])
@@ -100,7 +100,7 @@ def test_a_refresh_finds_what_changed_and_what_is_gone(
     cloud.kept["one-1"]["size"] = 2
     del cloud.kept["other-1"]
     assert program.refresh().changes == {"update": 1, "delete": 1}
-    assert program.up(two(size=1)).changes == {"same": 2, "update": 1, "create": 1}
+    assert program.up(two(size=1)).changes == {"same": 1, "update": 1, "create": 1}
     assert cloud.kept["one-1"]["size"] == 1
 
 
@@ -116,7 +116,7 @@ def test_a_failed_step_ends_the_update_and_keeps_what_was_done(
     assert done.errors == ["urn:pulumi:test::demo::cloud:index:Thing::other: no capacity"]
     assert list(cloud.kept) == ["one-1"]
     cloud.before = lambda *_: None
-    assert program.up(two()).changes == {"same": 3, "create": 1}
+    assert program.up(two()).changes == {"same": 2, "create": 1}
 
 
 # --- through the Automation API -------------------------------------------------------------------
@@ -139,14 +139,14 @@ def test_the_automation_api_sees_events_outputs_and_history(
     stack = stack_of(command, two(), tmp_path / "work")
     stack.set_config("demo:colour", automation.ConfigValue("red", secret=True))
     assert stack.get_all_config()["demo:colour"].value == "red"
-    assert stack.preview().change_summary == {"create": 4}
+    assert stack.preview().change_summary == {"create": 3}
     heard: list[str] = []
     events = []
     result = stack.up(on_event=events.append)
     heard = [e.res_outputs_event.metadata.urn for e in events if e.res_outputs_event]
-    assert [urn.rsplit("::", 1)[-1] for urn in heard] == ["demo-one", "default", "one", "other"]
+    assert [urn.rsplit("::", 1)[-1] for urn in heard] == ["demo-one", "one", "other"]
     assert result.outputs["hidden"].secret
-    assert (result.summary.result, result.summary.resource_changes) == ("succeeded", {"create": 4})
+    assert (result.summary.result, result.summary.resource_changes) == ("succeeded", {"create": 3})
     assert stack.refresh().summary.resource_changes == {"same": 2}
     assert len(stack.export_stack().deployment["resources"]) == 4
     stack.destroy()

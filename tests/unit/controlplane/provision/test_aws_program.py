@@ -61,3 +61,9 @@ def test_a_replica_without_a_gpu_asks_for_none() -> None:
     args = declared(offer=OFFER.model_copy(update=bare), memory_bytes=4 * GIB)
     assert (args.instance_type, args.accelerators) == ("ml.c5.xlarge", 0)
     assert args.memory_mb == 4 * 1024
+
+
+def test_no_replica_asks_for_less_memory_than_sagemaker_gives() -> None:
+    assert (
+        declared(offer=OFFER, memory_bytes=GIB, kv_cache_bytes=GIB, gpu=GpuSpec()).memory_mb == 128
+    )

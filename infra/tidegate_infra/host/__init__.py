@@ -1,0 +1,1 @@
+"""The components for AWS, offered to programs in other languages."""
