@@ -307,7 +307,7 @@ def test_a_control_plane_understands_the_settings_that_it_is_given(tmp_path: Pat
     assert aws.artifacts == "s3://tidegate-artifacts-123456789012/models"
     assert aws.subnets == ("tidegate-private-eu-central-1a-id", "tidegate-private-eu-central-1b-id")
     assert aws.security_groups == ("tidegate-inference-id",)
-    assert aws.instance_type == "ml.g5.xlarge"
+    assert aws.drift_every_s == 60.0
 
 
 def test_a_platform_without_a_runtime_image_hosts_nothing_by_itself(tmp_path: Path) -> None:
