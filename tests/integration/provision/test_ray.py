@@ -9,12 +9,14 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 from tests.integration.provision.conformance import Conformance
@@ -25,6 +27,7 @@ from tidegate.local.model_files import local_digest
 from tidegate.spec import GpuSpec
 from tidegate_controlplane.domain.replicas import Exited, NoCapacity
 from tidegate_controlplane.provision.base import Launch, StartFailed
+from tidegate_controlplane.provision.ray.agent import DIRECTORY_VARIABLE
 
 pytest.importorskip("ray", reason="the extra ray is not installed")
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -236,6 +239,34 @@ async def test_a_cluster_that_is_not_there_is_named_with_what_to_do(place: RayPl
             await opened(place.machines)
     finally:
         place.machines.cluster = there
+
+
+@pytest.mark.soak
+async def test_nothing_of_an_embedded_cluster_outlives_a_control_plane_that_is_killed(
+    tmp_path: Path,
+) -> None:
+    command = [sys.executable, "-m", "tests.integration.provision.embedded", str(tmp_path)]
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, DIRECTORY_VARIABLE: str(tmp_path)}
+    child = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, cwd=root, env=environment
+    )
+    assert child.stdout is not None
+    async with asyncio.timeout(120):
+        pids = json.loads(await child.stdout.readline())
+    assert len(pids) > 3
+    child.kill()
+    await child.wait()
+    async with asyncio.timeout(30):
+        while any(_runs(pid) for pid in pids):
+            await asyncio.sleep(0.1)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 class _Nowhere:

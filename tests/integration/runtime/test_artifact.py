@@ -212,6 +212,8 @@ def test_a_planned_artifact_is_served_without_its_source_and_made_again_when_dam
         "precision": "int8",
     }
     made = run_artifact("build", str(source), "--precision", "int8", "--cache-dir", str(tmp_path))
+    key = run_artifact("key", digest, "--precision", "int8")["key"]
+    assert key == Path(made["artifact"]).name
     config = (source / "config.json").rename(source / "elsewhere")
     replica = spawn(**options)
     replica.wait_for("ready")
