@@ -18,6 +18,7 @@ import boto3
 import psycopg
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from hypothesis import HealthCheck, settings
 
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.postgres import PostgresDatabase
@@ -26,6 +27,10 @@ from tidegate_controlplane.store.sqlite import SqliteDatabase
 # Read as Triton is imported, which whatever imports transformers' models may do first: without a
 # GPU its kernels run under the interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# How long an example takes says something of the machine, and nothing of what is tested.
+settings.register_profile("tidegate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tidegate")
 
 pytest.register_assert_rewrite(
     "tests.integration.provision.place", "tests.integration.provision.conformance"

@@ -63,7 +63,7 @@ from tidegate_controlplane.peers.place import Place
 from tidegate_controlplane.peers.refresh import Refresh
 from tidegate_controlplane.provision.fleet import Fleet
 from tidegate_controlplane.provision.local import LocalProvisioner
-from tidegate_controlplane.provision.places import Surroundings, configured, openers
+from tidegate_controlplane.provision.places import HOLDERS, Surroundings, configured, openers
 from tidegate_controlplane.provision.start import SpawningStarter, Starter
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
@@ -159,7 +159,7 @@ async def running(
             gpu_starter=SpawningStarter(),
         )
         around = Surroundings(settings, clock, endpoints.wanted, token_of)
-        provisioner = Fleet({LOCAL: local}, openers(around))
+        provisioner = Fleet({LOCAL: local}, openers(around), HOLDERS)
         stack.push_async_callback(provisioner.close)
         usage = UsageBook(database, clock)
         await stack.enter_async_context(usage.running())

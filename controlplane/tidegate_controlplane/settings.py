@@ -140,8 +140,17 @@ class RaySettings(_Section):
     """`host:port` of a head node, `auto` for a cluster that runs on this machine, or `local` for
     one that starts and ends with this process."""
     namespace: str = "tidegate"
+    """Another one for each platform that uses the cluster: whatever has a name in it is ended at
+    the start."""
     zygote: bool = True
     """On each node one process imports the runtime once, and forks replicas from it."""
+    node_dir: Path | None = None
+    """Where a node keeps artifacts and logs; the path of `data_dir` there, with `node` under it,
+    when absent. A node's own environment variable TIDEGATE_NODE_DIR goes before it."""
+    node_timeout_s: Seconds = 5.0
+    """A node whose agent and replicas are silent for so long is lost."""
+    capacity_wait_s: Seconds = 10.0
+    """How long a replica waits for room on a node before its start is put off."""
 
 
 class AwsSettings(_Section):
@@ -165,11 +174,6 @@ class AwsSettings(_Section):
     """Of the credentials file; the usual chain when absent."""
     name: Annotated[str, Field(pattern=r"^[a-z](-?[a-z0-9]){0,30}$")] = "tidegate"
     """What everything of this installation is called first; another one needs another."""
-    instance_type: str = "ml.g6.xlarge"
-    accelerators: Annotated[int, Field(ge=0, le=16)] = 1
-    """GPUs of a replica whose declaration names none."""
-    cpu: Annotated[int, Field(ge=1, le=1024)] = 2
-    """Cores of a replica whose declaration names none."""
     start_timeout_s: Seconds = 1800.0
     """For a copy: an instance, the model's download and its load."""
     keep_copies_s: Seconds = 300.0

@@ -2,6 +2,7 @@
 
 RuntimeFault
 ├── ModelRefused        the configuration or the model is at fault; exit status 3
+├── InputRefused        what a job is to read or write is at fault; exit status 3
 ├── ReplicaUnavailable  something outside is at fault and may recover; exit status 1
 ├── RequestRefused      the caller is at fault, or must come back later; an HTTP 4xx or 503
 └── GenerationFailed    this request's tokens cannot be made; an HTTP 500
@@ -28,6 +29,10 @@ class ModelRefused(RuntimeFault):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class InputRefused(RuntimeFault):
+    """A job's input or output can never be used; starting again cannot help."""
 
 
 class ReplicaUnavailable(RuntimeFault):

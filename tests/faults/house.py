@@ -82,7 +82,7 @@ def declare(start: Start, model: Path) -> None:
     }
     headers = {"authorization": f"Bearer {key_of(start)}"}
     url = f"{url_of(start)}/api/v1/deployments/{MODEL}"
-    response = httpx.put(url, json=spec, headers=headers, timeout=20)
+    response = httpx.put(url, json=spec, headers=headers, timeout=60)
     assert response.status_code < 300, response.text
 
 

@@ -26,7 +26,7 @@ class Process:
     ended: threading.Event = field(default_factory=threading.Event)
     status: int | None = None
 
-    def wait(self, timeout_s: float = 30) -> int:
+    def wait(self, timeout_s: float = 60) -> int:
         assert self.ended.wait(timeout_s), f"process {self.pid} still runs after {timeout_s} s"
         assert self.status is not None
         return self.status
@@ -65,7 +65,7 @@ class Nursery:
     def close(self) -> None:
         assert self._script.stdin and self._script.stdout
         self._script.stdin.close()
-        self._script.wait(timeout=30)
+        self._script.wait(timeout=60)
         self._reader.join()
         self._script.stdout.close()
 
@@ -104,7 +104,7 @@ class Supervisor:
         self._stopping.set()
         if not self.process.ended.is_set():
             self.process.send(signal.SIGTERM)
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=60)
         assert not self._thread.is_alive()
 
     @property

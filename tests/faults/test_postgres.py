@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -51,7 +50,7 @@ class Server:
             ["-m", "immediate", "-w", "stop"],
             pgdata=self._server.pgdata,
             user=self._server.system_user,
-            timeout=20,
+            timeout=60,
         )
         self._server.ensure_postgres_running()
 
@@ -77,18 +76,18 @@ def test_a_postgresql_that_crashes_again_and_again_loses_and_doubles_nothing(
     with fault_house.open(start) as supervisor:
         await_ready(start, supervisor.process)
         declare(start, fault_house.model)
-        crashing = threading.Thread(target=crash_often, args=(server,))
         with (
             contextlib.closing(Client(url_of(start), key_of(start), history)) as client,
-            ThreadPoolExecutor(SUBMITTERS) as pool,
+            ThreadPoolExecutor(SUBMITTERS + 1) as pool,
         ):
-            crashing.start()
+            crashing = pool.submit(crash_often, server)
             submitting = [
-                pool.submit(submit_while, crashing.is_alive, client, f"thread {number}")
+                pool.submit(submit_until, crashing.done, client, f"thread {number}")
                 for number in range(SUBMITTERS)
             ]
             client.finish([client.submit(f"{SLOW} before {n}", f"before {n}") for n in range(12)])
             work_through(client)
+            crashing.result()
             for each in submitting:
                 client.finish(each.result())
             client.list_all()
@@ -96,10 +95,10 @@ def test_a_postgresql_that_crashes_again_and_again_loses_and_doubles_nothing(
     assert supervisor.ends == [0]
 
 
-def submit_while(goes_on: Callable[[], bool], client: Client, name: str) -> list[str]:
+def submit_until(is_over: Callable[[], bool], client: Client, name: str) -> list[str]:
     """One request after the other, so that each crash meets some between INSERT and COMMIT."""
     ids: list[str] = []
-    while goes_on():
+    while not is_over():
         ids.append(client.submit(f"{name} {len(ids)}", f"{name} {len(ids)}"))
     return ids
 

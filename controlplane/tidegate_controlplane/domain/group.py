@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.protocol.resources import ReplicaPhase
-from tidegate_controlplane.domain.replicas import NO_CAPACITY
+from tidegate_controlplane.domain.replicas import NO_CAPACITY, NODE_LOST
 from tidegate_controlplane.domain.rollout import Side
 
 P = ReplicaPhase
@@ -41,6 +41,11 @@ class ReplicaFact:
         """Whether its place had no capacity for it, which says nothing about the model."""
         return self.phase is P.FAILED and self.reason == NO_CAPACITY
 
+    @property
+    def is_blameless(self) -> bool:
+        """Whether its place failed it, for lack of capacity or by a loss, and not the model."""
+        return self.without_capacity or (self.phase is P.FAILED and self.reason == NODE_LOST)
+
 
 @dataclass(frozen=True)
 class Backoff:
@@ -61,7 +66,7 @@ class Group:
     failures: int
     """Failures in a row, the newest of them not forgiven; so many starts are backed off from."""
     crashes: int
-    """Of these, without those that only found no capacity."""
+    """Of these, without those that only found no capacity or lost their node."""
     last: ReplicaFact | None
     """The latest of these failures to happen."""
     retry_in_s: float | None
@@ -102,7 +107,7 @@ def group(replicas: Sequence[ReplicaFact], revision_id: str, backoff: Backoff) -
     return Group(
         live=[r for r in own if r.phase in LIVE],
         failures=len(failures),
-        crashes=sum(not r.without_capacity for r in failures),
+        crashes=sum(not r.is_blameless for r in failures),
         last=last,
         retry_in_s=_retry_in(len(failures), last, backoff),
     )

@@ -33,6 +33,8 @@ class Need:
     """None: a machine without GPUs."""
     covers: Covers
     region: str
+    host_bytes: int = 1
+    """Of the machine's own memory, beside that of a GPU."""
     threads: int = 1
     """Of processors."""
     replicas: int = 1
@@ -98,6 +100,10 @@ def rank(need: Need, offers: Iterable[Offer]) -> Ranking:
     return Ranking(tuple(sorted(fits, key=lambda fit: fit.cost)), tuple(misfits))
 
 
+Way = tuple[int, int, MigSlice | None, float | None]
+"""Usable bytes for one replica, replicas on one machine, the slice, and its bandwidth."""
+
+
 def _judge(need: Need, offer: Offer) -> Fit | str:
     usd_per_hour = offer.spot_usd_per_hour if need.spot else offer.usd_per_hour
     if usd_per_hour is None:
@@ -108,14 +114,26 @@ def _judge(need: Need, offer: Offer) -> Fit | str:
         return _on_processors(need, offer, usd_per_hour)
     if why := unsuited(need, need.gpu, offer, offer.gpu):
         return why
-    fits = [
-        Fit(offer, usd_per_hour, room, each, -(-need.replicas // each), part, bandwidth)
-        for room, most, part, bandwidth in _ways(need, offer, offer.gpu)
-        if room >= need.memory_bytes and (each := min(most, offer.vcpus // need.threads))
-    ]
-    if fits:
-        return min(fits, key=lambda fit: (fit.cost, fit.slice is not None))
-    return _short(need, need.gpus * offer.gpu.memory_bytes, f"{need.gpus} x {offer.gpu.name}")
+    ways = [way for way in _ways(need, offer, offer.gpu) if way[0] >= need.memory_bytes]
+    if not ways:
+        return _short(need, need.gpus * offer.gpu.memory_bytes, f"{need.gpus} x {offer.gpu.name}")
+    beside = min(offer.vcpus // need.threads, usable(offer.memory_bytes) // need.host_bytes)
+    if not beside:
+        return (
+            f"weights pass through {size(need.host_bytes)} of a machine's memory, and of its "
+            f"{size(offer.memory_bytes)} one replica can use {size(usable(offer.memory_bytes))}"
+        )
+    return min(
+        (_fit(need, offer, usd_per_hour, way, beside) for way in ways),
+        key=lambda fit: (fit.cost, fit.slice is not None),
+    )
+
+
+def _fit(need: Need, offer: Offer, usd_per_hour: float, way: Way, beside: int) -> Fit:
+    """`beside` is how many replicas the rest of the machine has room for."""
+    room, most, part, bandwidth = way
+    each = min(most, beside)
+    return Fit(offer, usd_per_hour, room, each, -(-need.replicas // each), part, bandwidth)
 
 
 def _on_processors(need: Need, offer: Offer, usd_per_hour: float) -> Fit | str:
@@ -143,10 +161,6 @@ def unsuited(need: Need, wish: GpuSpec, offer: Offer, gpu: Gpu) -> str | None:
             f"capability 8.0, and {gpu.name} has {gpu.compute_capability}"
         )
     return None
-
-
-Way = tuple[int, int, MigSlice | None, float | None]
-"""Usable bytes for one replica, replicas on one machine, the slice, and its bandwidth."""
 
 
 def _ways(need: Need, offer: Offer, gpu: Gpu) -> list[Way]:

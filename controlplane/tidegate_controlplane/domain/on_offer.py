@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tidegate.offers import Covers, Offer
 from tidegate.protocol.resources import ConsideredOffer, PlannedOffer, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, SpecIssue, Task
+from tidegate_controlplane.domain.footprint import host_bytes
 from tidegate_controlplane.domain.no_offer import why_none
 from tidegate_controlplane.domain.offers import (
     UTILISATION,
@@ -102,6 +103,7 @@ def _wanted(plan: ResolvedPlan, market: Market) -> Need:
         gpu=plan.gpu,
         covers=market.covers,
         region=market.region,
+        host_bytes=host_bytes(plan),
         threads=plan.threads or 1,
         replicas=max(1, plan.min_replicas),
     )

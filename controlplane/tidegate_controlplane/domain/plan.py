@@ -17,6 +17,13 @@ from tidegate.spec import (
     SpeculationSpec,
     Task,
 )
+from tidegate_controlplane.domain.footprint import (
+    PROCESS_BYTES,
+    host_bytes,
+    kv_bytes_per_token,
+    read_bytes,
+    weights_bytes,
+)
 from tidegate_controlplane.domain.gpus import MachineGpu, gpu_issue, on_own_gpu
 from tidegate_controlplane.domain.on_offer import Market, considered, on_offer
 from tidegate_controlplane.domain.schedule import schedule_issues
@@ -24,28 +31,9 @@ from tidegate_controlplane.domain.size import need, size
 
 LOCAL = ProvisionerName.LOCAL.value
 """Replicas on the control plane's machine: its memory and cores bound these alone."""
-DENSE_BITS = {Precision.FP32: 32.0, Precision.BF16: 16.0}
-PACKED_BITS = {Precision.INT8: 8.5, Precision.INT4: 5.0}
-"""Of a linear layer's weight, with its share of the group's scale (and minimum) of 16 bits."""
-HEAD_BITS = 8.5
-"""Of the last layer beside packed ones, which is the embedding too when they are tied."""
-UNTIED_EMBEDDING_BITS = 16.0
 GROUP = 32
 """Packed weights are cut into groups of so many inputs."""
 EMBEDDING_PRECISIONS = frozenset({Precision.FP32, Precision.BF16})
-KV_ELEMENT_BYTES = {
-    Precision.FP32: 4,
-    Precision.BF16: 2,
-    Precision.FP8: 1,
-    Precision.INT8: 1,
-    Precision.INT4: 1,
-}
-"""Keys and values have the precision of the weights, but 8 bits beside weights of 4."""
-KV_SCALE_BYTES = 4
-"""Each head keeps a scale with every key and value of 8 bits."""
-PROCESS_BYTES = 64 * 1024 * 1024
-"""What a replica has for itself beside weights and cache: measured. Interpreter and libraries are
-the zygote's, shared by all."""
 KV_SHARE = 16
 """The default KV cache takes at most one sixteenth of the machine's memory."""
 IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0, Mode.BATCH: 15.0}
@@ -181,32 +169,6 @@ def fingerprint(spec: DeploymentSpec, model_digest: str) -> str:
         "hardware": spec.hardware.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
-
-
-def kv_bytes_per_token(facts: ModelFacts, precision: Precision) -> int:
-    """Keys and values of one token over every layer."""
-    element = KV_ELEMENT_BYTES[precision]
-    vector = facts.head_dim * element + (KV_SCALE_BYTES if element == 1 else 0)
-    return 2 * facts.layers * facts.kv_heads * vector
-
-
-def weights_bytes(facts: ModelFacts, precision: Precision) -> int:
-    """What the weights take in memory once they are packed."""
-    if precision in DENSE_BITS:
-        return int(facts.parameters * DENSE_BITS[precision] / 8)
-    head = facts.embedding_parameters
-    embedding = 0 if facts.tied else facts.embedding_parameters
-    linears = max(0, facts.parameters - head - embedding)
-    bits = linears * PACKED_BITS[precision] + head * HEAD_BITS + embedding * UNTIED_EMBEDDING_BITS
-    return int(bits / 8)
-
-
-def read_bytes(facts: ModelFacts, precision: Precision) -> int:
-    """What each token reads of the weights: all, but of an untied input embedding only a row."""
-    if facts.tied:
-        return weights_bytes(facts, precision)
-    bits = DENSE_BITS.get(precision, UNTIED_EMBEDDING_BITS)
-    return weights_bytes(facts, precision) - int(facts.embedding_parameters * bits / 8)
 
 
 def _idle_timeout_s(spec: DeploymentSpec) -> float | None:
@@ -403,10 +365,5 @@ def _beyond_machine(
 
 
 def machine_bytes(plan: ResolvedPlan) -> int:
-    """Predicted memory that one replica takes of the control plane's machine.
-
-    A KV cache on a GPU is none of it; the weights pass through it.
-    """
-    if plan.provisioner != LOCAL:
-        return 0
-    return plan.memory_bytes - (plan.kv_cache_bytes if plan.gpu else 0)
+    """Predicted memory that one replica takes of the control plane's machine."""
+    return host_bytes(plan) if plan.provisioner == LOCAL else 0

@@ -9,6 +9,8 @@ from tidegate.protocol.resources import ReplicaPhase
 P = ReplicaPhase
 NO_CAPACITY = "NoCapacity"
 """The reason of a replica that its place had no capacity for."""
+NODE_LOST = "NodeLost"
+"""The reason of a replica that was lost with the machine it ran on."""
 
 
 @dataclass(frozen=True)

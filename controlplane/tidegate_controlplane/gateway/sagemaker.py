@@ -3,8 +3,9 @@
 Its address is `sagemaker://REGION/ENDPOINT/COMPONENT`. SageMaker passes on one path, a body and
 one free header, so the path that is meant and whose request it is travel in that header. The
 request is signed (Signature Version 4) and then sent like any other, so that streaming, deadlines
-and cancellation are those of every replica. What may be read in pieces comes by
-`InvokeEndpointWithResponseStream`, whose frames are opened here.
+and cancellation are those of every replica. What can come in pieces comes by
+`InvokeEndpointWithResponseStream`, also where it is wanted whole, since SageMaker waits longer for
+a stream; its frames are opened here.
 
 SageMaker limits (its model hosting FAQ) a body to 25 MB, an answer in one piece to 60 s, and a
 stream to 8 minutes.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -24,10 +25,12 @@ from botocore.exceptions import BotoCoreError
 from botocore.session import Session
 from yarl import URL
 
+from tidegate_controlplane.gateway.assembly import STREAMED, asking_stream
 from tidegate_controlplane.gateway.hop import OK, Question, ReplicaFailed, Reply
 from tidegate_controlplane.gateway.replica import Endpoint
 from tidegate_controlplane.gateway.sagemaker_refusal import MOST_BYTES, understood
 from tidegate_controlplane.gateway.sagemaker_stream import PartReader
+from tidegate_controlplane.gateway.sagemaker_whole import assembled
 
 SCHEME = "sagemaker://"
 ATTRIBUTES_HEADER = "X-Amzn-SageMaker-Custom-Attributes"
@@ -90,6 +93,13 @@ class Invoker:
 
     async def ask(self, endpoint: Endpoint, question: Question) -> Reply:
         """The answer's head. Raises ReplicaFailed, ReplicaFull, DeadlinePassed."""
+        if question.whole and question.path in STREAMED:
+            body = await asyncio.to_thread(asking_stream, question.body)
+            reply = await self._ask(endpoint, replace(question, body=body, whole=False))
+            return assembled(reply, question.path)
+        return await self._ask(endpoint, question)
+
+    async def _ask(self, endpoint: Endpoint, question: Question) -> Reply:
         address = Address.parse(endpoint.url)
         # In a thread, because credentials may have to be fetched anew.
         url, headers = await asyncio.to_thread(self._signed, address, question)

@@ -82,8 +82,7 @@ def _of_model(told: dict[str, Any], message: str) -> OwnAnswer:
     status = told.get("OriginalStatusCode") or 0
     if "timed out while waiting for a response" in message:
         raise DeadlinePassed(
-            f"SageMaker waits {ANSWER_S} s for an answer in one piece; "
-            'ask with "stream": true, or for fewer tokens'
+            f"SageMaker waits {ANSWER_S} s for an answer in one piece; ask for less at once"
         )
     if not status:
         raise ReplicaFailed(f"its container did not answer: {message}")

@@ -33,10 +33,20 @@ REOPEN_S = 10.0
 class Fleet(Provisioner):
     """Implements `Provisioner` by asking that of the place in question."""
 
-    def __init__(self, opened: Mapping[str, Provisioner], openers: Mapping[str, Open]) -> None:
-        """`opened` are there from the start; each of `openers` is called when it is needed."""
+    def __init__(
+        self,
+        opened: Mapping[str, Provisioner],
+        openers: Mapping[str, Open],
+        holders: Collection[str] = (),
+    ) -> None:
+        """`opened` are there from the start; each of `openers` is called when it is needed.
+
+        `holders` may hold something for a deployment beside its replicas: these alone are opened to
+        remove it.
+        """
         self._places = dict(opened)
         self._openers = openers
+        self._holders = holders
         self._opening: dict[str, asyncio.Task[Provisioner]] = {}
         self._clearing: set[asyncio.Task[None]] = set()
         self._at: dict[str, str] = {}
@@ -91,11 +101,14 @@ class Fleet(Provisioner):
     # --- a deployment ---
 
     async def remove(self, holding: Holding) -> str | None:
+        name = holding.provisioner
+        if name not in self._holders:
+            return None
         try:
-            place = self._when_open(holding.provisioner)
+            place = self._when_open(name)
         except StartFailed as error:
             return str(error)
-        return await place.remove(holding) if place else f"{holding.provisioner} is being opened"
+        return await place.remove(holding) if place else f"{name} is being opened"
 
     async def shortage(self, plan: ResolvedPlan) -> str | None:
         try:

@@ -25,7 +25,7 @@ class Surroundings:
     """The token that a replica wants, made of its id."""
 
 
-async def _aws(around: Surroundings) -> Provisioner:
+async def _open_aws(around: Surroundings) -> Provisioner:
     from tidegate_controlplane.provision.aws.opening import open_aws
 
     assert around.settings.aws
@@ -33,8 +33,20 @@ async def _aws(around: Surroundings) -> Provisioner:
     return await open_aws(around.settings.aws, directory, around.clock, around.changed)
 
 
-OPENERS: Mapping[str, Callable[[Surroundings], Awaitable[Provisioner]]] = {"aws": _aws}
+async def _open_ray(around: Surroundings) -> Provisioner:
+    from tidegate_controlplane.provision.ray.open import open_ray
+
+    return await open_ray(around)
+
+
+OPENERS: Mapping[str, Callable[[Surroundings], Awaitable[Provisioner]]] = {
+    "aws": _open_aws,
+    "ray": _open_ray,
+}
 """By the name of the place, which is also that of its section in the settings."""
+
+HOLDERS = frozenset({"aws"})
+"""Places that hold something for a deployment beside its replicas, such as a stack."""
 
 
 def configured(settings: Settings) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -50,15 +50,19 @@ class Starter(Protocol):
 class SpawningStarter:
     """Implements `Starter` by starting `command` anew each time."""
 
-    def __init__(self, command: Sequence[str] = RUNTIME) -> None:
+    def __init__(
+        self, command: Sequence[str] = RUNTIME, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """`environment` goes over that of this process."""
         self._command = command
+        self._environment = environment or {}
 
     async def start(
         self, config: Path, log: Path, token: str, on_exit: Callable[[], None]
     ) -> ChildProcess:
         arguments = [*self._command, "--config", str(config)]
         try:
-            pid = spawn(arguments, log, {TOKEN_VARIABLE: token})
+            pid = spawn(arguments, log, {**self._environment, TOKEN_VARIABLE: token})
         except OSError as error:
             raise start_failure("start a replica process", error) from error
         return ChildProcess(pid, on_exit)

@@ -42,9 +42,8 @@ def waking_findings(resources: Sequence[Declared]) -> Iterator[Finding]:
     registered = {target.inputs.get("resourceId") for target in targets}
     for component in _components_from_zero(resources):
         resource_id = f"inference-component/{component.inputs.get('inferenceComponentName')}"
-        if resource_id not in registered and TIDEGATE_SCALES not in component.inputs.get(
-            "tags", []
-        ):
+        owned = TIDEGATE_SCALES in component.inputs.get("tags", [])
+        if resource_id not in registered and not owned:
             said = (
                 f"nothing wakes {resource_id} from zero; register a scalable target for it, "
                 "or set scaled_by='tidegate' and let a control plane do it"

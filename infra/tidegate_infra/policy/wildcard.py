@@ -28,6 +28,7 @@ NO_RESOURCE: dict[str, str] = {
     "cloudformation:GetResourceRequestStatus": "Cloud Control names requests by tokens",
     "cloudformation:CancelResourceRequest": "Cloud Control names requests by tokens",
     "cloudformation:UpdateResource": "Cloud Control names none; the service's own rights bound it",
+    "sagemaker:ListInferenceComponents": "lists are of the whole account",
 }
 """Actions that may stand beside every resource, and why."""
 

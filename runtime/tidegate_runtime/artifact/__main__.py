@@ -1,4 +1,4 @@
-"""`python -m tidegate_runtime.artifact`: build, measure, list and prune artifacts.
+"""`python -m tidegate_runtime.artifact`: build, measure, name, list and prune artifacts.
 
 Progress is lines on standard error. With `--json` one JSON object on standard output is the result,
 or `{"error": {"reason", "message"}}`. Exit status: 0 done, 1 not now (memory, disk, network), 2
@@ -102,6 +102,14 @@ def run_quality(asked: argparse.Namespace) -> dict[str, Any]:
     return {**entry.model_dump(), "note": note, "precision": artifact.manifest.precision}
 
 
+def run_key(asked: argparse.Namespace) -> dict[str, Any]:
+    """Tell by which name the cache knows what this version builds of a model."""
+    key = artifact_key(asked.digest, asked.precision)
+    if not asked.json:
+        _write(key)
+    return {"key": key}
+
+
 def run_list(asked: argparse.Namespace) -> dict[str, Any]:
     """Show what the cache holds."""
     items = ArtifactStore(asked.cache_dir).items()
@@ -159,6 +167,10 @@ def _parser() -> argparse.ArgumentParser:
     quality.add_argument("--windows", type=int, help="the first so many only")
     quality.add_argument("--kv", choices=("bf16", "int8", "fp8", "fp32"))
     quality.add_argument("--threads", type=int, help="every core when absent")
+
+    key = command("key", run_key)
+    key.add_argument("digest", help="of the model, as its plan has it")
+    key.add_argument("--precision", choices=PRECISIONS[1:], required=True)
 
     command("list", run_list)
     prune = command("prune", run_prune)

@@ -18,7 +18,7 @@ import torch
 
 from tidegate_runtime.engine.kv_budget import KvShape
 from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch, StepLogits
-from tidegate_runtime.ops.compiler import library
+from tidegate_runtime.ops.library import library
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.shares import CHUNK, Floats, Places, Shares
 

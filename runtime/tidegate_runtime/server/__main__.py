@@ -29,6 +29,7 @@ from tidegate.telemetry.traces import MISSING, can_trace
 from tidegate_runtime.artifact.open import read_manifest
 from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
+from tidegate_runtime.server.front import Front
 from tidegate_runtime.server.parent import die_with
 from tidegate_runtime.server.status import StatusFile
 
@@ -59,7 +60,7 @@ def main(arguments: list[str], shelf: Shelf | None = None) -> int:
         log.error("%s", error.message)
         report_failure(raw, error.reason, error.message)
         return EXIT_REFUSED
-    return start(config, token, shelf)
+    return start(config, Front(token), shelf)
 
 
 def main_alone(asked: argparse.Namespace) -> int:
@@ -76,7 +77,7 @@ def main_alone(asked: argparse.Namespace) -> int:
     except ModelRefused as error:
         log.error("%s", error.message)
         return EXIT_REFUSED
-    return start(config, token)
+    return start(config, Front(token))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -143,7 +144,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def start(config: ReplicaConfig, token: str | None, shelf: Shelf | None = None) -> int:
+def start(config: ReplicaConfig, front: Front, shelf: Shelf | None = None) -> int:
     """Write the first status, then import what takes its time and serve."""
     about = {"replica": config.replica_id, "deployment": config.model_name}
     log_to_stderr(config.telemetry.log_format, fields=about)
@@ -151,7 +152,7 @@ def start(config: ReplicaConfig, token: str | None, shelf: Shelf | None = None) 
     path = None if config.status_path is None else Path(config.status_path)
     status = StatusFile(path, config.replica_id, config.status_bell)
     status.write(ReplicaState.STARTING)
-    return serve(config, token, status, shelf)
+    return serve(config, front, status, shelf)
 
 
 def prepare_libraries(device: str) -> None:
@@ -170,7 +171,7 @@ def prepare_libraries(device: str) -> None:
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 
 
-def serve(config: ReplicaConfig, token: str | None, status: StatusFile, shelf: Shelf | None) -> int:
+def serve(config: ReplicaConfig, front: Front, status: StatusFile, shelf: Shelf | None) -> int:
     """Import the server and run it."""
     import asyncio
 
@@ -182,7 +183,7 @@ def serve(config: ReplicaConfig, token: str | None, status: StatusFile, shelf: S
         log.error("%s", error.message)
         status.write(ReplicaState.FAILED, reason=error.reason, message=error.message)
         return EXIT_CRASHED
-    return asyncio.run(run(config, token, listener, status, shelf))
+    return asyncio.run(run(config, front, listener, status, shelf))
 
 
 def read_raw(path: Path) -> dict[str, Any]:
@@ -206,13 +207,16 @@ def validate(path: Path, raw: dict[str, Any]) -> ReplicaConfig:
             for item in error.errors(include_url=False)
         )
         raise ModelRefused("BadConfig", f"configuration {str(path)!r}: {wrong}") from error
+    check_traces(config, f"configuration {str(path)!r}: telemetry.otlp_endpoint")
+    return config
+
+
+def check_traces(config: ReplicaConfig, where: str) -> None:
+    """Raises ModelRefused (BadConfig) when traces are wanted and cannot be made."""
     if (endpoint := config.telemetry.otlp_endpoint) and not can_trace():
         raise ModelRefused(
-            "BadConfig",
-            f"configuration {str(path)!r}: telemetry.otlp_endpoint: {endpoint!r} wants what is not "
-            f"installed; {MISSING}",
+            "BadConfig", f"{where}: {endpoint!r} wants what is not installed; {MISSING}"
         )
-    return config
 
 
 def read_token() -> str:

@@ -24,8 +24,11 @@ from tidegate_runtime.errors import GenerationFailed, RequestRefused, RuntimeFau
 from tidegate_runtime.server.body import Shape, read_body, read_shape
 from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.envelope import error_body, error_headers, error_status
-from tidegate_runtime.server.gate import ARRIVAL, Arrival, Gate
+from tidegate_runtime.server.front import Front
+from tidegate_runtime.server.gate import Gate
+from tidegate_runtime.server.intake import ARRIVAL, Arrival, Intake
 from tidegate_runtime.server.replica import Replica
+from tidegate_runtime.server.sagemaker import SageMaker
 from tidegate_runtime.server.stream import EventStream, unless_disconnected
 
 log = logging.getLogger(__name__)
@@ -102,8 +105,8 @@ async def embeddings(request: AnyRequest, state: State) -> ASGIApp:
     return await _answer(request, replica.embedder(asked.model).embed(asked, _caller(request)))
 
 
-def create_app(replica: Replica, token: str | None) -> ASGIApp:
-    """The replica's HTTP application, behind its gate; see `Gate` for no token."""
+def create_app(replica: Replica, front: Front) -> ASGIApp:
+    """The replica's HTTP application, with what stands before its routes."""
     app = Litestar(
         route_handlers=[
             healthz,
@@ -124,7 +127,9 @@ def create_app(replica: Replica, token: str | None) -> ASGIApp:
             Exception: _on_crash,
         },
     )
-    return Gate(app, token, replica)
+    work = Intake(app, replica)
+    gate = Gate(work, front.token)
+    return SageMaker(gate, work, replica.lifecycle) if front.sagemaker else gate
 
 
 async def _read(request: AnyRequest, shape: type[Shape]) -> Shape:

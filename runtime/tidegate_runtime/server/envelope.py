@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from litestar.types import Send
+
 from tidegate.protocol.openai import ErrorDetail, ErrorResponse
 from tidegate_runtime.errors import EngineDead, GenerationFailed, RequestRefused, RuntimeFault
 
@@ -36,6 +38,21 @@ def error_headers(error: RuntimeFault) -> dict[str, str]:
     if isinstance(error, RequestRefused) and error.status == 401:
         return {"WWW-Authenticate": "Bearer"}
     return {}
+
+
+async def send_refusal(error: RequestRefused, send: Send) -> None:
+    """Answer a request with an error, outside the router."""
+    body = error_body(error).model_dump_json().encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    headers |= error_headers(error)
+    await send(
+        {
+            "type": "http.response.start",
+            "status": error_status(error),
+            "headers": [(name.lower().encode(), text.encode()) for name, text in headers.items()],
+        }
+    )
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _envelope(message: str, kind: str, param: str | None, code: str | None) -> ErrorResponse:

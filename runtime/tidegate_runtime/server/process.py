@@ -27,6 +27,7 @@ from tidegate_runtime.artifact.resolve import check_digest, resolve
 from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import EngineDead, ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.app import create_app
+from tidegate_runtime.server.front import Front
 from tidegate_runtime.server.lifecycle import Lifecycle
 from tidegate_runtime.server.metrics import Metrics
 from tidegate_runtime.server.replica import EmbedService, Replica
@@ -59,7 +60,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 async def run(
     config: ReplicaConfig,
-    token: str | None,
+    front: Front,
     listener: socket.socket,
     status: StatusFile,
     shelf: Shelf | None = None,
@@ -84,7 +85,7 @@ async def run(
     replica = Replica(config, lifecycle, metrics, tracer)
     server = _Server(
         uvicorn.Config(
-            create_app(replica, token),
+            create_app(replica, front),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -145,7 +146,7 @@ def _load(
     try:
         engine: Engine | None = None
         if replica.config.task == "embed":
-            replica.embed = _load_embed(replica)
+            replica.embed = load_embedder(replica)
         else:
             # Before torch is imported: a build needs the cores, and a refusal should come early.
             held = prepare(replica.config, say, shelf)
@@ -170,7 +171,8 @@ def _load(
             loop.call_soon_threadsafe(_become_ready, lifecycle, engine_ready, engine)
 
 
-def _load_embed(replica: Replica) -> EmbedService:
+def load_embedder(replica: Replica) -> EmbedService:
+    """The service of a model that embeds. Raises ModelRefused, ReplicaUnavailable."""
     resolved = resolve(
         replica.config.source, replica.config.revision, Path(replica.config.cache_dir)
     )

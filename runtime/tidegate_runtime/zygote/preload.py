@@ -39,6 +39,7 @@ def preload(*, traces: bool) -> None:
 def _make_an_app() -> None:
     """Litestar imports much of itself while it makes its first application."""
     from tidegate_runtime.server.app import create_app
+    from tidegate_runtime.server.front import Front
     from tidegate_runtime.server.lifecycle import Lifecycle
     from tidegate_runtime.server.metrics import Metrics
     from tidegate_runtime.server.replica import Replica
@@ -47,12 +48,13 @@ def _make_an_app() -> None:
     config = ReplicaConfig(
         replica_id="none", model_name="none", source="none", status_path=None, cache_dir="none"
     )
-    create_app(Replica(config, Lifecycle(StatusFile(None, "none"), 0), Metrics("none")), None)
+    create_app(Replica(config, Lifecycle(StatusFile(None, "none"), 0), Metrics("none")), Front())
 
 
 def _find_the_kernels() -> None:
     """Which library fits this machine takes asking its compiler. Without one, replicas say so."""
-    from tidegate_runtime.ops.compiler import CompilerMissing, library
+    from tidegate_runtime.ops.compiler import CompilerMissing
+    from tidegate_runtime.ops.library import library
 
     with contextlib.suppress(CompilerMissing):
         library()

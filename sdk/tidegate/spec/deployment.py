@@ -121,6 +121,7 @@ class HardwareSpec(Declaration):
     memory: Annotated[ByteSize, Field(ge=64 * 1024 * 1024)] | None = None
     """Bound on the predicted memory of one replica, as bytes or text such as `4GiB`."""
     gpu: GpuSpec | None = None
+    """What one replica runs on; on processors when absent. `{}` is any one GPU."""
 
 
 class ScheduleSpec(Declaration):

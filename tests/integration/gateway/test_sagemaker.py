@@ -16,6 +16,7 @@ from aiohttp import web
 from tests.aws_double.runtime import Component, Copy, Runtime
 from tests.aws_double.signature import KEY_ID, REGION, SECRET
 
+from tidegate.spec import Task
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 
@@ -145,16 +146,55 @@ async def test_a_wrong_secret_is_the_platforms_fault_and_says_so(
     assert "AWS refused the platform's credentials (InvalidSignatureException)" in said
 
 
+async def test_an_answer_in_one_piece_may_take_as_long_as_a_stream(
+    platform: Any, runtime: Runtime, served: Any
+) -> None:
+    runtime.answer_s = 0.05
+    chunk = platform.chunk
+    parts = (chunk("Pa"), 0.3, chunk("ris"), platform.USAGE, platform.DONE)
+    replica = await served(platform.Script.stream(*parts))
+    async with platform.client() as client:
+        answer = await client.post(CHAT, json=platform.chat())
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["message"]["content"] == "Paris"
+    assert answer.json()["usage"]["completion_tokens"] == 2
+    assert replica.asked[0]["stream"] is True
+
+
+async def test_a_stream_that_says_an_error_is_an_error_in_one_piece(
+    platform: Any, served: Any
+) -> None:
+    said = {"error": {"message": "out of memory", "type": "server_error", "code": "oom"}}
+    await served(platform.Script.stream(platform.chunk("Pa"), platform.event(said)))
+    async with platform.client() as client:
+        answer = await client.post(CHAT, json=platform.chat())
+    assert (answer.status_code, answer.json()) == (500, said)
+
+
+async def test_a_stream_without_its_end_is_no_answer_in_one_piece(
+    platform: Any, served: Any
+) -> None:
+    await served(platform.Script.stream(platform.chunk("Pa")))
+    async with platform.client() as client:
+        assert (await client.post(CHAT, json=platform.chat())).status_code == 502
+
+
 async def test_sagemakers_own_time_limits_say_what_to_do(
     platform: Any, runtime: Runtime, served: Any
 ) -> None:
     never = asyncio.Event()
     runtime.answer_s = runtime.stream_s = 0.05
     await served(platform.Script.stream(platform.chunk("Pa"), never))
+    platform.deploy("embedder", task=Task.EMBED)
+    platform.services.endpoints.publish("dep_embedder", [Endpoint("rep_b", URL, "", capacity=4)])
     async with platform.client() as client:
+        asked = {"model": "embedder", "input": "x"}
+        whole = await client.post("/v1/embeddings", json=asked)
+        assert whole.status_code == 504
+        assert "60 s for an answer in one piece" in whole.json()["error"]["message"]
         answer = await client.post(CHAT, json=platform.chat())
         assert answer.status_code == 504
-        assert '"stream": true' in answer.json()["error"]["message"]
+        assert "8 minutes; ask for fewer tokens" in answer.json()["error"]["message"]
         streamed = await client.post(CHAT, json=platform.chat(stream=True))
     last = streamed.text.strip().split("\n\n")[-1]
     assert "8 minutes" in json.loads(last.removeprefix("data: "))["error"]["message"]

@@ -19,7 +19,7 @@ async def test_what_came_with_this_version_is_there_without_asking_anybody(
     http: httpx.AsyncClient,
 ) -> None:
     seen, after = [], None
-    while True:
+    for _ in range(len(bundled_offers()) // 100 + 1):
         query = {"limit": 100} | ({"after": after} if after else {})
         page = (await http.get(URL, params=query)).json()
         seen += [offer["id"] for offer in page["data"]]

@@ -1,7 +1,8 @@
-"""A replica without a model: keeps the contract, and misbehaves as its `source` says.
+"""A replica without a model: keeps the contract, and misbehaves as its `source` ends.
 
-It answers a POST to any path after the seconds that the body asks for, and ends at once when the
-body says so. Only the standard library, so that it starts in a moment.
+It answers a POST to any path after the seconds that the body asks for, or with a stream of so many
+pieces, and ends at once when the body says so. Only the standard library, so that it starts in a
+moment.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+GAP_S = 0.05
+
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path)
     config = json.loads(parser.parse_args().config.read_text())
-    behaviour = config["source"]
-    server = ThreadingHTTPServer((config["host"], 0), Answers)
-    server.daemon_threads = True
+    behaviour = behaviour_of(config)
+    server = Server((config["host"], 0), Answers)
     say = Say(config, server.server_address[1])
     server.say = say  # type: ignore[attr-defined]
     print(f"token of {len(os.environ['TIDEGATE_REPLICA_TOKEN'])} characters", flush=True)
@@ -55,6 +57,11 @@ def main() -> int:
     return 0
 
 
+def behaviour_of(config: dict[str, Any]) -> str:
+    """The last part of its source: `hf://played/slow` is slow."""
+    return str(config["source"].rpartition("/")[2])
+
+
 class Say:
     """Writes the status file."""
 
@@ -78,10 +85,15 @@ class Say:
             sender.sendto(b"changed", "\0" + self.config["status_bell"])
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # callers may come all at once
+
+
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         say = self._say
-        behaviour = say.config["source"]
+        behaviour = behaviour_of(say.config)
         own = "another" if behaviour == "impostor" else say.config["replica_id"]
         full = {"kv_used": 0.75, "waiting": 3, "in_flight": say.in_flight}
         status = 503 if behaviour == "sick" else 200
@@ -97,10 +109,36 @@ class Answers(BaseHTTPRequestHandler):
             os._exit(1)
         self._say.in_flight += 1
         try:
+            if body.get("stream"):
+                self._stream(body["max_tokens"])
+                return
             time.sleep(body.get("seconds", 0.0))
             self._answer(200, {"replica_id": self._say.config["replica_id"], "path": self.path})
         finally:
             self._say.in_flight -= 1
+
+    def _stream(self, pieces: int) -> None:
+        """So many pieces of a chat answer, one every `GAP_S`, and the last words of a stream."""
+        self.protocol_version = "HTTP/1.1"
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.send_header("connection", "close")
+        self.end_headers()
+        head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        for _ in range(pieces):
+            self._event(json.dumps(head | {"choices": [delta]}))
+            time.sleep(GAP_S)
+        usage = {"prompt_tokens": 1, "completion_tokens": pieces, "total_tokens": pieces + 1}
+        self._event(json.dumps(head | {"choices": [], "usage": usage}))
+        self._event("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _event(self, data: str) -> None:
+        written = f"data: {data}\n\n".encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(written), written))
 
     @property
     def _say(self) -> Say:
@@ -110,6 +148,7 @@ class Answers(BaseHTTPRequestHandler):
     def _answer(self, status: int, body: dict[str, Any]) -> None:
         written = json.dumps(body).encode()
         self.send_response(status)
+        self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(written)))
         self.end_headers()
         self.wfile.write(written)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.integration.provision.conftest import Nursery, a_provisioner, launch
 
-from tidegate_controlplane.domain.replicas import Running
+from tidegate_controlplane.domain.replicas import Missing, NoCapacity, Running
 from tidegate_controlplane.provision import zygote_starter
 from tidegate_controlplane.provision.process import is_alive, start_ticks
 from tidegate_controlplane.provision.subreaper import Strays
@@ -137,6 +137,17 @@ async def test_a_request_that_a_dying_zygote_took_along_is_asked_again(
     await asyncio.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     await forked.ready("rep_2")
+
+
+async def test_a_zygote_without_a_process_to_spare_is_a_lack_of_capacity(tmp_path: Path) -> None:
+    starter = ZygoteStarter(tmp_path / "zygote.log", 0, (*COMMAND, "--full"))
+    starter.open()
+    provisioner = a_provisioner(tmp_path / "replicas", starter)
+    await provisioner.start(launch())
+    seen = await Nursery(provisioner, tmp_path).until(lambda one: one != Missing())
+    assert isinstance(seen, NoCapacity)
+    assert "cannot fork a replica process: [Errno 11]" in seen.message
+    await provisioner.close()
 
 
 async def test_a_zygote_that_cannot_import_is_told_with_its_last_words(tmp_path: Path) -> None:

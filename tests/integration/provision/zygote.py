@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import socket
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import replica
 
 from tidegate_runtime.server.parent import die_with, tie_to
+from tidegate_runtime.zygote import orphan
 from tidegate_runtime.zygote.zygote import Zygote
 
 parser = argparse.ArgumentParser()
@@ -22,6 +24,7 @@ parser.add_argument("--socket", type=int)
 parser.add_argument("--parent-pid", type=int)
 parser.add_argument("--warm-bytes", type=int)
 parser.add_argument("--broken", action="store_true")
+parser.add_argument("--full", action="store_true")
 asked = parser.parse_args()
 if asked.broken:
     sys.exit("ImportError: no module named tomorrow")
@@ -44,6 +47,13 @@ def warm(config: Path) -> None:
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 
 
+def no_process() -> int:
+    """As `os.fork` where there are as many processes as there may be."""
+    raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+if asked.full:
+    orphan.os.fork = no_process  # type: ignore[attr-defined]
 tie_to(asked.parent_pid)
 os.environ["FORKED_BY"] = str(os.getpid())
 sys.exit(Zygote(socket.socket(fileno=asked.socket), asked.parent_pid, serve, warm).serve())

@@ -103,6 +103,31 @@ async def test_a_deployment_is_deleted_once_its_place_holds_nothing_for_it(world
     assert (row.phase, row.held_at) == ("deleted", [])
 
 
+async def test_a_deployment_at_zero_keeps_what_its_place_holds_for_it(world: World) -> None:
+    world.provisioner.on_start = becomes_ready
+    view = await world.declare(scaling={"idle_timeout_s": 5}, **RAY)
+    await world.deployments.wake(PROJECT, "smol")
+    await world.turn(3)
+    assert len(world.running) == 1
+    await world.turn(5, seconds=10)
+    assert (world.running, await world.phase()) == ([], D.IDLE)
+    assert (await world.deployment_row(view.id)).held_at == ["ray"]
+    assert world.provisioner.removals == []
+
+
+async def test_a_place_that_a_rollout_leads_to_keeps_what_it_holds_between_two_tries(
+    world: World,
+) -> None:
+    world.provisioner.on_start = becomes_ready
+    view = await world.declare(mode="realtime")
+    await world.turn(3)
+    world.provisioner.on_start = Process.find_no_capacity
+    await world.declare(mode="realtime", **RAY)
+    await world.turn(8, seconds=1)
+    assert (await world.deployment_row(view.id)).held_at == ["local", "ray"]
+    assert world.provisioner.removals == []
+
+
 async def test_what_was_never_started_holds_nothing(world: World) -> None:
     view = await world.declare(**RAY)
     await world.turn()

@@ -24,7 +24,8 @@ from tests.integration.runtime.conftest import run_artifact
 
 from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import DeploymentSpec, ModelSpec
-from tidegate_controlplane.domain.plan import PROCESS_BYTES, resolve
+from tidegate_controlplane.domain.footprint import PROCESS_BYTES
+from tidegate_controlplane.domain.plan import resolve
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.models.inspect import inspect
 from tidegate_runtime.artifact.open import open_artifact

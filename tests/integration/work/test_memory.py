@@ -123,8 +123,8 @@ def batch_file(path: Path, lines: int, size_bytes: int) -> Path:
 
 def batch_line(number: int, length_bytes: int) -> bytes:
     head = f'{{"custom_id":"line-{number}","method":"POST","url":"/v1/embeddings",'
-    head += '"body":{"model":"e","input":"'
-    tail = '"}}\n'
+    head += '"body":{"model":"e","input":["'
+    tail = '"]}}\n'
     return (head + "x" * (length_bytes - len(head) - len(tail)) + tail).encode()
 
 

@@ -24,7 +24,6 @@ OF_MODE: dict[Mode, dict[str, Any]] = {
         "instance_type": "g6.xlarge",
         "max_copies": 2,
         "payload_url": "s3://payloads/batch/",
-        "command": ("batch", "Ref::input", "Ref::output"),
     },
 }
 
@@ -63,6 +62,8 @@ def platform_args(**changes: Any) -> PlatformArgs:
         "pepper": PEPPER,
         "alarm_emails": ["ops@example.org"],
         "monthly_budget_usd": 900,
+        "runtime_image": IMAGE,
+        "settings": {"aws": {"instance_type": "ml.g5.xlarge"}},
         **changes,
     }
     return PlatformArgs(**values)

@@ -23,7 +23,7 @@ def endpoint_resources(mode: Mode, **changes: Any) -> tuple[Declared, ...]:
 
 @cache
 def platform_resources(*, on_the_internet: bool = False) -> tuple[Declared, ...]:
-    """The resources of a platform: closed, or with a way out and a public load balancer."""
+    """The resources of a platform that hosts models: closed, or with a public load balancer."""
     opened = {"internet": True, "internal": False, "allowed_cidrs": ("203.0.113.0/24",)}
     args = platform_args(**(opened if on_the_internet else {}))
     return tuple(declared_by(lambda: Platform("tidegate", args)))

@@ -36,7 +36,7 @@ def test_the_month_at_rest_is_hours_times_price(mode: Mode, usd: float) -> None:
 
 
 def test_a_batch_says_what_it_may_start() -> None:
-    assert "(0 to 4 vCPUs of spot, at rest 0 × g6.xlarge)" in graph(
+    assert "(0 to 8 vCPUs of spot, at rest 0 × g6.xlarge)" in graph(
         endpoint_resources(Mode.BATCH), {}
     )
 

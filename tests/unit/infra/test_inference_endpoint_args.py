@@ -18,6 +18,15 @@ REFUSED: list[tuple[Mode, str, dict[str, Any], str]] = [
     (Mode.BATCH, "instance_type", {"instance_type": "ml.g6.xlarge"}, "'g6.xlarge'"),
     (Mode.SERVERLESS, "memory_mb", {"memory_mb": 64}, "between 128 and"),
     (Mode.SERVERLESS, "startup_timeout_s", {"startup_timeout_s": 3601}, "between 60 and 3600"),
+    (Mode.SERVERLESS, "accelerators", {"accelerators": 2}, "ml.g6.xlarge has 1 for 1 copies"),
+    (Mode.SERVERLESS, "memory_mb", {"memory_mb": 20_000}, "ml.g6.xlarge has 16384"),
+    (Mode.BATCH, "cpu", {"cpu": 5}, "g6.xlarge has 4 for 1 copies"),
+    (
+        Mode.SERVERLESS,
+        "cpu",
+        {"cpu": 3, "copies_per_instance": 2, "memory_mb": 200, "accelerators": 0},
+        "ask for less",
+    ),
     (Mode.REALTIME, "max_copies", {"min_copies": 3, "max_copies": 2}, "min_copies, which is 3"),
     (Mode.SERVERLESS, "artifact_url", {"artifact_url": "s3://bucket/model"}, "end in a slash"),
     (Mode.SERVERLESS, "subnet_ids", {"subnet_ids": []}, "private network"),
@@ -26,11 +35,14 @@ REFUSED: list[tuple[Mode, str, dict[str, Any], str]] = [
     (Mode.REALTIME, "min_copies", {"min_copies": 0}, "take mode serverless"),
     (Mode.SERVERLESS, "min_copies", {"min_copies": 1}, "take mode realtime"),
     (Mode.ASYNC, "scaled_by", {"scaled_by": "tidegate"}, "take mode serverless"),
-    (Mode.ASYNC, "copies_per_instance", {"copies_per_instance": 2}, "no inference components"),
+    (
+        Mode.ASYNC,
+        "copies_per_instance",
+        {"copies_per_instance": 2, "memory_mb": 4096, "accelerators": 0},
+        "no inference components",
+    ),
     (Mode.ASYNC, "payload_url", {"payload_url": None}, "needs s3://bucket/prefix/"),
     (Mode.REALTIME, "payload_url", {"payload_url": "s3://bucket/p/"}, "remove it"),
-    (Mode.BATCH, "command", {"command": ()}, "say the container's arguments"),
-    (Mode.SERVERLESS, "command", {"command": ("x",)}, "remove it"),
 ]
 
 
@@ -46,6 +58,10 @@ def test_a_value_that_cannot_be_is_named_with_its_remedy(
     assert f"{field}: " in str(refused.value)
 
 
+def test_a_type_that_the_catalogue_does_not_know_is_believed() -> None:
+    assert endpoint_args(Mode.SERVERLESS, instance_type="ml.g99.xlarge", accelerators=8)
+
+
 def test_every_fault_is_told_at_once() -> None:
     with pytest.raises(InvalidArguments) as refused:
         endpoint_args(Mode.REALTIME, min_copies=0, max_copies=0, cpu=0)
@@ -53,7 +69,14 @@ def test_every_fault_is_told_at_once() -> None:
 
 
 def test_copies_that_share_an_instance_need_fewer_instances() -> None:
-    args = endpoint_args(Mode.REALTIME, min_copies=3, max_copies=5, copies_per_instance=2)
+    args = endpoint_args(
+        Mode.REALTIME,
+        min_copies=3,
+        max_copies=5,
+        copies_per_instance=2,
+        memory_mb=4096,
+        accelerators=0,
+    )
     assert (args.min_instances, args.max_instances) == (2, 3)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from tests.unit.infra.arguments import IMAGE, KEY, ROLE, TOPIC
+from tests.unit.infra.arguments import IMAGE, KEY, ROLE, TOPIC, endpoint_args
 from tests.unit.infra.declarations import endpoint_resources, the
 
 from tidegate.spec import Mode
@@ -73,6 +73,14 @@ def test_a_model_is_isolated_private_and_reads_its_artifact_as_it_lies(mode: Mod
     assert model["primaryContainer"]["image"] == IMAGE
     network = {"subnets": ["subnet-a", "subnet-b"], "securityGroupIds": ["sg-1"]}
     assert model["vpcConfig"] == network
+
+
+@pytest.mark.parametrize("mode", ON_SAGEMAKER)
+def test_a_container_takes_as_many_sequences_as_it_is_sent_requests(mode: Mode) -> None:
+    said = {"TIDEGATE_MAX_SEQUENCES": "4"}
+    assert endpoint_args(mode, environment=said).settings == said
+    container = the(endpoint_resources(mode), MODEL).inputs["primaryContainer"]
+    assert container["environment"] == {"TIDEGATE_MAX_SEQUENCES": "8"}
 
 
 @pytest.mark.parametrize("mode", COPIES)
@@ -264,7 +272,7 @@ def test_trouble_is_told_where_there_is_a_topic_and_only_there(
 
 
 def test_a_batch_has_no_instance_at_rest_and_takes_spot() -> None:
-    resources = endpoint_resources(Mode.BATCH, max_copies=3, cpu=4)
+    resources = endpoint_resources(Mode.BATCH, max_copies=3)
     instances = the(resources, "aws:batch/computeEnvironment:ComputeEnvironment")
     assert instances.inputs["type"] == "MANAGED"
     compute = instances.inputs["computeResources"]
@@ -284,12 +292,19 @@ def test_a_batch_has_no_instance_at_rest_and_takes_spot() -> None:
     assert queue.refers_to(instances, "computeEnvironmentOrders")
 
 
-def test_a_job_whose_host_is_reclaimed_runs_again_and_one_that_fails_does_not() -> None:
+def test_a_batch_on_a_type_that_nobody_knows_counts_the_vcpus_of_its_jobs() -> None:
+    resources = endpoint_resources(Mode.BATCH, max_copies=3, cpu=7, instance_type="g99.xlarge")
+    instances = the(resources, "aws:batch/computeEnvironment:ComputeEnvironment")
+    assert instances.inputs["computeResources"]["maxVcpus"] == 21
+
+
+def test_a_job_runs_again_when_its_host_is_reclaimed_or_it_asks_for_it_and_else_not() -> None:
     job = the(endpoint_resources(Mode.BATCH), "aws:batch/jobDefinition:JobDefinition").inputs
     assert job["retryStrategy"] == {
         "attempts": 5,
         "evaluateOnExits": [
             {"onStatusReason": "Host EC2*", "action": "RETRY"},
+            {"onExitCode": "1", "action": "RETRY"},
             {"onReason": "*", "action": "EXIT"},
         ],
     }
@@ -306,7 +321,10 @@ def test_a_job_runs_the_image_with_its_role_and_writes_a_log_of_its_own() -> Non
             {"type": "MEMORY", "value": "12288"},
             {"type": "GPU", "value": "1"},
         ],
-        "environment": [{"name": "TIDEGATE_ARTIFACT_URL", "value": "s3://artifacts/smol/"}],
+        "environment": [
+            {"name": "TIDEGATE_MAX_SEQUENCES", "value": "8"},
+            {"name": "TIDEGATE_SOURCE", "value": "s3://artifacts/smol/"},
+        ],
         "privileged": False,
         "logConfiguration": {
             "logDriver": "awslogs",

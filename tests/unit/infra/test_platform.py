@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.infra.arguments import CERTIFICATE, PEPPER, platform_args
+from tests.unit.infra.arguments import CERTIFICATE, IMAGE, PEPPER, platform_args
 from tests.unit.infra.declarations import platform_resources, the
 
 from tidegate_controlplane.settings_file import read_settings
 from tidegate_infra.components.inference_endpoint.names import endpoint_name
+from tidegate_infra.components.platform.platform import Platform
 from tidegate_infra.errors import InvalidArguments
+from tidegate_infra.graph.offline import declared_by
 from tidegate_infra.policy.at_rest import at_rest
 from tidegate_infra.policy.declared import Declared, of_type
 from tidegate_infra.policy.rails import GuardRails
@@ -56,6 +58,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("name", {"name": "Tide"}, "lower-case letters"),
     ("account_id", {"account_id": "1234"}, "aws sts get-caller-identity"),
     ("region", {"region": "frankfurt", "availability_zones": ["frankfurt1", "frankfurt2"]}, "such"),
+    (
+        "region",
+        {"region": "us-gov-west-1", "availability_zones": ["us-gov-west-1a", "us-gov-west-1b"]},
+        "of the partition `aws`",
+    ),
     ("availability_zones", {"availability_zones": ["eu-central-1a"]}, "two zones or more"),
     (
         "availability_zones",
@@ -119,7 +126,7 @@ def test_what_is_called_on_aws_is_reached_from_inside() -> None:
     prefix = "com.amazonaws.eu-central-1."
     reached = {each.inputs["serviceName"].removeprefix(prefix): each.inputs for each in endpoints}
     assert set(reached) == {
-        *("s3", "ecr.api", "ecr.dkr", "kms", "logs", "monitoring", "secretsmanager", "sts"),
+        *("s3", "ecr.api", "ecr.dkr", "kms", "logs", "secretsmanager", "sts"),
         *("sagemaker.api", "sagemaker.runtime", "cloudcontrolapi"),
     }
     assert reached.pop("s3")["vpcEndpointType"] == "Gateway"
@@ -144,7 +151,6 @@ def ways(kind: str, other: str) -> set[tuple[str, str, int]]:
 def test_parts_talk_only_as_they_must() -> None:
     expected = {
         ("balancer", "control-plane", 8686),
-        ("control-plane", "control-plane", 8686),
         ("control-plane", "database", 5432),
         ("control-plane", "endpoints", 443),
         ("inference", "endpoints", 443),
@@ -207,7 +213,7 @@ def test_the_key_rotates_and_serves_services_only_for_this_account() -> None:
     key = the(platform_resources(), "aws:kms/key:Key").inputs
     assert key["enableKeyRotation"] is True
     by_sid = {each["Sid"]: each for each in json.loads(key["policy"])["Statement"]}
-    assert set(by_sid) == {"Account", "Disks", "Logs", "Notices"}
+    assert set(by_sid) == {"Account", "Disks", "Logs", "Notices", "Events"}
     assert by_sid["Disks"]["Condition"]["StringEquals"] == {
         "kms:CallerAccount": "123456789012",
         "kms:ViaService": "ec2.eu-central-1.amazonaws.com",
@@ -294,6 +300,27 @@ def test_a_control_plane_understands_the_settings_that_it_is_given(tmp_path: Pat
     assert settings.objects == "s3://tidegate-payloads-123456789012/control-plane"
     assert settings.encryption.required
     assert settings.encryption.keys[0].startswith("kms:arn:aws:kms:")
+    aws = settings.aws
+    assert aws is not None
+    assert (aws.region, aws.name, aws.image) == ("eu-central-1", "tidegate", IMAGE)
+    assert aws.state == "s3://tidegate-state-123456789012/deployments"
+    assert aws.artifacts == "s3://tidegate-artifacts-123456789012/models"
+    assert aws.subnets == ("tidegate-private-eu-central-1a-id", "tidegate-private-eu-central-1b-id")
+    assert aws.security_groups == ("tidegate-inference-id",)
+    assert aws.instance_type == "ml.g5.xlarge"
+
+
+def test_a_platform_without_a_runtime_image_hosts_nothing_by_itself(tmp_path: Path) -> None:
+    args = platform_args(runtime_image=None, settings={"reconcile": {"tick_s": 2.0}})
+    resources = tuple(declared_by(lambda: Platform("tidegate", args)))
+    (found,) = json.loads(the(resources, TASK).inputs["containerDefinitions"])
+    told = {each["name"]: each["value"] for each in found["environment"]}
+    file = tmp_path / "settings.yaml"
+    file.write_text(told["TIDEGATE_SETTINGS"])
+    settings = read_settings(file, {"data_dir": tmp_path})
+    assert settings.aws is None
+    assert settings.reconcile.tick_s == 2.0
+    assert settings.encryption.required
 
 
 def test_a_control_plane_starts_with_its_pepper_in_a_private_file(tmp_path: Path) -> None:
@@ -367,6 +394,20 @@ def test_a_control_plane_asks_and_counts_copies_of_its_own_prefix() -> None:
     assert count["Resource"] == of_copies
 
 
+def test_a_control_plane_may_do_what_its_provisioner_calls() -> None:
+    called = {
+        *("sagemaker:DescribeInferenceComponent", "sagemaker:ListInferenceComponents"),
+        *("sagemaker:DeleteInferenceComponent", "sagemaker:DeleteEndpoint"),
+        *("sagemaker:CreateModel", "sagemaker:CreateEndpointConfig", "sagemaker:CreateEndpoint"),
+        *("sagemaker:CreateInferenceComponent", "sagemaker:UpdateInferenceComponent"),
+        *("sagemaker:UpdateEndpoint", "sagemaker:AddTags", "logs:FilterLogEvents"),
+        *("logs:CreateLogGroup", "logs:AssociateKmsKey", "cloudformation:CreateResource"),
+    }
+    assert called <= actions("task-host")
+    scaling = {each for each in actions("task-host") if each.startswith("application-autoscaling")}
+    assert not scaling
+
+
 def test_a_control_plane_passes_one_role_to_one_service() -> None:
     (passed,) = [each for each in statements("task-host") if each["Action"] == "iam:PassRole"]
     assert passed["Resource"] == "arn:aws:iam::123456789012:role/tidegate-execution"
@@ -438,6 +479,12 @@ def test_trouble_and_spending_are_heard_of() -> None:
         "tidegate-database-busy",
     }
     assert all(each.refers_to(topic, "alarmActions") for each in alarms)
+    policy = json.loads(the(resources, "aws:sns/topicPolicy:TopicPolicy").inputs["policy"])
+    speakers = {each["Sid"]: each["Principal"]["Service"] for each in policy["Statement"]}
+    assert speakers == {
+        "Notices": ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"],
+        "Events": "events.amazonaws.com",
+    }
     budget = the(resources, "aws:budgets/budget:Budget").inputs
     assert (budget["limitAmount"], budget["timeUnit"]) == ("900", "MONTHLY")
     told = [(each["notificationType"], each["threshold"]) for each in budget["notifications"]]
@@ -454,7 +501,7 @@ def test_at_rest_a_platform_runs_its_own_parts_and_no_gpu() -> None:
         "fargate-vcpu": 2,
         "fargate-gib": 8,
         "alb": 1,
-        "interface-endpoint": 20,
+        "interface-endpoint": 18,
     }
     ways_out = at_rest(platform_resources(on_the_internet=True))
     assert sum(each.count for each in ways_out if each.unit == "nat-gateway") == 2

@@ -165,7 +165,7 @@ def test_a_hash_depends_on_the_tokens_the_context_and_the_project() -> None:
     assert all(len(made) == 16 for made in hashes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), max_size=80))
 def test_any_history_keeps_every_block_in_one_state(history: list[tuple[int, int]]) -> None:
     blocks = BlockManager(12)

@@ -86,7 +86,7 @@ def test_special_tokens_are_not_shown_and_cost_no_growing_work(
     assert detokenizer.push(tokens_of(byte_tokenizer, "x")[0]) == "x"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.integers(0, 256), max_size=40))
 def test_any_tokens_give_the_text_that_the_tokenizer_decodes(
     byte_tokenizer: Any, tokens: list[int]

@@ -223,7 +223,7 @@ PARAMS = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(PARAMS, min_size=2, max_size=9), st.integers(0, 1000), st.sampled_from((30, 700)))
 def test_a_row_s_token_does_not_depend_on_its_company(
     params: list[SamplingParams], seed: int, vocabulary: int

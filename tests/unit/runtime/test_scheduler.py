@@ -378,7 +378,7 @@ def check(scheduler: Scheduler, everyone: set[Sequence]) -> None:
         assert len(np.unique(own)) == len(own)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     blocks=st.integers(8, 30),

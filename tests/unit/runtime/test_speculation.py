@@ -87,7 +87,7 @@ def test_sampled_tokens_follow_the_model_s_distribution_whatever_is_guessed(
     assert [pair(seed, drafts) for seed in range(99)] == [pair(seed, []) for seed in range(99)]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     seed=st.integers(0, 1000),
     habit=st.sampled_from((0.0, 0.5, 0.9, 1.0)),
@@ -169,7 +169,7 @@ def test_longer_agreement_is_a_surer_kind() -> None:
     assert proposer.reach(make_sequence(*text, 99, 5, 6)) == Reach(MAX_DRAFTS, 0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 200), st.integers(1, 100), st.integers(1, 8), st.integers())
 def test_growing_by_any_steps_finds_the_same_as_starting_over(
     length: int, step: int, vocabulary: int, seed: int

@@ -16,8 +16,8 @@ SMOL = "/api/v1/deployments/smol"
 DECLARED = "name: smol\nmodel: /models/smol.gguf\nmode: serverless\n"
 
 
-def run(*arguments: str, stdin: str | None = None) -> Result:
-    result = CliRunner().invoke(app, list(arguments), input=stdin)
+def run(*arguments: str, stdin: str | None = None, env: dict[str, str] | None = None) -> Result:
+    result = CliRunner().invoke(app, list(arguments), input=stdin, env=env)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result
 

@@ -327,7 +327,7 @@ def _specs(draw: st.DrawFn) -> DeploymentSpec:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_specs())
 def test_what_is_written_is_read_back_the_same(spec: DeploymentSpec) -> None:
     assert parse(dump(spec)) == spec

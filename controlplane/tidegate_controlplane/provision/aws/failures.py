@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tidegate_controlplane.domain.replicas import Exited, NoCapacity
 from tidegate_controlplane.settings import AwsSettings
 
+_INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 MOST_CHARACTERS = 600
 """Of what was said; the end of it names the cause."""
 
@@ -67,7 +68,7 @@ KINDS = (
     _kind(
         r"InsufficientInstanceCapacity|insufficient capacity|Unable to provision requested ML",
         "NoCapacity",
-        "it is tried again; set another `aws.instance_type` or `aws.region` to try elsewhere",
+        "it is tried again; declare another `hardware.gpu.type`, or set another `aws.region`",
         capacity=True,
     ),
     _kind(
@@ -105,7 +106,7 @@ def explain(said: str, settings: AwsSettings, component: str = "") -> Failure:
         if kind.pattern.search(said):
             remedy = kind.remedy.format(
                 region=settings.region,
-                instance_type=settings.instance_type,
+                instance_type=named.group() if (named := _INSTANCE_TYPE.search(said)) else "",
                 profile=f" --profile {settings.profile}" if settings.profile else "",
                 repository=settings.image.rpartition("/")[2].partition(":")[0].partition("@")[0],
                 component=component,

@@ -16,6 +16,7 @@ from tidegate_controlplane.objects.threads import in_thread
 from tidegate_controlplane.provision.aws.container_logs import ContainerLogs
 from tidegate_controlplane.provision.aws.copies import FAILED, Copies, Seen
 from tidegate_controlplane.provision.aws.failures import AwsFailed, Failure, explain
+from tidegate_controlplane.provision.aws.names import stack_name
 from tidegate_controlplane.provision.aws.program import program_of
 from tidegate_controlplane.provision.aws.sentences import News
 from tidegate_controlplane.provision.aws.site import Component, Site
@@ -102,7 +103,9 @@ async def _bring_up(site: Site, tools: Tools) -> None:
     for each in site.components.values():
         if each.seen and each.seen.status == FAILED:  # which takes no change any more
             await in_thread(tools.copies.end, each.name)
-    await in_thread(tools.stacks.up, site.deployment_id, program, tell, look=look)
+    for key in wanted - (site.applied or frozenset()):  # a component is made with its first copy
+        site.components[key].asked_for = frozenset(site.components[key].waiting)
+    await in_thread(tools.stacks.up, _stack(site, tools), program, tell, look=look)
     site.applied, site.to_repair, site.failure, site.drift = wanted, False, None, ()
     site.prune()
 
@@ -166,7 +169,7 @@ async def _look_for_drift(site: Site, tools: Tools) -> None:
     if now - site.looked_s < every_s:
         return
     site.looked_s = now
-    found = tuple(await in_thread(tools.stacks.drift, site.deployment_id))
+    found = tuple(await in_thread(tools.stacks.drift, _stack(site, tools)))
     if found != site.drift:
         said = "; ".join(found) + "; the next change of the deployment mends it"
         news = ("StackDrifted", said, Severity.WARNING)
@@ -174,3 +177,7 @@ async def _look_for_drift(site: Site, tools: Tools) -> None:
             news = ("StackInOrder", "AWS is again as the stack left it", Severity.INFO)
         tools.teller(site.deployment_id)(news)
     site.drift = found
+
+
+def _stack(site: Site, tools: Tools) -> str:
+    return stack_name(tools.settings, site.deployment_id)

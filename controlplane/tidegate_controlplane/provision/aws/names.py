@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tidegate_controlplane.gateway.sagemaker import Address
 from tidegate_controlplane.settings import AwsSettings
 
@@ -19,6 +21,12 @@ def component_name(settings: AwsSettings, revision_id: str) -> str:
 def address_of(settings: AwsSettings, component: str) -> Address:
     """Where a component is asked."""
     return Address(settings.region, component, component)
+
+
+def orphans(settings: AwsSettings, stacks: Iterable[str], living: Iterable[str]) -> list[str]:
+    """The stacks whose deployment is not among the ids `living`."""
+    known = {stack_name(settings, deployment_id) for deployment_id in living}
+    return sorted(set(stacks) - known)
 
 
 def is_ours(settings: AwsSettings, name: str) -> bool:

@@ -59,6 +59,14 @@ def session_of(settings: AwsSettings) -> boto3.Session:
     return session
 
 
+def parts(
+    settings: AwsSettings, directory: Path, cli: PulumiCommand, session: boto3.Session
+) -> tuple[Copies, Stacks]:
+    """What asks AWS, and what asks Pulumi. Blocks."""
+    copies = Copies(settings, session)
+    return copies, Stacks(settings, directory / "stacks", cli, copies.unmake)
+
+
 async def open_aws(
     settings: AwsSettings,
     directory: Path,
@@ -71,7 +79,6 @@ async def open_aws(
     """A place whose files are under `directory`. Raises StartFailed with what to do."""
     cli = await asyncio.to_thread(command)
     session = await asyncio.to_thread(connect, settings)
-    copies = Copies(settings, session)
-    stacks = Stacks(settings, directory / "stacks", cli, copies.unmake)
+    copies, stacks = parts(settings, directory, cli, session)
     logs = ContainerLogs(settings, session, directory / "replicas")
     return AwsPlace(Tools(settings, stacks, copies, logs, clock, changed, pace))

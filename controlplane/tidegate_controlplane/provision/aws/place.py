@@ -148,7 +148,8 @@ class AwsPlace(Provisioner):
             await _ended(site)
         try:
             tell = tools.teller(deployment_id)
-            await in_thread(tools.stacks.destroy, deployment_id, tell)
+            name = stack_name(self._settings, deployment_id)
+            await in_thread(tools.stacks.destroy, name, tell)
         except AwsFailed as error:
             return error.failure.message
         finally:
@@ -245,7 +246,7 @@ class AwsPlace(Provisioner):
         return Running(
             phase=ReplicaPhase.READY if replica.is_ready else phase,
             overdue=not replica.is_ready and waited_s > self._settings.start_timeout_s,
-            where=f"{self._settings.region} {self._settings.instance_type}",
+            where=_where(replica.launch),
         )
 
 
@@ -253,3 +254,8 @@ async def _ended(site: Site) -> None:
     if site.keeping:
         site.keeping.cancel()
         await asyncio.gather(site.keeping, return_exceptions=True)
+
+
+def _where(launch: Launch) -> str | None:
+    offer = launch.plan.offer
+    return f"{offer.region} {offer.instance_type}" if offer else None

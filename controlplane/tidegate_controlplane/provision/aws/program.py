@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tidegate.spec import Mode
+from tidegate_controlplane.domain.footprint import host_bytes
 from tidegate_controlplane.provision.aws.names import component_name
 from tidegate_controlplane.provision.base import Launch, StartFailed
 from tidegate_controlplane.settings import AwsSettings
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 
 MIB = 1024 * 1024
+LEAST_MB = 128
+"""That SageMaker reserves for a copy."""
 Program = Callable[[], None]
 Revisions = Mapping[str, Launch]
 """By revision id, a launch of any of its replicas."""
@@ -41,7 +44,9 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
     from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs, ScaledBy
     from tidegate_infra.errors import InvalidArguments
 
-    plan = launch.plan
+    plan, offer = launch.plan, launch.plan.offer
+    if offer is None:
+        raise StartFailed("no instance type is planned for it; declare the deployment again")
     try:
         return InferenceEndpointArgs(
             name=component_name(settings, launch.revision_id),
@@ -52,10 +57,11 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
             subnet_ids=settings.subnets,
             security_group_ids=settings.security_groups,
             kms_key_arn=settings.kms_key,
-            instance_type=settings.instance_type,
-            memory_mb=math.ceil(plan.memory_bytes / MIB),
-            accelerators=plan.gpu.count if plan.gpu else settings.accelerators,
-            cpu=plan.threads or settings.cpu,
+            instance_type=offer.instance_type,
+            memory_mb=max(LEAST_MB, math.ceil(host_bytes(plan) / MIB)),
+            accelerators=offer.gpus,
+            cpu=plan.threads or 1,
+            copies_per_instance=offer.replicas,
             min_copies=plan.min_replicas,
             max_copies=plan.max_replicas,
             max_concurrency=plan.max_sequences,

@@ -19,7 +19,7 @@ import psutil
 from tidegate.protocol.resources import Severity
 from tidegate_controlplane.provision.aws.failures import AwsFailed, Failure, explain
 from tidegate_controlplane.provision.aws.locks import Holder, Lock, holder_of, locks_in
-from tidegate_controlplane.provision.aws.names import is_ours, stack_name
+from tidegate_controlplane.provision.aws.names import is_ours
 from tidegate_controlplane.provision.aws.program import Program
 from tidegate_controlplane.provision.aws.sentences import News, drift_of, news_of
 from tidegate_controlplane.settings import AwsSettings
@@ -52,14 +52,13 @@ class Stacks:
         self._unmake = unmake
         self._host = socket.gethostname()
 
-    def up(self, deployment_id: str, program: Program, tell: Tell, *, look: bool = False) -> None:
+    def up(self, name: str, program: Program, tell: Tell, *, look: bool = False) -> None:
         """Make it so: a preview that says what is about to change, then the change.
 
         `look` at what there is first, and mend what is not as it was left.
         """
         from pulumi.automation import Stack
 
-        name = stack_name(self._settings, deployment_id)
         workspace = self._workspace(name, program)
         with self._explained(name):
             stack = Stack.create_or_select(name, workspace)
@@ -71,9 +70,9 @@ class Stacks:
                 tell(("StackPlanned", f"stack {name}: {said}", Severity.INFO))
             self._unlocked(stack, lambda: stack.up(on_event=_telling(tell)), tell)
 
-    def destroy(self, deployment_id: str, tell: Tell) -> None:
+    def destroy(self, name: str, tell: Tell) -> None:
         """Take everything away, and the stack with it; one that is not there is gone already."""
-        stack = self._found(deployment_id)
+        stack = self._found(name)
         if stack is None:
             return
         with self._explained(stack.name):
@@ -82,7 +81,7 @@ class Stacks:
             stack.workspace.remove_stack(stack.name)
         tell(("StackDestroyed", f"stack {stack.name} is gone", Severity.INFO))
 
-    def drift(self, deployment_id: str) -> list[str]:
+    def drift(self, name: str) -> list[str]:
         """What is not as the stack left it, a sentence each; nothing is changed."""
         found: dict[str, None] = {}
 
@@ -90,7 +89,7 @@ class Stacks:
             if said := drift_of(event):
                 found[said] = None
 
-        if stack := self._found(deployment_id):
+        if stack := self._found(name):
             with self._explained(stack.name):
                 stack.preview_refresh(on_event=hear)
         return list(found)
@@ -111,10 +110,9 @@ class Stacks:
             found = self._workspace("names").list_stacks()
         return [each.name for each in found if is_ours(self._settings, each.name)]
 
-    def _found(self, deployment_id: str) -> Stack | None:
+    def _found(self, name: str) -> Stack | None:
         from pulumi.automation import Stack, StackNotFoundError
 
-        name = stack_name(self._settings, deployment_id)
         with self._explained(name):
             try:
                 return Stack.select(name, self._workspace(name))

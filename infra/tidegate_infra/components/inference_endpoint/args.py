@@ -67,6 +67,7 @@ class InferenceEndpointArgs:
     max_concurrency: int = 8
     """Requests that one copy serves at once."""
     environment: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    """Settings of the runtime image: `TIDEGATE_` and a field of `ReplicaConfig`, in upper case."""
     scaled_by: ScaledBy = ScaledBy.AWS
     idle_s: int = 300
     """Quiet time before a copy is taken away."""
@@ -84,9 +85,6 @@ class InferenceEndpointArgs:
     payload_url: pulumi.Input[str] | None = None
     """Async: where results and errors are written, `s3://bucket/prefix/`. Batch: where jobs read
     and write. Required there and refused elsewhere."""
-    command: Sequence[str] = ()
-    """Batch: the container's arguments for one job. `Ref::input` and `Ref::output` become the
-    job's parameters. Required there and refused elsewhere."""
     attempts: int = 5
     """Batch: runs of one job, counting those that a reclaimed spot instance cut short."""
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +106,11 @@ class InferenceEndpointArgs:
     def target_concurrency(self) -> float:
         """Requests in flight per copy that autoscaling steers to."""
         return self.max_concurrency * TARGET_UTILISATION
+
+    @property
+    def settings(self) -> dict[str, pulumi.Input[str]]:
+        """The container's environment: as many sequences as requests are sent to it."""
+        return {"TIDEGATE_MAX_SEQUENCES": str(self.max_concurrency), **self.environment}
 
     def payload(self, part: str) -> pulumi.Output[str]:
         """A place below `payload_url`."""

@@ -7,12 +7,18 @@ from typing import Any
 import pulumi
 from pulumi_aws import batch, cloudwatch, ec2
 
+from tidegate.offers import bundled_hardware
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 from tidegate_infra.components.inference_endpoint.batch_role import instance_profile
 from tidegate_infra.components.logs import log_group
 
 LAUNCH_DEVICE = "/dev/xvda"
 """The root of ECS's Amazon Linux 2023 images."""
+
+COMMAND = ("batch", "Ref::input", "Ref::output")
+"""What the runtime image runs for one job; Batch puts the job's parameters in."""
+TRY_AGAIN = "1"
+"""The image's exit code for what another run may do, such as a store that was away."""
 
 
 class BatchEndpoint(pulumi.ComponentResource):
@@ -53,7 +59,7 @@ def _instances(
             type="SPOT",
             allocation_strategy="SPOT_PRICE_CAPACITY_OPTIMIZED",
             min_vcpus=0,
-            max_vcpus=args.max_copies * args.cpu,
+            max_vcpus=args.max_copies * _vcpus(args),
             instance_types=[args.instance_type],
             instance_role=instance_profile(name, args, opts).arn,
             subnets=args.subnet_ids,
@@ -70,6 +76,12 @@ def _instances(
         tags=args.tags,
         opts=opts,
     )
+
+
+def _vcpus(args: InferenceEndpointArgs) -> int:
+    """Of one instance, as Batch counts; of a job where the catalogue does not know the type."""
+    known = bundled_hardware().get(args.instance_type)
+    return known.vcpus if known else args.cpu
 
 
 def _launch_template(
@@ -123,7 +135,7 @@ def _definition(
     logs: cloudwatch.LogGroup,
     opts: pulumi.ResourceOptions,
 ) -> batch.JobDefinition:
-    """A reclaimed host (status reason "Host EC2 …") is tried again; what fails by itself is not."""
+    """A job whose host was reclaimed ("Host EC2 …") runs again, and one that asks for it."""
     return batch.JobDefinition(
         name,
         name=args.name,
@@ -136,6 +148,9 @@ def _definition(
             evaluate_on_exits=[
                 batch.JobDefinitionRetryStrategyEvaluateOnExitArgs(
                     on_status_reason="Host EC2*", action="RETRY"
+                ),
+                batch.JobDefinitionRetryStrategyEvaluateOnExitArgs(
+                    on_exit_code=TRY_AGAIN, action="RETRY"
                 ),
                 batch.JobDefinitionRetryStrategyEvaluateOnExitArgs(on_reason="*", action="EXIT"),
             ],
@@ -154,10 +169,10 @@ def _container(args: InferenceEndpointArgs, logs: cloudwatch.LogGroup) -> dict[s
     ]
     if args.accelerators:
         requirements.append({"type": "GPU", "value": str(args.accelerators)})
-    environment = {"TIDEGATE_ARTIFACT_URL": args.artifact_url, **args.environment}
+    environment = {"TIDEGATE_SOURCE": args.artifact_url, **args.settings}
     return {
         "image": args.image,
-        "command": list(args.command),
+        "command": list(COMMAND),
         "jobRoleArn": args.execution_role_arn,
         "resourceRequirements": requirements,
         "environment": [{"name": key, "value": environment[key]} for key in sorted(environment)],

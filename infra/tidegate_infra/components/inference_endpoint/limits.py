@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tidegate.offers import bundled_hardware
 from tidegate.spec import Mode, SpecIssue
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ PREFIX_URL = re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?:[^/].*/)?$")
 INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+$")
 ENVIRONMENT_KEY = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
 LONGEST_VALUE = 1024
+MIB = 1024 * 1024
 
 BOUNDS: dict[str, tuple[int, int]] = {
     "memory_mb": (128, 32 * 1024 * 1024),
@@ -45,6 +47,7 @@ def issues_of(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
             "a letter first",
         )
     yield from _instance_type(args)
+    yield from _room(args)
     for name, (low, high) in BOUNDS.items():
         value = getattr(args, name)
         if not low <= value <= high:
@@ -71,6 +74,27 @@ def _instance_type(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
         yield SpecIssue(
             "instance_type", args.instance_type, f"mode {args.mode} takes the form {expected!r}"
         )
+
+
+def _room(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+    """Copies that no instance of the type has room for; silent on types not in the catalogue."""
+    hardware = bundled_hardware().get(args.instance_type.removeprefix("ml."))
+    if hardware is None:
+        return
+    has = {
+        "accelerators": hardware.gpus,
+        "cpu": hardware.vcpus,
+        "memory_mb": hardware.memory_bytes // MIB,
+    }
+    for name, most in has.items():
+        asked = getattr(args, name)
+        if asked * args.copies_per_instance > most:
+            yield SpecIssue(
+                name,
+                asked,
+                f"{args.instance_type} has {most} for {args.copies_per_instance} copies; "
+                "ask for less, or take a larger type",
+            )
 
 
 def _prefix_url(name: str, value: Any) -> Iterator[SpecIssue]:

@@ -24,7 +24,7 @@ def sagemaker_model(
         enable_network_isolation=True,
         primary_container=sagemaker.ModelPrimaryContainerArgs(
             image=args.image,
-            environment=args.environment,
+            environment=args.settings,
             model_data_source=sagemaker.ModelPrimaryContainerModelDataSourceArgs(
                 s3_data_sources=[
                     sagemaker.ModelPrimaryContainerModelDataSourceS3DataSourceArgs(

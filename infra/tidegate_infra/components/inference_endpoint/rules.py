@@ -52,16 +52,6 @@ RULES = (
         lambda args: args.mode not in DURABLE and args.payload_url is not None,
         "mode {mode} answers directly; remove it",
     ),
-    Rule(
-        "command",
-        lambda args: args.mode is Mode.BATCH and not args.command,
-        "mode batch runs one; say the container's arguments",
-    ),
-    Rule(
-        "command",
-        lambda args: args.mode is not Mode.BATCH and bool(args.command),
-        "mode {mode} serves the image as it is; remove it",
-    ),
 )
 
 

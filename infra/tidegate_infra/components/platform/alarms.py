@@ -9,7 +9,7 @@ import pulumi
 from pulumi_aws import budgets, cloudwatch, sns
 
 from tidegate_infra.components.platform.args import PlatformArgs
-from tidegate_infra.components.platform.key import NOTIFIERS
+from tidegate_infra.components.platform.key import EVENTS, NOTIFIERS
 from tidegate_infra.components.statement import document
 
 
@@ -106,13 +106,11 @@ class Alarms(pulumi.ComponentResource):
 
 
 def _may_speak(args: PlatformArgs, topic: str) -> str:
-    """AWS services of this account, and nobody else's."""
-    statement = {
-        "Sid": "Notices",
-        "Effect": "Allow",
-        "Principal": {"Service": NOTIFIERS},
-        "Action": "sns:Publish",
-        "Resource": args.arn("sns", topic),
-        "Condition": {"StringEquals": {"aws:SourceAccount": args.account_id}},
-    }
-    return document(statement)
+    """AWS services of this account, and EventBridge, where failed jobs are told."""
+    arn = args.arn("sns", topic)
+    may = {"Effect": "Allow", "Action": "sns:Publish", "Resource": arn}
+    ours = {"StringEquals": {"aws:SourceAccount": args.account_id}}
+    return document(
+        {**may, "Sid": "Notices", "Principal": {"Service": NOTIFIERS}, "Condition": ours},
+        {**may, "Sid": "Events", "Principal": {"Service": EVENTS}},
+    )

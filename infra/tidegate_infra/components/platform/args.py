@@ -15,7 +15,8 @@ from tidegate_infra.errors import InvalidArguments
 
 NAME = re.compile(r"^[a-z][a-z0-9-]{1,18}[a-z0-9]$")
 ACCOUNT = re.compile(r"^[0-9]{12}$")
-REGION = re.compile(r"^[a-z]{2}(-[a-z]+)+-[0-9]$")
+REGION = re.compile(r"^(?!cn-|us-gov-|us-iso)[a-z]{2}(-[a-z]+)+-[0-9]$")
+"""Of AWS's own partition; China and GovCloud name their resources otherwise."""
 EVERYONE = "0.0.0.0/0"
 SUBNET_BITS = 4
 """A network is cut into 16 parts; every zone takes one, or two with a way to the internet."""
@@ -39,7 +40,8 @@ class PlatformArgs:
     """Of ACM, for the load balancer's TLS."""
     control_plane_image: pulumi.Input[str]
     """Has a shell, Python with `tidegate[controlplane,postgres,infra]`, and declares the volumes
-    /data and /tmp as its user's own: the rest of its file system cannot be written."""
+    /data and /tmp as its user's own: the rest of its file system cannot be written. To host models
+    it also has `pulumi` with its AWS plugins, since a closed network downloads none."""
     database_password: pulumi.Input[str]
     """A secret of the stack; letters and digits, 16 or more."""
     pepper: pulumi.Input[str]
@@ -60,8 +62,10 @@ class PlatformArgs:
     control_plane_memory_mb: int = 4096
     spool_gb: int = 50
     """Disk of a control plane: bodies and parts of tables pass through it."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Sections of the control plane's settings file."""
+    runtime_image: pulumi.Input[str] | None = None
+    """With it, control planes host models on SageMaker by themselves (`provisioner: aws`)."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Sections of the control plane's settings file; their fields are over the platform's own."""
     database_class: str = "db.t4g.medium"
     database_gb: int = 50
     backup_days: int = 14
@@ -91,7 +95,9 @@ def _issues(args: PlatformArgs) -> Iterator[SpecIssue]:
         said = "must be 12 digits; `aws sts get-caller-identity` prints them"
         yield SpecIssue("account_id", args.account_id, said)
     if not REGION.match(args.region):
-        yield SpecIssue("region", args.region, "must be a region such as eu-central-1")
+        yield SpecIssue(
+            "region", args.region, "must be a region of the partition `aws`, such as eu-central-1"
+        )
     if len(set(args.availability_zones)) < 2:
         said = "name two zones or more, such as eu-central-1a and eu-central-1b"
         yield SpecIssue("availability_zones", list(args.availability_zones), said)

@@ -51,7 +51,7 @@ class Database(pulumi.ComponentResource):
             multi_az=True,
             db_name=NAME,
             username=USER,
-            password=pulumi.Output.secret(args.database_password),
+            password=args.database_password,
             db_subnet_group_name=subnets.name,
             vpc_security_group_ids=[network.firewall.database.id],
             publicly_accessible=False,

@@ -23,7 +23,6 @@ class Way:
 
 WAYS = (
     Way("balancer", "control-plane", CONTROL_PLANE),
-    Way("control-plane", "control-plane", CONTROL_PLANE),
     Way("control-plane", "database", POSTGRES),
     Way("control-plane", "endpoints", HTTPS),
     Way("inference", "endpoints", HTTPS),

@@ -11,7 +11,12 @@ from tidegate_infra.components.platform.args import PlatformArgs
 from tidegate_infra.components.statement import document
 
 USE = ["kms:Decrypt", "kms:DescribeKey", "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"]
-NOTIFIERS = ["budgets.amazonaws.com", "cloudwatch.amazonaws.com", "events.amazonaws.com"]
+SPEAK = ["kms:Decrypt", "kms:GenerateDataKey*"]
+"""What an encrypted topic asks of who publishes there."""
+NOTIFIERS = ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"]
+"""Services that speak on the platform's topics, for this account only."""
+EVENTS = "events.amazonaws.com"
+"""EventBridge speaks there too; AWS documents no condition that it could be held to."""
 
 
 def platform_key(args: PlatformArgs, parent: pulumi.Resource) -> kms.Key:
@@ -22,7 +27,7 @@ def platform_key(args: PlatformArgs, parent: pulumi.Resource) -> kms.Key:
         description=f"{args.name}: data at rest",
         enable_key_rotation=True,
         deletion_window_in_days=30,
-        policy=document(_account(args), _disks(args), _logs(args), _notices(args)),
+        policy=document(_account(args), _disks(args), _logs(args), _notices(args), _events()),
         tags=args.tags,
         opts=opts,
     )
@@ -54,10 +59,12 @@ def _logs(args: PlatformArgs) -> dict[str, Any]:
 
 
 def _notices(args: PlatformArgs) -> dict[str, Any]:
-    """Services that speak on the platform's encrypted topics."""
     ours = {"StringEquals": {"aws:SourceAccount": args.account_id}}
-    actions = ["kms:Decrypt", "kms:GenerateDataKey*"]
-    return _statement("Notices", {"Service": NOTIFIERS}, actions, ours)
+    return _statement("Notices", {"Service": NOTIFIERS}, SPEAK, ours)
+
+
+def _events() -> dict[str, Any]:
+    return _statement("Events", {"Service": EVENTS}, SPEAK)
 
 
 def _statement(

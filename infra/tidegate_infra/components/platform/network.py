@@ -21,7 +21,6 @@ SERVICES = (
     "ecr.dkr",
     "kms",
     "logs",
-    "monitoring",
     "sagemaker.api",
     "sagemaker.runtime",
     "secretsmanager",

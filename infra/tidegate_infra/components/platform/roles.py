@@ -155,33 +155,23 @@ def hosting(args: PlatformArgs, execution_arn: str) -> list[Statement]:
         args.arn("logs", f"log-group:/aws/sagemaker/{place}/{args.name}-*")
         for place in ("Endpoints", "InferenceComponents")
     ]
-    alarms = args.arn("cloudwatch", f"alarm:{args.name}-*")
     passed = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
     return [
         allow([f"sagemaker:{action}" for action in _hosting_actions()], places),
         allow(CLOUD_CONTROL, "*"),
         allow("iam:PassRole", execution_arn, passed),
-        allow("logs:DescribeLogGroups", "*"),
+        allow(["logs:DescribeLogGroups", "sagemaker:ListInferenceComponents"], "*"),
         allow(
             [
                 "logs:AssociateKmsKey",
                 "logs:CreateLogGroup",
                 "logs:DeleteLogGroup",
+                "logs:FilterLogEvents",
                 "logs:ListTagsForResource",
                 "logs:PutRetentionPolicy",
                 "logs:TagResource",
             ],
             logs,
-        ),
-        allow(
-            [
-                "cloudwatch:DeleteAlarms",
-                "cloudwatch:DescribeAlarms",
-                "cloudwatch:ListTagsForResource",
-                "cloudwatch:PutMetricAlarm",
-                "cloudwatch:TagResource",
-            ],
-            alarms,
         ),
     ]
 

@@ -33,10 +33,6 @@ class Secrets(pulumi.ComponentResource):
             tags=self._args.tags,
             opts=opts,
         )
-        secretsmanager.SecretVersion(
-            name,
-            secret_id=secret.id,
-            secret_string=pulumi.Output.secret(value),
-            opts=opts,
-        )
+        # The provider marks the value as secret, whatever it is given.
+        secretsmanager.SecretVersion(name, secret_id=secret.id, secret_string=value, opts=opts)
         return secret

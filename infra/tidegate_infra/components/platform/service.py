@@ -217,14 +217,39 @@ def _container(
 
 
 def _settings(args: PlatformArgs, around: Surroundings) -> pulumi.Output[str]:
-    """The settings file; JSON is YAML. What the platform knows is under what was said."""
+    """The settings file; JSON is YAML."""
 
     def text(known: Mapping[str, Any]) -> str:
-        ours = {
+        ours: dict[str, Any] = {
             "database": f"postgresql://{USER}@{known['address']}/{NAME}",
             "objects": f"s3://{args.bucket('payloads')}/control-plane",
             "encryption": {"keys": [f"kms:{known['key']}"], "required": True},
         }
-        return json.dumps(ours | dict(args.settings))
+        if args.runtime_image is not None:
+            ours["aws"] = _hosting(args, known)
+        said = {name: {**ours.get(name, {}), **args.settings[name]} for name in args.settings}
+        return json.dumps(ours | said)
 
-    return pulumi.Output.all(address=around.database.address, key=around.key_arn).apply(text)
+    return pulumi.Output.all(
+        address=around.database.address,
+        key=around.key_arn,
+        image=args.runtime_image,
+        role=around.roles.execution.arn,
+        subnets=around.network.subnets.private_ids,
+        group=around.network.firewall.inference.id,
+    ).apply(text)
+
+
+def _hosting(args: PlatformArgs, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Where control planes host models: in this network, under this name, with this role."""
+    return {
+        "region": args.region,
+        "name": args.name,
+        "state": f"s3://{args.bucket('state')}/deployments",
+        "artifacts": f"s3://{args.bucket('artifacts')}/models",
+        "image": known["image"],
+        "execution_role_arn": known["role"],
+        "subnets": known["subnets"],
+        "security_groups": [known["group"]],
+        "kms_key": known["key"],
+    }

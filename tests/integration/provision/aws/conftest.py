@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,8 @@ from tests.infra_engine.plugins import invented
 from tests.integration.provision.launch import COMMAND, launch
 from tests.integration.provision.place import Place
 
+from tidegate.offers import Covers
+from tidegate.protocol.resources import PlannedOffer
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.gateway.hop import Question
@@ -54,6 +57,23 @@ SETTINGS = AwsSettings(
 )
 
 
+OFFER = PlannedOffer(
+    provider="aws",
+    covers=Covers.SAGEMAKER,
+    region=REGION,
+    instance_type="ml.g6.xlarge",
+    gpu="L4",
+    gpus=1,
+    replicas=1,
+    usable_bytes=20 << 30,
+    utilisation=0.9,
+    usd_per_hour=1.0,
+    source="a test",
+    as_of=date(2026, 1, 1),
+    minimum_usd_per_month=0.0,
+)
+
+
 @cache
 def connected(settings: AwsSettings) -> boto3.Session:
     """One for all tests: reading the description of SageMaker takes as long as a test."""
@@ -70,12 +90,14 @@ class Account:
     directory: Path
     opened: list[AwsPlace] = field(default_factory=list)
 
-    async def open(self, settings: AwsSettings = SETTINGS) -> AwsPlace:
+    async def open(
+        self, settings: AwsSettings = SETTINGS, changed: asyncio.Event | None = None
+    ) -> AwsPlace:
         place = await open_aws(
             settings,
             self.directory,
             SystemClock(),
-            asyncio.Event(),
+            changed or asyncio.Event(),
             command=lambda: self.pulumi,
             connect=connected,
             pace=PACE,
@@ -105,7 +127,7 @@ async def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 def aws_launch(behaviour: str = "good", key: str = "rep_1", revision: str = "rev_1") -> Launch:
     """One whose model is in S3, and which may have several replicas."""
     made = launch(behaviour, key)
-    told = {"provisioner": "aws", "memory_bytes": 1 << 30, "max_replicas": 4}
+    told = {"provisioner": "aws", "memory_bytes": 1 << 30, "max_replicas": 4, "offer": OFFER}
     plan = made.plan.model_copy(update=told)
     return replace(made, revision_id=revision, source=f"s3://models/{behaviour}", plan=plan)
 
@@ -117,6 +139,7 @@ class AwsAccount(Place):
     account: Account
     heard: list[Notice] = field(default_factory=list)
     name: ClassVar[str] = "aws"
+    patience_s: ClassVar[float] = 60.0
     stands_on: ClassVar[str] = (
         "doubles of SageMaker and of Pulumi's engine; real processes as copies"
     )

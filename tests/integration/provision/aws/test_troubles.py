@@ -59,7 +59,7 @@ async def removed(place: AwsAccount) -> list[str]:
     """Take the deployment away; what was said meanwhile."""
     for key in place.provisioner.known():
         await place.provisioner.kill(key)
-        await place.exited(key)
+        await place.until(lambda seen: not isinstance(seen, Running), key)
         await place.provisioner.forget(key)
     said: list[str] = []
     async with asyncio.timeout(place.patience_s):

@@ -159,6 +159,13 @@ def test_threads_bound_what_one_machine_holds() -> None:
     assert [fit.each for fit in rank(busy, [FOUR]).fits] == [3]
 
 
+def test_weights_pass_through_the_machines_own_memory() -> None:
+    heavy = replace(NEED, host_bytes=15 * GIB)
+    assert "weights pass through 15.0 GiB" in reason(heavy, "l4")
+    roomy = FOUR.model_copy(update={"memory_bytes": 40 * GIB})
+    assert [fit.each for fit in rank(heavy, [roomy]).fits] == [2]
+
+
 def test_spot_is_judged_by_its_own_price_and_only_where_it_is_known() -> None:
     spot = replace(NEED, spot=True)
     known = FOUR.model_copy(update={"spot_usd_per_hour": 0.9})

@@ -9,16 +9,14 @@ import pytest
 
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, SpecIssue
+from tidegate_controlplane.domain.footprint import PROCESS_BYTES, kv_bytes_per_token, weights_bytes
 from tidegate_controlplane.domain.plan import (
-    PROCESS_BYTES,
     Capabilities,
     Refusal,
     fingerprint,
-    kv_bytes_per_token,
     machine_bytes,
     resolve,
     warnings,
-    weights_bytes,
 )
 
 GIB = 1024**3

@@ -10,18 +10,16 @@ import pytest
 from tidegate.offers import Covers, bundled_offers
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, SpecIssue
+from tidegate_controlplane.domain.footprint import PROCESS_BYTES, kv_bytes_per_token, weights_bytes
 from tidegate_controlplane.domain.gpus import MachineGpu
 from tidegate_controlplane.domain.on_offer import Market, share_usd_per_hour, staying
 from tidegate_controlplane.domain.plan import (
-    PROCESS_BYTES,
     Capabilities,
     Refusal,
     alternatives,
-    kv_bytes_per_token,
     machine_bytes,
     resolve,
     warnings,
-    weights_bytes,
 )
 
 GIB = 1024**3
@@ -163,22 +161,49 @@ def test_a_place_without_known_prices_names_the_command_that_asks_for_them() -> 
 
 
 def test_prices_asked_since_do_not_move_what_runs() -> None:
-    runs = planned(spec("realtime"))
-    newer = PLATFORM.market
-    assert newer is not None and runs.offer is not None
-    dearer = [
-        offer.model_copy(update={"usd_per_hour": offer.usd_per_hour * 3})
-        if offer.instance_type == "ml.g6.xlarge"
-        else offer
-        for offer in newer.offers
-    ]
-    now = replace(PLATFORM, market=replace(newer, offers=dearer))
+    runs, now = planned(spec("realtime")), on_sale("ml.g6.xlarge", 3.0)
     again = planned(spec("realtime", scaling={"min_replicas": 2}), platform=now)
     assert again.offer is not None and again.offer.instance_type == "ml.g6.2xlarge"
     stays = staying(again, runs)
     assert stays.offer is not None and stays.offer.instance_type == "ml.g6.xlarge"
     assert stays.offer.minimum_usd_per_month == round(2 * 1.1267 * 730, 2)
     assert (stays.min_replicas, stays.memory_bytes) == (2, runs.memory_bytes)
+
+
+def test_this_machines_memory_plays_no_part_in_what_is_rented() -> None:
+    assert planned(spec(), platform=replace(PLATFORM, memory_bytes=1024 * GIB)) == planned(spec())
+
+
+def test_others_are_judged_by_the_least_and_not_by_what_fills_the_chosen_one() -> None:
+    sale = on_sale("ml.g6e.xlarge", 0.1)
+    plan = planned(spec(), platform=sale)
+    assert plan.offer is not None and plan.offer.instance_type == "ml.g6e.xlarge"
+    looked_at = alternatives(spec(), EIGHT_BILLION, plan, sale)
+    smaller = next(each for each in looked_at if each.instance_type == "ml.g6.xlarge")
+    assert smaller.usd_per_month is not None
+
+
+def on_sale(instance_type: str, usd_per_hour: float) -> Capabilities:
+    """The platform, with another price for one machine."""
+    assert PLATFORM.market is not None
+    offers = [
+        offer.model_copy(update={"usd_per_hour": usd_per_hour})
+        if offer.instance_type == instance_type
+        else offer
+        for offer in PLATFORM.market.offers
+    ]
+    return replace(PLATFORM, market=replace(PLATFORM.market, offers=offers))
+
+
+def test_replicas_that_are_always_there_may_share_a_larger_machine() -> None:
+    sale = on_sale("ml.g6.12xlarge", 4.0)
+    short = {"context_tokens": 8192}
+    alone = planned(spec(runtime=short), platform=sale).offer
+    four = spec("realtime", runtime=short, scaling={"min_replicas": 4})
+    together = planned(four, platform=sale).offer
+    assert alone is not None and alone.instance_type == "ml.g6.xlarge"
+    assert together is not None and together.instance_type == "ml.g6.12xlarge"
+    assert together.minimum_usd_per_month == 4.0 * 730
 
 
 def test_a_replica_costs_its_share_of_a_machine() -> None:

@@ -20,6 +20,7 @@ from tidegate_controlplane.domain.group import (
     consecutive_failures,
 )
 from tidegate_controlplane.domain.reconcile import DeploymentFact, Step, Watched, step
+from tidegate_controlplane.domain.replicas import NODE_LOST
 from tidegate_controlplane.domain.rollout import OPEN, RolloutFact, stages
 from tidegate_controlplane.domain.room import Room
 from tidegate_controlplane.domain.states import DEPLOYMENT, ROLLOUT, check_transition
@@ -308,6 +309,13 @@ def test_a_start_without_capacity_is_backed_off_from_and_says_what_is_missing() 
     assert (created(done), done.retry_in_s) == (0, 8.0)
     assert (done.phase, done.reason) == (D.DEGRADED, "NoCapacity")
     assert done.message == "NoCapacity: it needs 2 GPUs, and no node has more than 1"
+
+
+def test_a_replica_lost_with_its_node_however_often_is_no_crash_of_the_model() -> None:
+    lost = [failed(ago_s=0.0, reason=NODE_LOST, message="node 10.0.0.3 was lost")] * 5
+    assert taken(declared(), lost).hopeless is None
+    crashed = [failed(ago_s=0.0, reason="Crashed", message="boom")] * 5
+    assert taken(declared(), crashed).hopeless is not None
 
 
 def test_no_capacity_however_often_leaves_hope_and_is_no_crash_of_the_model() -> None:

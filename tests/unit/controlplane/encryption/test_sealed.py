@@ -82,7 +82,7 @@ CONTENT = st.binary(max_size=5 * CHUNK)
 
 
 @given(CONTENT, st.lists(st.integers(0, 40), max_size=6), st.integers(1, 60))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 async def test_what_was_put_in_any_pieces_is_read_back_from_any_pieces(content, sizes, piece_bytes):
     inner = MemoryStore(piece_bytes)
     store = store_of(OLD, inner=inner)
@@ -94,7 +94,7 @@ async def test_what_was_put_in_any_pieces_is_read_back_from_any_pieces(content, 
 
 
 @given(CONTENT, st.integers(0, 6 * CHUNK))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 async def test_a_read_may_begin_at_any_byte(content, start):
     _, store = await stored(content)
     assert await whole(store, start) == content[start:]
@@ -108,7 +108,7 @@ async def test_a_read_from_far_behind_does_not_read_what_is_before():
 
 
 @given(CONTENT, st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 async def test_no_flipped_bit_goes_unseen(content, data):
     inner, _ = await stored(content)
     sealed_bytes = bytearray(inner.objects[NAME])
@@ -120,7 +120,7 @@ async def test_no_flipped_bit_goes_unseen(content, data):
 
 
 @given(CONTENT, st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 async def test_no_truncation_goes_unseen_wherever_a_read_begins(content, data):
     inner, _ = await stored(content)
     kept = data.draw(st.integers(0, len(inner.objects[NAME]) - 1))
@@ -141,7 +141,7 @@ async def test_an_object_that_ends_after_a_whole_chunk_too_early_does_not_open(c
 
 
 @given(CONTENT, st.binary(min_size=1, max_size=3 * CHUNK))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 async def test_nothing_can_be_added_at_the_end(content, more):
     inner, store = await stored(content)
     inner.objects[NAME] += more
@@ -150,7 +150,7 @@ async def test_nothing_can_be_added_at_the_end(content, more):
 
 
 @given(st.permutations(range(4)))
-@settings(deadline=None, max_examples=24)
+@settings(max_examples=24)
 async def test_chunks_in_another_order_do_not_open(order):
     content = bytes(range(4 * CHUNK))
     inner, store = await stored(content)
@@ -270,7 +270,6 @@ async def test_wrapping_anew_seals_what_was_plain():
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None)
 async def test_short_bytes_open_under_their_own_name_only(plain):
     envelopes = Envelopes(Keyring([FileKeys([OLD])]))
     sealed_bytes = await envelopes.seal(NAME, plain)

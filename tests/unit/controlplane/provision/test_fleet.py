@@ -101,7 +101,7 @@ class World:
     fleet: Fleet = field(init=False)
 
     def __post_init__(self) -> None:
-        self.fleet = Fleet({"local": self.here}, {"ray": self.open})
+        self.fleet = Fleet({"local": self.here}, {"ray": self.open}, {"ray", "aws"})
 
     async def open(self) -> Provisioner:
         self.opened += 1
@@ -173,9 +173,17 @@ async def test_a_place_that_cannot_be_opened_fails_the_start_and_is_tried_again(
     world.may_open.set()
     with pytest.raises(StartFailed, match="pip install"):
         await started_at(world, "ray")
-    assert await world.fleet.shortage(at("ray").plan) == world.fault
     world.fault = None
     await started_at(world, "ray")
+
+
+async def test_a_plan_is_told_what_its_place_is_short_of_or_why_it_cannot_be_opened(
+    world: World,
+) -> None:
+    world.fault = "no node answers"
+    world.may_open.set()
+    assert await world.fleet.shortage(at("ray").plan) == "no node answers"
+    world.fault = None
     assert await world.fleet.shortage(at("ray").plan) == "ray is full for ray"
 
 
@@ -189,7 +197,8 @@ async def test_a_place_that_is_not_set_up_says_what_to_set(world: World) -> None
 
 
 async def test_what_is_held_for_a_deployment_is_removed_at_its_place(world: World) -> None:
-    assert await world.fleet.remove(Holding("dep_1", "local")) == "local still has dep_1"
+    assert await world.fleet.remove(Holding("dep_1", "local")) is None
+    assert world.opened == 0
     assert await world.fleet.remove(Holding("dep_1", "ray")) == "ray is being opened"
     world.may_open.set()
     async with asyncio.timeout(5):
@@ -217,6 +226,7 @@ async def test_former_replicas_are_swept_where_they_ran_before_anything_starts_t
     (notice,) = news
     assert (notice.deployment_id, notice.severity) == ("dep_1", Severity.ERROR)
     assert "may still run: no node answers" in notice.message
+    assert world.fleet.notices() == [], "what was told is not told again"
     await started_at(world, "ray")
     assert world.there.kept == {"rep_9"}
 

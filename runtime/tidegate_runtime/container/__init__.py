@@ -1,0 +1,1 @@
+"""The runtime image's entry point: what a container is told by its environment."""

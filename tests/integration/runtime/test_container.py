@@ -1,0 +1,158 @@
+"""The image's entry point as SageMaker starts it, without the image."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+COMMAND = [sys.executable, "-m", "tidegate_runtime.container"]
+ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+CHAT = {"model": "test-model", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
+
+
+@dataclass
+class Container:
+    process: subprocess.Popen[bytes]
+    url: str
+    first_ping: int
+
+
+def environment(directory: Path, **told: str) -> dict[str, str]:
+    """What a container sees: nothing of this process's own but where Python finds things."""
+    kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH", "HOME") if key in os.environ}
+    return {**kept, "TIDEGATE_CACHE_DIR": str(directory), "TIDEGATE_DEVICE": "cpu", **told}
+
+
+@pytest.fixture(scope="module")
+def container(
+    tiny_llama: Path, artifact_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Container]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    directory = tmp_path_factory.mktemp("container")
+    told = {"SM_MODEL_DIR": str(artifact_of(tiny_llama)), "TIDEGATE_PORT": str(port)}
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "serve"], env=environment(directory, **told), stderr=log, stdout=log
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        yield Container(process, url, wait_for_ping(url, process, directory / "log"))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_ping(url: str, process: subprocess.Popen[bytes], log: Path) -> int:
+    """What /ping says first; returns when it says 200."""
+    first = 0
+    deadline = time.monotonic() + 120
+    while (status := ping(url)) != 200:
+        first = first or status
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    return first
+
+
+def ping(url: str) -> int:
+    try:
+        return httpx.get(f"{url}/ping").status_code
+    except httpx.ConnectError:
+        return 0
+
+
+def invoke(container: Container, body: Any, attributes: str | None = None) -> httpx.Response:
+    headers = {} if attributes is None else {ATTRIBUTES: attributes}
+    return httpx.post(f"{container.url}/invocations", json=body, headers=headers, timeout=60)
+
+
+def test_ping_is_503_while_the_model_loads(container: Container) -> None:
+    assert container.first_ping == 503
+
+
+def test_an_invocation_is_the_request_that_its_attributes_say(container: Container) -> None:
+    told = "path=/v1/chat/completions;project=p1;priority=0;request_id=r1"
+    answer = invoke(container, CHAT, told)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["object"] == "chat.completion"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "found"),
+    [
+        (CHAT, 200, '"object":"chat.completion"'),
+        (
+            {"model": "test-model", "prompt": "hello", "max_tokens": 4},
+            200,
+            '"object":"text_completion"',
+        ),
+        ({"model": "test-model", "input": "hello"}, 400, "makes no embeddings"),
+        ({"model": "test-model"}, 400, "the body has none of messages, prompt, input"),
+        ([], 400, "the body has none of"),
+        (CHAT | {"prompt": "x"}, 400, "the body has messages and prompt of"),
+    ],
+)
+def test_without_attributes_the_shape_of_the_body_decides(
+    container: Container, body: Any, status: int, found: str
+) -> None:
+    answer = invoke(container, body)
+    assert (answer.status_code, found in answer.text) == (status, True), answer.text
+
+
+def test_a_streamed_invocation_comes_in_pieces(container: Container) -> None:
+    answer = invoke(container, CHAT | {"stream": True})
+    events = [line for line in answer.text.splitlines() if line]
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert len(events) > 4
+    assert events[-1] == "data: [DONE]"
+    assert json.loads(events[0].removeprefix("data: "))["object"] == "chat.completion.chunk"
+
+
+def test_what_may_not_be_asked_is_refused_by_name(container: Container) -> None:
+    assert "'/drain' is no route" in invoke(container, CHAT, "path=/drain").text
+    large = httpx.post(f"{container.url}/invocations", content=b" " * (9 << 20), timeout=60)
+    assert large.status_code == 413
+    wrong = httpx.get(f"{container.url}/invocations")
+    assert (wrong.status_code, "use POST" in wrong.text) == (405, True)
+
+
+def test_only_invocations_come_in_from_elsewhere_without_a_token(container: Container) -> None:
+    elsewhere = {"host": "10.0.0.7:8080"}
+    ours = httpx.post(f"{container.url}/v1/chat/completions", json=CHAT, timeout=60)
+    assert ours.status_code == 200
+    for method, path in (("POST", "/drain"), ("GET", "/metrics"), ("GET", "/v1/models")):
+        refused = httpx.request(method, f"{container.url}{path}", headers=elsewhere)
+        assert refused.status_code == 403
+    invoked = httpx.post(f"{container.url}/invocations", json=CHAT, headers=elsewhere, timeout=60)
+    assert invoked.status_code == 200
+
+
+def test_sigterm_drains_what_is_in_flight(container: Container) -> None:
+    body = CHAT | {"stream": True, "max_tokens": 400, "ignore_eos": True}
+    with httpx.stream("POST", f"{container.url}/invocations", json=body, timeout=60) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        container.process.send_signal(signal.SIGTERM)
+        assert "data: [DONE]" in list(lines)
+    assert container.process.wait(20) == 0
+
+
+def test_a_bad_variable_ends_the_container_with_3(tmp_path: Path) -> None:
+    told = environment(tmp_path, TIDEGATE_MODEL_NAME="m", TIDEGATE_PRECISION="int3")
+    done = subprocess.run(COMMAND, env=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert "TIDEGATE_PRECISION: 'int3'" in done.stderr
