@@ -53,6 +53,7 @@ async def _declared(seen: pulumi.ResourceTransformationArgs) -> Declared:
             prop: frozenset(_key(other) for other in others) for prop, others in refers.items()
         },
         parent=_key(seen.opts.parent) if seen.opts.parent else None,
+        after=frozenset(map(_key, _waits_for(seen.opts))),
     )
 
 
@@ -64,6 +65,13 @@ def _args_class(resource: pulumi.Resource) -> type | None:
     name, module = type(resource).__name__, sys.modules[type(resource).__module__]
     plain = getattr(module, f"{name}Args", None)
     return getattr(module, f"{name}InitArgs", plain)
+
+
+def _waits_for(opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
+    """Of `depends_on` what is said outright; a list that is itself an output is left out."""
+    said = opts.depends_on
+    listed = said if isinstance(said, list) else [said]
+    return [each for each in listed if isinstance(each, pulumi.Resource)]
 
 
 def _key(resource: pulumi.Resource) -> str:

@@ -25,6 +25,8 @@ class Declared:
     """Property → keys of the resources whose outputs it is made from."""
     parent: str | None = None
     """Key of the component that it belongs to."""
+    after: frozenset[str] = frozenset()
+    """Keys of what it waits for without being made from it."""
 
     @property
     def key(self) -> str:

@@ -63,7 +63,7 @@ def platform_args(**changes: Any) -> PlatformArgs:
         "alarm_emails": ["ops@example.org"],
         "monthly_budget_usd": 900,
         "runtime_image": IMAGE,
-        "settings": {"aws": {"instance_type": "ml.g5.xlarge"}},
+        "settings": {"aws": {"drift_every_s": 60.0}},
         **changes,
     }
     return PlatformArgs(**values)

@@ -228,6 +228,15 @@ def test_the_first_minute_with_work_and_no_capacity_starts_one(
     }
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [(Mode.REALTIME, COMPONENT), (Mode.SERVERLESS, COMPONENT), (Mode.ASYNC, ENDPOINT)],
+)
+def test_what_is_scaled_is_there_before_its_target(mode: Mode, kind: str) -> None:
+    resources = endpoint_resources(mode)
+    assert the(resources, TARGET).after == {the(resources, kind).key}
+
+
 @pytest.mark.parametrize("mode", COPIES)
 def test_a_control_plane_that_owns_the_copies_has_no_rival(mode: Mode) -> None:
     resources = endpoint_resources(mode, scaled_by="tidegate")

@@ -307,7 +307,7 @@ def test_a_control_plane_understands_the_settings_that_it_is_given(tmp_path: Pat
     assert aws.artifacts == "s3://tidegate-artifacts-123456789012/models"
     assert aws.subnets == ("tidegate-private-eu-central-1a-id", "tidegate-private-eu-central-1b-id")
     assert aws.security_groups == ("tidegate-inference-id",)
-    assert aws.instance_type == "ml.g5.xlarge"
+    assert aws.drift_every_s == 60.0
 
 
 def test_a_platform_without_a_runtime_image_hosts_nothing_by_itself(tmp_path: Path) -> None:
@@ -368,6 +368,16 @@ def test_control_planes_are_behind_tls_and_their_health_decides() -> None:
     assert service["networkConfiguration"]["assignPublicIp"] is False
     assert service["deploymentCircuitBreaker"] == {"enable": True, "rollback": True}
     assert service["deploymentMinimumHealthyPercent"] == 100
+
+
+def test_a_control_plane_starts_when_its_rights_secrets_and_buckets_are_there() -> None:
+    service = the(platform_resources(), "aws:ecs/service:Service")
+    assert {
+        "aws:lb/listener:Listener::tidegate",
+        "tidegate:aws:Roles::tidegate",
+        "tidegate:aws:Secrets::tidegate",
+        "tidegate:aws:Storage::tidegate",
+    } == service.after
 
 
 def test_on_the_internet_only_the_load_balancer_leaves_the_private_subnets() -> None:
@@ -485,6 +495,8 @@ def test_trouble_and_spending_are_heard_of() -> None:
         "Notices": ["budgets.amazonaws.com", "cloudwatch.amazonaws.com"],
         "Events": "events.amazonaws.com",
     }
+    (notices,) = [each for each in policy["Statement"] if each["Sid"] == "Notices"]
+    assert notices["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
     budget = the(resources, "aws:budgets/budget:Budget").inputs
     assert (budget["limitAmount"], budget["timeUnit"]) == ("900", "MONTHLY")
     told = [(each["notificationType"], each["threshold"]) for each in budget["notifications"]]

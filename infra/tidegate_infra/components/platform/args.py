@@ -86,6 +86,10 @@ class PlatformArgs:
         """A bucket's name; it is unique in the world by the account."""
         return f"{self.name}-{kind}-{self.account_id}"
 
+    def url(self, kind: str, prefix: str) -> str:
+        """A place in a bucket."""
+        return f"s3://{self.bucket(kind)}/{prefix}"
+
 
 def _issues(args: PlatformArgs) -> Iterator[SpecIssue]:
     if not NAME.match(args.name):

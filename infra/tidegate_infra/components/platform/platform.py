@@ -19,7 +19,12 @@ from tidegate_infra.components.platform.registry import Registry
 from tidegate_infra.components.platform.roles import Roles
 from tidegate_infra.components.platform.secrets import Secrets
 from tidegate_infra.components.platform.service import Service, Surroundings
-from tidegate_infra.components.platform.storage import Storage
+from tidegate_infra.components.platform.storage import (
+    DEPLOYMENTS,
+    ENDPOINT_RESULTS,
+    MODELS,
+    Storage,
+)
 
 
 class Platform(pulumi.ComponentResource):
@@ -36,6 +41,7 @@ class Platform(pulumi.ComponentResource):
     execution_role_arn: pulumi.Output[str]
     alarm_topic_arn: pulumi.Output[str]
     artifacts_url: str
+    """Where models are: `s3://…/models/`."""
     payloads_url: str
     """Where endpoints of modes async and batch write: `s3://…/endpoints/`."""
     state_url: str
@@ -49,14 +55,13 @@ class Platform(pulumi.ComponentResource):
         super().__init__("tidegate:aws:Platform", name, None, opts)
         key = platform_key(args, self)
         network = Network(args, key.arn, self)
-        Storage(args, key.arn, self)
+        storage = Storage(args, key.arn, self)
         database = Database(args, network, key.arn, self)
         secrets = Secrets(args, key.arn, self)
         registry = Registry(args, key.arn, self)
         roles = Roles(args, key.arn, network.vpc.arn, self)
-        service = Service(
-            args, Surroundings(network, database.instance, secrets, roles, key.arn), self
-        )
+        around = Surroundings(network, database.instance, secrets, roles, storage, key.arn)
+        service = Service(args, around, self)
         alarms = Alarms(args, key.arn, self)
         _watch(alarms, service, database)
 
@@ -66,9 +71,9 @@ class Platform(pulumi.ComponentResource):
         self.inference_security_group_id = network.firewall.inference.id
         self.execution_role_arn = roles.execution.arn
         self.alarm_topic_arn = alarms.topic.arn
-        self.artifacts_url = f"s3://{args.bucket('artifacts')}/"
-        self.payloads_url = f"s3://{args.bucket('payloads')}/endpoints/"
-        self.state_url = f"s3://{args.bucket('state')}"
+        self.artifacts_url = f"{args.url('artifacts', MODELS)}/"
+        self.payloads_url = args.url("payloads", ENDPOINT_RESULTS)
+        self.state_url = args.url("state", DEPLOYMENTS)
         self.runtime_repository_url = registry.repositories["runtime"].repository_url
         self.control_plane_repository_url = registry.repositories["control-plane"].repository_url
         self.register_outputs(

@@ -17,6 +17,7 @@ from tidegate_infra.components.platform.firewall import CONTROL_PLANE, HTTPS
 from tidegate_infra.components.platform.network import Network
 from tidegate_infra.components.platform.roles import Roles
 from tidegate_infra.components.platform.secrets import Secrets
+from tidegate_infra.components.platform.storage import BODIES, DEPLOYMENTS, MODELS, Storage
 
 CONTAINER = "control-plane"
 DRAIN_S = 120
@@ -44,6 +45,7 @@ class Surroundings:
     database: rds.Instance
     secrets: Secrets
     roles: Roles
+    storage: Storage
     key_arn: pulumi.Input[str]
 
 
@@ -63,6 +65,8 @@ class Service(pulumi.ComponentResource):
         path = f"/tidegate/{args.name}/control-plane"
         logs = log_group(args.name, path, around.key_arn, self._opts)
         task = self._task(_container(args, around, logs.name), around.roles)
+        # A control plane that starts without its rights, secrets or buckets is taken back.
+        needs = [around.roles, around.secrets, around.storage]
         self.balancer = self._balancer()
         self.targets = self._targets()
         listener = self._listener()
@@ -73,7 +77,7 @@ class Service(pulumi.ComponentResource):
             tags=args.tags,
             opts=self._opts,
         )
-        self.service = self._service(task, listener)
+        self.service = self._service(task, [listener, *needs])
         self.register_outputs({})
 
     def _balancer(self) -> lb.LoadBalancer:
@@ -143,7 +147,7 @@ class Service(pulumi.ComponentResource):
             opts=self._opts,
         )
 
-    def _service(self, task: ecs.TaskDefinition, listener: lb.Listener) -> ecs.Service:
+    def _service(self, task: ecs.TaskDefinition, after: list[pulumi.Resource]) -> ecs.Service:
         """A task that does not become ready takes its rollout back."""
         args = self._args
         return ecs.Service(
@@ -174,9 +178,7 @@ class Service(pulumi.ComponentResource):
             ],
             propagate_tags="SERVICE",
             tags=args.tags,
-            opts=pulumi.ResourceOptions.merge(
-                self._opts, pulumi.ResourceOptions(depends_on=[listener])
-            ),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=after),
         )
 
 
@@ -222,7 +224,7 @@ def _settings(args: PlatformArgs, around: Surroundings) -> pulumi.Output[str]:
     def text(known: Mapping[str, Any]) -> str:
         ours: dict[str, Any] = {
             "database": f"postgresql://{USER}@{known['address']}/{NAME}",
-            "objects": f"s3://{args.bucket('payloads')}/control-plane",
+            "objects": args.url("payloads", BODIES),
             "encryption": {"keys": [f"kms:{known['key']}"], "required": True},
         }
         if args.runtime_image is not None:
@@ -245,8 +247,8 @@ def _hosting(args: PlatformArgs, known: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "region": args.region,
         "name": args.name,
-        "state": f"s3://{args.bucket('state')}/deployments",
-        "artifacts": f"s3://{args.bucket('artifacts')}/models",
+        "state": args.url("state", DEPLOYMENTS),
+        "artifacts": args.url("artifacts", MODELS),
         "image": known["image"],
         "execution_role_arn": known["role"],
         "subnets": known["subnets"],

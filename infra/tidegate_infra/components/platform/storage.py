@@ -11,6 +11,8 @@ from pulumi_aws import s3
 
 from tidegate_infra.components.platform.args import PlatformArgs
 
+MODELS, DEPLOYMENTS, BODIES = "models", "deployments", "control-plane"
+"""Where models are in the artifacts, stacks in the state, and bodies in the payloads."""
 ENDPOINT_RESULTS = "endpoints/"
 """Where endpoints of modes async and batch write, in the payloads; those expire by themselves."""
 ENDPOINT_RESULT_DAYS = 30
