@@ -170,7 +170,7 @@ class AwsAccount(Place):
 
     async def ask(self, endpoint: Endpoint, **body: Any) -> httpx.Response:
         sent = json.dumps(body).encode()
-        question = Question("/v1/chat/completions", sent, "req_1", Ask("prj"), whole=True)
+        question = Question("/v1/embeddings", sent, "req_1", Ask("prj"), whole=True)
         async with ReplicaClient() as client:
             try:
                 reply = await client.send(endpoint, question)

@@ -202,7 +202,13 @@ async def test_an_update_that_still_runs_on_this_machine_is_waited_for(
     assert await place.served(key="rep_2")
 
 
-@pytest.mark.parametrize("cut_at", ["endpoint:Endpoint", "sagemaker:InferenceComponent"])
+@pytest.mark.parametrize(
+    "cut_at",
+    [
+        "endpoint:Endpoint",
+        pytest.param("sagemaker:InferenceComponent", marks=pytest.mark.soak),
+    ],
+)
 async def test_after_a_kill_in_mid_update_the_next_control_plane_goes_on(
     account: Account, place: AwsAccount, cut_at: str
 ) -> None:
