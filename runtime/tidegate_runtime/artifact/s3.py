@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tidegate.spec.source import model_digest
 from tidegate_runtime.artifact.cache import publish_once
 from tidegate_runtime.artifact.check import CHECKED_CONFIGS, check_listing
+from tidegate_runtime.artifact.manifest import MANIFEST
 from tidegate_runtime.artifact.wanted import is_wanted
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 
@@ -45,11 +46,8 @@ def fetch_s3(location: str, cache_dir: Path) -> tuple[Path, str]:
     """
     bucket, _, key = location.partition("/")
     source = f"s3://{location}"
-    # A session of its own: boto3 keeps the credentials of its shared one for ever.
-    client: S3Client = boto3.Session().client(
-        "s3", config=Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=10)
-    )
     try:
+        client = _connect()
         objects = _list(client, bucket, key)
         if not objects:
             raise ModelRefused(
@@ -59,23 +57,46 @@ def fetch_s3(location: str, cache_dir: Path) -> tuple[Path, str]:
             )
         check_listing(source, [item.name for item in objects], _configs(client, bucket, objects))
         wanted = [item for item in objects if is_wanted(item.name)]
-
-        def fill(directory: Path) -> None:
-            for item in wanted:
-                target = directory / item.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                client.download_file(bucket, item.key, str(target))
-
-        directory = publish_once(cache_dir / "s3", _digest(bucket, wanted), fill)
-    except ClientError as error:
+        directory = _download(client, bucket, wanted, cache_dir)
+    except (ClientError, BotoCoreError) as error:
         raise _explain(source, error) from error
-    except BotoCoreError as error:
-        raise ReplicaUnavailable(
-            "SourceUnavailable", f"model source {source!r} cannot be reached: {error}"
-        ) from error
     only_gguf = len(wanted) == 1 and wanted[0].key == key
     digest = model_digest((item.name, item.size_bytes, item.etag.strip('"')) for item in objects)
     return directory / wanted[0].name if only_gguf else directory, digest
+
+
+def fetch_artifact(location: str, cache_dir: Path) -> Path | None:
+    """The directory of the artifact at `bucket/prefix`; None when there is no artifact.
+
+    Its files are verified when it is opened. Raises ModelRefused and ReplicaUnavailable.
+    """
+    bucket, _, key = location.rstrip("/").partition("/")
+    try:
+        client = _connect()
+        objects = _list(client, bucket, key)
+        if MANIFEST not in {item.name for item in objects}:
+            return None
+        return _download(client, bucket, objects, cache_dir)
+    except (ClientError, BotoCoreError) as error:
+        raise _explain(f"s3://{location}", error) from error
+
+
+def _connect() -> S3Client:
+    """A session of its own: boto3 keeps the credentials of its shared one for ever."""
+    retries = Config(retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=10)
+    return boto3.Session().client("s3", config=retries)
+
+
+def _download(client: S3Client, bucket: str, objects: list[_Object], cache_dir: Path) -> Path:
+    """A directory with these objects, kept under a digest of their listing."""
+
+    def fill(directory: Path) -> None:
+        for item in objects:
+            target = directory / item.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(bucket, item.key, str(target))
+
+    return publish_once(cache_dir / "s3", _digest(bucket, objects), fill)
 
 
 def _list(client: S3Client, bucket: str, key: str) -> list[_Object]:
@@ -119,7 +140,11 @@ def _digest(bucket: str, objects: list[_Object]) -> str:
     return hashlib.sha256(json.dumps([bucket, sorted(listing)]).encode()).hexdigest()[:32]
 
 
-def _explain(source: str, error: ClientError) -> ModelRefused | ReplicaUnavailable:
+def _explain(source: str, error: ClientError | BotoCoreError) -> ModelRefused | ReplicaUnavailable:
+    if isinstance(error, BotoCoreError):
+        return ReplicaUnavailable(
+            "SourceUnavailable", f"model source {source!r} cannot be reached: {error}"
+        )
     code = str(error.response.get("Error", {}).get("Code", ""))
     if code in {"NoSuchBucket", "NoSuchKey", "404"}:
         return ModelRefused(

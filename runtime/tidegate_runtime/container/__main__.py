@@ -13,19 +13,29 @@ import signal
 import sys
 from collections.abc import MutableMapping
 
-from tidegate.protocol.replica import EXIT_DRAINED, EXIT_REFUSED, TOKEN_VARIABLE
+from tidegate.protocol.replica import (
+    EXIT_CRASHED,
+    EXIT_DRAINED,
+    EXIT_REFUSED,
+    TOKEN_VARIABLE,
+)
 from tidegate.telemetry.logs import log_to_stderr
 from tidegate_runtime.container.environment import replica_config
-from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.__main__ import prepare_libraries, start
 from tidegate_runtime.server.front import Front
 
 log = logging.getLogger("tidegate_runtime.container")
 
+STOPPED_EARLY = {"serve": EXIT_DRAINED, "batch": EXIT_CRASHED}
+"""The exit status of a SIGTERM before anything is in flight: no request is lost, but a job is."""
+
 
 def main(arguments: list[str], environment: MutableMapping[str, str]) -> int:
     """Run the image's command; returns its exit status."""
     asked = parser().parse_args(arguments or ["serve"])
+    # A container's first process ignores what it does not handle, and loading takes long.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(STOPPED_EARLY[asked.command]))
     log_to_stderr("json")
     try:
         config = replica_config(environment)
@@ -40,6 +50,9 @@ def main(arguments: list[str], environment: MutableMapping[str, str]) -> int:
     except ModelRefused as error:
         log.error("%s", error.message)
         return EXIT_REFUSED
+    except ReplicaUnavailable as error:
+        log.error("%s", error.message)
+        return EXIT_CRASHED
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,13 +66,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def end_at_once(*_: object) -> None:
-    """Nothing is in flight yet; and a container's first process ignores what it does not handle."""
-    os._exit(EXIT_DRAINED)
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, end_at_once)
     code = main(sys.argv[1:], os.environ)
     logging.shutdown()
     sys.stderr.flush()

@@ -28,6 +28,7 @@ PORT = 8080
 DRAIN_S = 25.0
 """SageMaker kills a container 30 seconds after it asked it to stop."""
 
+_S3 = "s3://"
 _GIVEN = frozenset({"replica_id", "host", "status_path", "status_bell", "parent_pid"})
 """Fields that are the container's own."""
 _OBJECTS = frozenset({"speculation", "telemetry"})
@@ -37,15 +38,15 @@ _KNOWN = tuple(
 
 
 def replica_config(environment: Mapping[str, str]) -> ReplicaConfig:
-    """Raises ModelRefused (BadConfig) that names every variable at fault, and what reading the
-    model's manifest raises.
+    """Raises ModelRefused (BadConfig) that names every variable at fault, and what finding the
+    model raises. An artifact in S3 is brought here first.
     """
-    told = _fields(environment)
-    source = told.setdefault("source", environment.get(MODEL_VARIABLE) or MODEL_DIRECTORY)
+    told = {"cache_dir": str(_cache_dir(environment)), **_fields(environment)}
+    source = told.get("source") or environment.get(MODEL_VARIABLE) or MODEL_DIRECTORY
+    told["source"] = source = _brought(source, Path(told["cache_dir"]))
     if "model_name" not in told:
-        told["model_name"] = _name(str(source))
+        told["model_name"] = _name(source)
     fields: dict[str, Any] = {
-        "cache_dir": str(_cache_dir(environment)),
         "device": "auto",
         "drain_s": DRAIN_S,
         "port": PORT,
@@ -84,6 +85,16 @@ def _fields(environment: Mapping[str, str]) -> dict[str, Any]:
     if wrong:
         raise _bad(wrong)
     return told
+
+
+def _brought(source: str, cache_dir: Path) -> str:
+    """Where an artifact in S3 is on this machine; any other source as it is."""
+    if not source.startswith(_S3):
+        return source
+    from tidegate_runtime.artifact.s3 import fetch_artifact
+
+    found = fetch_artifact(source.removeprefix(_S3), cache_dir)
+    return source if found is None else str(found)
 
 
 def _name(source: str) -> str:

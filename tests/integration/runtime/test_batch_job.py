@@ -33,8 +33,8 @@ class Place:
         self._name = name
         self._client = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"])
 
-    def put(self, name: str, text: str) -> None:
-        self._client.put_object(Bucket=BUCKET, Key=f"{self._name}/{name}", Body=text.encode())
+    def put(self, name: str, body: str | bytes) -> None:
+        self._client.put_object(Bucket=BUCKET, Key=f"{self._name}/{name}", Body=body)
 
     def names(self, under: str) -> list[str]:
         prefix = f"{self._name}/{under}"
@@ -139,6 +139,17 @@ def test_a_finished_job_does_nothing_more(place: Place, told: dict[str, str]) ->
     before = place.lines("output/results/")
     assert run(place, {"TIDEGATE_MODEL_NAME": "m", "TIDEGATE_SOURCE": "/nothing"}) == 0
     assert place.lines("output/results/") == before
+
+
+def test_an_artifact_in_s3_is_brought_here_and_says_its_name(
+    place: Place, told: dict[str, str], tmp_path: Path
+) -> None:
+    for file in Path(told["TIDEGATE_SOURCE"]).iterdir():
+        place.put(f"model/{file.name}", file.read_bytes())
+    place.put("input/a.jsonl", line(1))
+    there = {"TIDEGATE_SOURCE": f"{place.url}model/", "TIDEGATE_CACHE_DIR": str(tmp_path)}
+    assert run(place, {**told, **there}) == 0
+    assert [answer["custom_id"] for answer in place.lines("output/results/")] == ["q-1"]
 
 
 def test_lines_of_an_embedding_model_are_embedded(place: Place, encoder: Path) -> None:

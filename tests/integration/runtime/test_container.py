@@ -156,3 +156,21 @@ def test_a_bad_variable_ends_the_container_with_3(tmp_path: Path) -> None:
     done = subprocess.run(COMMAND, env=told, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert "TIDEGATE_PRECISION: 'int3'" in done.stderr
+
+
+def test_a_job_that_is_stopped_before_it_begins_is_not_done(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        told = environment(
+            tmp_path,
+            TIDEGATE_MODEL_NAME="m",
+            AWS_ENDPOINT_URL=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            AWS_ACCESS_KEY_ID="any",
+            AWS_SECRET_ACCESS_KEY="any",
+            AWS_DEFAULT_REGION="us-east-1",
+        )
+        process = subprocess.Popen([*COMMAND, "batch", "s3://b/in/", "s3://b/out/"], env=told)
+        silent.settimeout(60)
+        asking, _ = silent.accept()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 1
+        asking.close()

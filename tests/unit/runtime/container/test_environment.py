@@ -23,7 +23,7 @@ def test_every_field_of_a_plan_can_be_said() -> None:
     config = replica_config(
         TOLD
         | {
-            "TIDEGATE_SOURCE": "s3://models/smol",
+            "TIDEGATE_SOURCE": "hf://org/smol",
             "TIDEGATE_PRECISION": "int4",
             "TIDEGATE_CONTEXT_TOKENS": "2048",
             "TIDEGATE_KV": "int8",
@@ -32,7 +32,7 @@ def test_every_field_of_a_plan_can_be_said() -> None:
             "SM_MODEL_DIR": "/elsewhere",
         }
     )
-    assert (config.source, config.precision, config.kv) == ("s3://models/smol", "int4", "int8")
+    assert (config.source, config.precision, config.kv) == ("hf://org/smol", "int4", "int8")
     assert (config.context_tokens, config.max_sequences) == (2048, 32)
     assert config.speculation is not None
     assert config.speculation.method == "ngram"
