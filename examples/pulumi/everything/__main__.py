@@ -33,6 +33,7 @@ with guard(GuardRails()):
             availability_zones=[f"{region}a", f"{region}b"],
             certificate_arn=config.require("certificate"),
             control_plane_image=config.require("controlPlaneImage"),
+            runtime_image=config.require("runtimeImage"),
             database_password=config.require_secret("databasePassword"),
             pepper=config.require_secret("pepper"),
             alarm_emails=[config.require("alarmEmail")],
