@@ -113,7 +113,7 @@ async def _bring_up(site: Site, tools: Tools) -> None:
 async def _steer(site: Site, component: Component, tools: Tools) -> None:
     """Look how many copies there are, and ask for as many as there shall be."""
     seen = await in_thread(tools.copies.seen, component.name)
-    number = _wanted_copies(component, tools)
+    number = _wanted_copies(component, seen, tools)
     if seen and seen.takes_changes and (seen.desired != number or component.tries_anew(seen)):
         await in_thread(tools.copies.set, component.name, number)
         component.asked_for = frozenset(component.waiting)
@@ -137,17 +137,17 @@ async def _last_words(component: Component, seen: Seen | None, tools: Tools) -> 
     return f"; its log ends: {last}" if last else ""
 
 
-def _wanted_copies(component: Component, tools: Tools) -> int:
+def _wanted_copies(component: Component, seen: Seen | None, tools: Tools) -> int:
     """As many as it has replicas; no fewer than an earlier control plane left, for a while."""
     number = len(component.live)
     until = tools.lingering.get(component.name)
-    if until is None or component.seen is None:
+    if until is None or seen is None:
         return number
     given_up = any(each.is_unwanted for each in component.replicas.values())
     if given_up or tools.clock.monotonic() >= until:
         del tools.lingering[component.name]
         return number
-    return max(number, component.seen.desired)
+    return max(number, seen.desired)
 
 
 def _failed(site: Site, tools: Tools, failure: Failure) -> None:
