@@ -137,9 +137,9 @@ MUTATIONS = [
         "stopped",
         "the time that a process stood still counts against its leases",
         "work/leases.py",
-        "        self._seen = observe(self._seen, held, now)\n",
+        "        self._seen = observe_beats(self._seen, held, now)\n",
         "        looked_at = getattr(self, '_looked_at', now)\n"
-        "        self._seen, self._looked_at = observe(self._seen, held, looked_at), now\n",
+        "        self._seen, self._looked_at = observe_beats(self._seen, held, looked_at), now\n",
         "test_time.py::test_a_process_that_was_stopped_past_its_leases_changes_no_result",
     ),
     Mutation(
