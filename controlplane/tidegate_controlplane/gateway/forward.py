@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -264,7 +265,9 @@ class Forwarder:
             slot.first_byte = None
         slot.begun()
         exchange.began(response.status, first)
-        rest = hop.pieces(first, response, lambda: self._time_until(until))
+        # Said before the slot is given back: nobody who is held shall follow a replica that died.
+        broken = partial(self._endpoints.failed, served.deployment_id, slot, dead=False)
+        rest = hop.pieces(first, response, lambda: self._time_until(until), broken)
         is_stream = response.content_type == hop.EVENT_STREAM
         return Upstream(response.status, is_stream, exchange.watch(rest), slot)
 

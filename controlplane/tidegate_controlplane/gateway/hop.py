@@ -123,10 +123,11 @@ async def pieces(
     first: bytes,
     response: Reply,
     limit: Callable[[], AbstractAsyncContextManager[object]],
+    on_broken: Callable[[], None],
 ) -> AsyncIterator[bytes]:
     """An answer as it comes, `first` first; each wait for more is within a `limit`.
 
-    Raises UpstreamFailed when it ends before its end.
+    Raises UpstreamFailed when it ends before its end, after a call of `on_broken`.
     """
     yield first
     while True:
@@ -134,6 +135,7 @@ async def pieces(
             async with limit():
                 piece = await response.content.readany()
         except BROKEN as error:
+            on_broken()
             raise UpstreamFailed(
                 "the replica stopped in the middle of its answer; try again"
             ) from error

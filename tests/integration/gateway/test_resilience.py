@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tidegate_controlplane.domain.ejection import FAILURES
 from tidegate_controlplane.gateway.replica import Ask
 
 CHAT = "/v1/chat/completions"
@@ -70,6 +71,43 @@ async def test_who_waits_on_a_replica_that_hangs_and_was_withdrawn_is_moved_too(
         await until(lambda: platform.demand().in_flight == 1)
         platform.publish(good)
         assert (await asking).status_code == 200
+
+
+async def test_who_is_held_when_a_replica_dies_under_streams_does_not_follow_them(
+    platform: Any,
+) -> None:
+    platform.deploy()
+    platform.services.endpoints._hold_queue = 20
+    death, rest = asyncio.Event(), asyncio.Event()
+    begun = platform.Script.stream(platform.chunk("Par"), death, platform.Dies())
+    dying = await platform.replica(begun, "rep_a")
+    later = [rest, json.dumps(platform.COMPLETION).encode()]
+    other = await platform.replica(platform.Script(later), "rep_b")
+    async with platform.client() as client:
+
+        def ask(number: int, **fields: Any) -> list[asyncio.Task[Any]]:
+            asked = platform.chat(**fields)
+            return [asyncio.create_task(client.post(CHAT, json=asked)) for _ in range(number)]
+
+        platform.publish(dying)
+        streams = ask(3, stream=True)
+        await until(lambda: dying.running == 3)
+        dying.script = platform.Script([death, platform.Dies()])
+        unanswered = ask(2)
+        await until(lambda: dying.running == 5)
+        platform.publish(dying, other)
+        elsewhere = ask(5)
+        await until(lambda: other.running == 5)
+        held = ask(10)
+        await until(lambda: platform.demand().held == 10)
+        dying.script = platform.Script([platform.Dies()])
+        death.set()
+        assert all("replica_failed" in each.text for each in await asyncio.gather(*streams))
+        rest.set()
+        answers = await asyncio.gather(*unanswered, *elsewhere, *held)
+    assert [answer.status_code for answer in answers] == [200] * 17
+    followed = len(dying.asked) - 5
+    assert followed < FAILURES, "the third failure leaves a replica out, and each is one"
 
 
 async def test_a_replica_that_takes_long_but_answers_its_probe_is_left_alone(
