@@ -54,10 +54,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint  # what runs a model wants both cores for itself
+test: lint  # what runs a model comes last, and two at a time at most
 	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile tests/unit tests/integration tests/faults \
 	  --ignore tests/integration/runtime
-	$(BIN)/pytest -m "not soak" tests/integration/runtime tests/e2e
+	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile tests/integration/runtime tests/e2e
 
 soak: setup  # the figures of the fault matrix stay for: python -m tests.faults.table
 	$(BIN)/pytest -m soak --ignore tests/faults || test $$? -eq 5

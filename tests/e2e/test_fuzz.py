@@ -27,6 +27,8 @@ def test_fuzzing_finds_no_server_error_and_no_undocumented_status(
             f"{fragile.url}/docs/openapi.json",
             "--header",
             f"Authorization: Bearer {fragile.api_key}",
+            "--exclude-path",
+            "/api/v1/offers/refresh",  # which asks AWS, and cannot do so here
             "--checks",
             CHECKS,
             "--phases",
