@@ -63,8 +63,9 @@ from tidegate_controlplane.peers.place import Place
 from tidegate_controlplane.peers.refresh import Refresh
 from tidegate_controlplane.provision.fleet import Fleet
 from tidegate_controlplane.provision.local import LocalProvisioner
-from tidegate_controlplane.provision.places import HOLDERS, Surroundings, configured, openers
+from tidegate_controlplane.provision.places import HOLDERS, configured, openers
 from tidegate_controlplane.provision.start import SpawningStarter, Starter
+from tidegate_controlplane.provision.surroundings import Surroundings
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, zygote_command
 from tidegate_controlplane.reconcile.loop import Reconciler
 from tidegate_controlplane.settings import Settings

@@ -3,8 +3,9 @@
 from tidegate_infra.aws import InferenceEndpoint, InferenceEndpointArgs
 """
 
-from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs, ScaledBy
+from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 from tidegate_infra.components.inference_endpoint.endpoint import InferenceEndpoint
+from tidegate_infra.components.inference_endpoint.fields import ScaledBy
 from tidegate_infra.components.platform.args import PlatformArgs
 from tidegate_infra.components.platform.platform import Platform
 from tidegate_infra.errors import GuardRailsBroken, InfraError, InvalidArguments

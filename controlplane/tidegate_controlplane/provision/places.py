@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
-from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.provision.base import Provisioner
 from tidegate_controlplane.provision.fleet import Open
+from tidegate_controlplane.provision.surroundings import Surroundings
 from tidegate_controlplane.settings import Settings
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a place is opened with."""
-
-    settings: Settings
-    clock: Clock
-    changed: asyncio.Event
-    """To be set when a replica has changed, so that the reconciler looks at once."""
-    token_of: Callable[[str], str]
-    """The token that a replica wants, made of its id."""
 
 
 async def _open_aws(around: Surroundings) -> Provisioner:

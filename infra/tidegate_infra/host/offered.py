@@ -43,7 +43,9 @@ def offered(component: Component) -> Component:
 
 def _described(arguments: type) -> type:
     """A class with the annotations of a dataclass of arguments, as the host reads them."""
-    hints = get_annotations(arguments, eval_str=True)
+    hints: dict[str, Any] = {}
+    for each in reversed(arguments.__mro__):
+        hints |= get_annotations(each, eval_str=True)
     annotations = {}
     for field in dataclasses.fields(arguments):
         readable = _readable(hints[field.name])

@@ -6,7 +6,8 @@ import base64
 from typing import Any
 
 from tidegate.spec import Mode
-from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs, ScaledBy
+from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+from tidegate_infra.components.inference_endpoint.fields import ScaledBy
 from tidegate_infra.components.platform.args import PlatformArgs
 
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555"

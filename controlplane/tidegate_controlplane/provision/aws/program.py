@@ -41,7 +41,8 @@ def program_of(settings: AwsSettings, revisions: Revisions) -> Program:
 
 def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
     """Raises StartFailed naming every field that AWS would refuse."""
-    from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs, ScaledBy
+    from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+    from tidegate_infra.components.inference_endpoint.fields import ScaledBy
     from tidegate_infra.errors import InvalidArguments
 
     plan, offer = launch.plan, launch.plan.offer

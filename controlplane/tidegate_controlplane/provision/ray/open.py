@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tidegate_controlplane.provision.places import Surroundings
 from tidegate_controlplane.provision.ray.agent import Orders
 from tidegate_controlplane.provision.ray.provisioner import RayProvisioner
+from tidegate_controlplane.provision.surroundings import Surroundings
 from tidegate_controlplane.provision.zygote_starter import zygote_command
 from tidegate_controlplane.settings import RaySettings
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tidegate.offers import bundled_hardware
 from tidegate.spec import Mode, SpecIssue
-
-if TYPE_CHECKING:
-    from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+from tidegate_infra.components.inference_endpoint.fields import EndpointFields
 
 LONGEST_NAME = 54
 """SageMaker takes 63; models and configurations get 8 more characters, so that two can be."""
@@ -37,7 +35,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
 }
 
 
-def issues_of(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+def issues_of(args: EndpointFields) -> Iterator[SpecIssue]:
     """Every value that AWS would refuse by itself, whatever the mode."""
     if not NAME.match(args.name) or len(args.name) > LONGEST_NAME:
         yield SpecIssue(
@@ -66,7 +64,7 @@ def issues_of(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
     yield from _environment(args)
 
 
-def _instance_type(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+def _instance_type(args: EndpointFields) -> Iterator[SpecIssue]:
     on_ec2 = args.mode is Mode.BATCH
     bare = args.instance_type.removeprefix("ml.")
     expected = "g6.xlarge" if on_ec2 else "ml.g6.xlarge"
@@ -76,7 +74,7 @@ def _instance_type(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
         )
 
 
-def _room(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+def _room(args: EndpointFields) -> Iterator[SpecIssue]:
     """Copies that no instance of the type has room for; silent on types not in the catalogue."""
     hardware = bundled_hardware().get(args.instance_type.removeprefix("ml."))
     if hardware is None:
@@ -102,7 +100,7 @@ def _prefix_url(name: str, value: Any) -> Iterator[SpecIssue]:
         yield SpecIssue(name, value, "must be s3://bucket/prefix/ and end in a slash")
 
 
-def _environment(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+def _environment(args: EndpointFields) -> Iterator[SpecIssue]:
     for key, value in args.environment.items():
         if not ENVIRONMENT_KEY.match(key):
             yield SpecIssue("environment", key, "a key is letters, digits and '_'")

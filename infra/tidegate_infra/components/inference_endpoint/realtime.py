@@ -6,8 +6,9 @@ import pulumi
 from pulumi_aws import appautoscaling
 
 from tidegate_infra.components.inference_endpoint.alarms import FAILS, tells
-from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs, ScaledBy
+from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 from tidegate_infra.components.inference_endpoint.copies import Hosted, hosted_copies
+from tidegate_infra.components.inference_endpoint.fields import ScaledBy
 from tidegate_infra.components.inference_endpoint.scaling import (
     SCALE_OUT_COOLDOWN_S,
     Scalable,

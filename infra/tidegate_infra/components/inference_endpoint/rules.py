@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from tidegate.spec import Mode, SpecIssue
-
-if TYPE_CHECKING:
-    from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
+from tidegate_infra.components.inference_endpoint.fields import EndpointFields
 
 DURABLE = (Mode.ASYNC, Mode.BATCH)
 """Modes whose results are written to S3."""
@@ -16,7 +14,7 @@ DURABLE = (Mode.ASYNC, Mode.BATCH)
 
 class Rule(NamedTuple):
     field: str
-    is_broken: Callable[[InferenceEndpointArgs], bool]
+    is_broken: Callable[[EndpointFields], bool]
     remedy: str
     """`{mode}` stands for the mode."""
 
@@ -55,7 +53,7 @@ RULES = (
 )
 
 
-def broken_rules(args: InferenceEndpointArgs) -> Iterator[SpecIssue]:
+def broken_rules(args: EndpointFields) -> Iterator[SpecIssue]:
     """Every demand of the mode that the arguments do not meet."""
     for rule in RULES:
         if rule.is_broken(args):

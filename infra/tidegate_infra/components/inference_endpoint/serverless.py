@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pulumi
 
-from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs, ScaledBy
+from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 from tidegate_infra.components.inference_endpoint.copies import hosted_copies
+from tidegate_infra.components.inference_endpoint.fields import ScaledBy
 from tidegate_infra.components.inference_endpoint.realtime import follow_requests, tell_of_failures
 from tidegate_infra.components.inference_endpoint.scaling import Wake, wakes
 

@@ -21,8 +21,8 @@ from tidegate.spec import DeploymentSpec
 from tidegate_controlplane.gateway.forward import Answer
 from tidegate_controlplane.process import running
 from tidegate_controlplane.provision import places
-from tidegate_controlplane.provision.places import Surroundings
 from tidegate_controlplane.provision.start import SpawningStarter
+from tidegate_controlplane.provision.surroundings import Surroundings
 from tidegate_controlplane.settings import ReconcileSettings, Settings
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 
