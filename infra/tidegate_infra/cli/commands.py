@@ -6,6 +6,7 @@ Exit status: 0 done, 1 refused or failed (`error: …` on standard error), 2 mis
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,7 +72,8 @@ def up(file: File = DEFAULT_FILE, yes: Yes = False) -> None:
         stack, read_file = _own_stack(file)
         secrets = Secrets.of(read_file, os.environ)
         _confirm(f"Change AWS until it is as {file} says (tidegate infra plan shows it)?", yes=yes)
-        typer.echo(f"changes      {stack.up(secrets, typer.echo)}")
+        with _finishing_steps():
+            typer.echo(f"changes      {stack.up(secrets, typer.echo)}")
 
 
 @app.command()
@@ -80,7 +82,8 @@ def destroy(file: File = DEFAULT_FILE, yes: Yes = False) -> None:
     with _refusals():
         stack, read_file = _own_stack(file)
         _confirm(f"Delete everything of stack {read_file.stack}, with its data?", yes=yes)
-        there_was = stack.destroy(typer.echo)
+        with _finishing_steps():
+            there_was = stack.destroy(typer.echo)
         said = "is gone" if there_was else "is not there; nothing is left to delete"
         typer.echo(f"stack {read_file.stack} {said}")
 
@@ -140,6 +143,20 @@ def _preview(file: InfraFile, path: Path) -> None:
     stack = OwnStack(file, path.parent, command)
     changes = stack.preview(Secrets.of(file, os.environ), typer.echo)
     typer.echo(f"changes      {changes}")
+
+
+@contextmanager
+def _finishing_steps() -> Iterator[None]:
+    """Ctrl-C reaches `pulumi` too, which notes how far it came; we wait until it has."""
+
+    def said(*_: object) -> None:
+        typer.echo("it stops after the steps in hand", err=True)
+
+    before = signal.signal(signal.SIGINT, said)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
