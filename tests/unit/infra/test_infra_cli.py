@@ -105,12 +105,14 @@ def test_what_a_component_refuses_is_said_by_its_place_in_the_file(tmp_path: Pat
     ]
 
 
-def test_a_number_is_no_text_and_a_secret_is_no_field(tmp_path: Path) -> None:
+def test_a_number_is_no_text_nor_text_a_number_and_a_secret_is_no_field(tmp_path: Path) -> None:
     document = example()
     document["platform"] |= {"account_id": 123456789012, "pepper": "x"}
-    number, secret = refusals(tmp_path, document)
+    document["endpoints"][0]["memory_mb"] = "12288"
+    number, secret, text = refusals(tmp_path, document)
     assert number.startswith("platform.account_id: Input should be a valid string, got 1234")
     assert secret.startswith("platform.pepper: unknown field")
+    assert text == "endpoints.0.memory_mb: Input should be a valid integer, got '12288'"
 
 
 def test_an_endpoint_without_a_platform_says_where_it_stands(tmp_path: Path) -> None:
