@@ -2,16 +2,20 @@
 
 InfraError
 ├── InvalidArguments    a component cannot be made from these; `issues` name every field
+├── FileRefused         the file that declares the infrastructure is wrong; `issues` say where
 ├── GuardRailsBroken    resources that nobody may declare; `findings` name each
 ├── NameTaken           something of that name is there already
 ├── ChangedElsewhere    what the stack knows is not what is there
 ├── UnknownResource     a type that this provider does not know
-└── StartFailed         made, but it does not serve
+├── StartFailed         made, but it does not serve
+└── StackFailed         a stack is not as it was asked to be; the message says what to type
+    └── PulumiMissing   there is no `pulumi` command that could change one
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tidegate.spec import SpecIssue
@@ -30,6 +34,20 @@ class InvalidArguments(InfraError):
         super().__init__(
             f"{what}: " + "; ".join(f"{i.field}: {i.message}, got {i.value!r}" for i in issues)
         )
+
+
+class FileRefused(InfraError):
+    """One line for each fault of a file: field, value, and what to do."""
+
+    def __init__(self, path: Path, issues: Sequence[SpecIssue]) -> None:
+        self.issues = tuple(issues)
+        super().__init__("\n".join(f"{path}: {_sentence(issue)}" for issue in issues))
+
+
+def _sentence(issue: SpecIssue) -> str:
+    where = f"{issue.field}: " if issue.field else ""
+    got = "" if issue.value is None or ", got " in issue.message else f", got {issue.value!r}"
+    return f"{where}{issue.message}{got}"
 
 
 class GuardRailsBroken(InfraError):
@@ -59,3 +77,11 @@ class StartFailed(InfraError):
         self.resource_id = resource_id
         self.outputs = outputs
         super().__init__(reason)
+
+
+class StackFailed(InfraError):
+    """A stack is not as it was asked to be; the message ends with what to type next."""
+
+
+class PulumiMissing(StackFailed):
+    """There is no `pulumi` command, or none that fits."""

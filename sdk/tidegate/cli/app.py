@@ -18,6 +18,7 @@ from tidegate.cli import (
     declare,
     encryption,
     info,
+    infra,
     keys,
     manage,
     observe,
@@ -69,6 +70,7 @@ for commands in (
 app.add_typer(batch.app, name="batch")
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")
+app.add_typer(infra.app, name="infra")
 app.add_typer(offers.app, name="offers")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(work.app, name="work")

@@ -1,9 +1,10 @@
-"""Commands of the heavier packages, each in a child process that answers in JSON."""
+"""Commands of the heavier packages, each in a child process."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,20 @@ def run_command(name: str, module: str, arguments: Sequence[str]) -> dict[str, A
     if error := answer.get("error"):
         raise LocalError(f"{error['message']} ({error['reason']})")
     return answer
+
+
+def run_beside(module: str, arguments: Sequence[str]) -> int:
+    """Run `python -m MODULE ARGUMENTS` on our own terminal; the status that it ends with.
+
+    Ctrl-C reaches it too, and it decides when it ends: we wait.
+    """
+    with subprocess.Popen([sys.executable, "-m", module, *arguments]) as child:
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            status = child.wait()
+        finally:
+            signal.signal(signal.SIGINT, before)
+    return 128 - status if status < 0 else status
 
 
 def require_installed(what: str, names: Sequence[str], extra: str) -> None:
