@@ -19,6 +19,7 @@ from tidegate_infra.errors import InfraError, PulumiMissing, StackFailed
 
 if TYPE_CHECKING:
     from tidegate_infra.cli.file import InfraFile
+    from tidegate_infra.cli.output import Output
     from tidegate_infra.cli.stack import OwnStack
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 File = Annotated[Path, typer.Option("--file", "-f", help="What is to be.", dir_okay=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, errors included.")]
 DEFAULT_FILE = Path("tidegate-infra.yaml")
 
 
@@ -47,64 +49,83 @@ def schema() -> None:
 
 
 @app.command()
-def plan(file: File = DEFAULT_FILE) -> None:
+def plan(file: File = DEFAULT_FILE, as_json: Json = False) -> None:
     """Show every resource, what runs at rest and costs, and what breaks a guard rail."""
-    with _refusals():
+    with _refusals(as_json=as_json):
+        from tidegate.offers import bundled_offers
         from tidegate_infra.cli.file import read
-        from tidegate_infra.cli.plan import plan as planned
+        from tidegate_infra.cli.output import Output, plan_facts
+        from tidegate_infra.cli.plan import resources_of
+        from tidegate_infra.cli.program import rails_of
+        from tidegate_infra.graph.prices import instance_prices
+        from tidegate_infra.graph.text import graph
 
-        read_file = read(file)
-        text, findings = planned(read_file)
-        typer.echo(text)
+        read_file, out = read(file), Output(as_json=as_json)
+        resources = resources_of(read_file)
+        prices = instance_prices(bundled_offers(), read_file.region)
+        findings = rails_of(read_file).findings(resources)
+        facts = plan_facts(resources, findings, prices)
+        if not as_json:
+            typer.echo(graph(resources, prices))
         if findings:
-            typer.echo("\n".join(map(str, findings)))
+            out.end("\n".join(map(str, findings)), **facts)
             raise typer.Exit(1)
-        typer.echo("guard rails  hold")
-        _preview(read_file, file)
+        out.tell("guard rails  hold")
+        changes = _preview(read_file, file, out)
+        out.end(f"changes      {changes}", changes=changes, **facts)
 
 
 @app.command()
-def up(file: File = DEFAULT_FILE, yes: Yes = False) -> None:
+def up(file: File = DEFAULT_FILE, yes: Yes = False, as_json: Json = False) -> None:
     """Make everything that the file names, or change what is there."""
-    with _refusals():
+    with _refusals(as_json=as_json):
+        from tidegate_infra.cli.output import Output
         from tidegate_infra.cli.program import Secrets
 
         stack, read_file = _own_stack(file)
-        secrets = Secrets.of(read_file, os.environ)
+        secrets, out = Secrets.of(read_file, os.environ), Output(as_json=as_json)
         _confirm(f"Change AWS until it is as {file} says (tidegate infra plan shows it)?", yes=yes)
         with _finishing_steps():
-            typer.echo(f"changes      {stack.up(secrets, typer.echo)}")
+            changes = stack.up(secrets, out.tell)
+        out.end(f"changes      {changes}", stack=read_file.stack, changes=changes)
 
 
 @app.command()
-def destroy(file: File = DEFAULT_FILE, yes: Yes = False) -> None:
+def destroy(file: File = DEFAULT_FILE, yes: Yes = False, as_json: Json = False) -> None:
     """Take away everything that the file's stack has made, data included."""
-    with _refusals():
+    with _refusals(as_json=as_json):
+        from tidegate_infra.cli.output import Output
+
         stack, read_file = _own_stack(file)
+        out = Output(as_json=as_json)
         _confirm(f"Delete everything of stack {read_file.stack}, with its data?", yes=yes)
         with _finishing_steps():
-            there_was = stack.destroy(typer.echo)
+            there_was = stack.destroy(out.tell)
         said = "is gone" if there_was else "is not there; nothing is left to delete"
-        typer.echo(f"stack {read_file.stack} {said}")
+        out.end(f"stack {read_file.stack} {said}", stack=read_file.stack, there_was=there_was)
 
 
 @app.command()
 def export(
     directory: Annotated[Path, typer.Argument(help="Where to.", file_okay=False)],
     file: File = DEFAULT_FILE,
+    as_json: Json = False,
 ) -> None:
     """Write the equivalent Pulumi program, to go on with by hand on the same stack."""
-    with _refusals():
+    with _refusals(as_json=as_json):
         from tidegate_infra.cli.export import export as exported
         from tidegate_infra.cli.file import read
+        from tidegate_infra.cli.output import Output
 
-        read_file = read(file)
-        for path in exported(read_file, file.parent, directory):
-            typer.echo(f"wrote {path}")
+        read_file, out = read(file), Output(as_json=as_json)
+        written = [str(path) for path in exported(read_file, file.parent, directory)]
+        for path in written:
+            out.tell(f"wrote {path}")
         if read_file.platform is not None:
-            typer.echo("its secrets, once, with the values of before:")
-            typer.echo("  pulumi config set --secret databasePassword")
-            typer.echo("  pulumi config set --secret pepper")
+            out.tell("its secrets, once, with the values of before:")
+            out.tell("  pulumi config set --secret databasePassword")
+            out.tell("  pulumi config set --secret pepper")
+        out.end(written=written)
 
 
 def main() -> None:
@@ -130,7 +151,7 @@ def _confirm(question: str, *, yes: bool) -> None:
         typer.confirm(question, abort=True)
 
 
-def _preview(file: InfraFile, path: Path) -> None:
+def _preview(file: InfraFile, path: Path, out: Output) -> str:
     """What would change, from Pulumi itself where it can be had."""
     from tidegate_infra.cli.program import Secrets
     from tidegate_infra.cli.stack import OwnStack, pulumi_command
@@ -138,11 +159,9 @@ def _preview(file: InfraFile, path: Path) -> None:
     try:
         command = pulumi_command()
     except PulumiMissing as missing:
-        typer.echo(f"changes      not looked for, this is the graph alone: {missing}")
-        return
+        return f"not looked for, this is the graph alone: {missing}"
     stack = OwnStack(file, path.parent, command)
-    changes = stack.preview(Secrets.of(file, os.environ), typer.echo)
-    typer.echo(f"changes      {changes}")
+    return stack.preview(Secrets.of(file, os.environ), out.tell)
 
 
 @contextmanager
@@ -160,13 +179,14 @@ def _finishing_steps() -> Iterator[None]:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
-    """Expected errors in one line each, without a traceback."""
+def _refusals(*, as_json: bool = False) -> Iterator[None]:
+    """Expected errors without a traceback."""
     try:
         yield
     except InfraError as error:
-        for line in str(error).splitlines():
-            typer.echo(f"error: {line}", err=True)
+        from tidegate_infra.cli.output import say_error
+
+        say_error(error, as_json=as_json)
         sys.exit(1)
     except ModuleNotFoundError as missing:
         typer.echo(f"error: {missing.name} is missing: pip install 'tidegate[infra]'", err=True)

@@ -19,7 +19,7 @@ from tidegate.spec import load
 from tidegate_infra.cli import app
 from tidegate_infra.cli.export import export
 from tidegate_infra.cli.file import InfraFile, PlatformSection, read
-from tidegate_infra.cli.plan import plan, resources_of
+from tidegate_infra.cli.plan import resources_of
 from tidegate_infra.cli.program import rails_of
 from tidegate_infra.cli.source import source
 from tidegate_infra.errors import FileRefused, StackFailed
@@ -149,9 +149,14 @@ def test_the_plan_of_the_example_rests_without_a_gpu_and_keeps_the_guard_rails()
 
 
 def test_a_copy_that_is_always_there_has_its_price(tmp_path: Path) -> None:
-    text, findings = plan(read(written(tmp_path, small(mode="realtime", min_copies=1))))
-    assert "at rest  1 × ml.g6.xlarge: 822.49 USD a month" in text
-    assert not findings
+    file = written(tmp_path, small(mode="realtime", min_copies=1))
+    done = run("plan", "--file", str(file))
+    assert "at rest  1 × ml.g6.xlarge: 822.49 USD a month" in done.stdout
+    assert "guard rails  hold" in done.stdout
+    facts = json.loads(run("plan", "--json", "--file", str(file)).stdout)
+    assert [each["usd_per_month"] for each in facts["at_rest"]] == [822.49]
+    assert "aws-native:sagemaker:EndpointConfig" in {each["type"] for each in facts["resources"]}
+    assert (facts["findings"], facts["told"]) == ([], ["guard rails  hold"])
 
 
 def test_what_breaks_a_guard_rail_is_said_and_is_the_exit_status(tmp_path: Path) -> None:
@@ -159,6 +164,15 @@ def test_what_breaks_a_guard_rail_is_said_and_is_the_exit_status(tmp_path: Path)
     assert done.exit_code == 1
     assert "encryption: " in done.stdout
     assert "guard rails  hold" not in done.stdout
+    done = run("plan", "--json", "--file", str(written(tmp_path, small(kms_key_arn=""))))
+    assert done.exit_code == 1
+    assert {each["rail"] for each in json.loads(done.stdout)["findings"]} == {"encryption"}
+
+
+def test_an_error_is_json_where_json_is_asked_for() -> None:
+    done = run("plan", "--json", "--file", "nowhere.yaml")
+    assert done.exit_code == 1
+    assert json.loads(done.stderr)["error"]["message"].startswith("nowhere.yaml: cannot be read")
 
 
 def test_a_platform_faces_the_internet_only_where_the_file_says_so(tmp_path: Path) -> None:
