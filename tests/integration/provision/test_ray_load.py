@@ -115,6 +115,7 @@ async def until_ready(services: Services, number: int) -> list[str]:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.soak
 async def test_a_node_that_is_killed_fails_no_request_but_the_streams_on_it(
     cluster: Machines, monkeypatch: pytest.MonkeyPatch, record_property: Any
 ) -> None:
