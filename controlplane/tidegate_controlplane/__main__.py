@@ -1,5 +1,8 @@
 """`python -m tidegate_controlplane --data DIR`: run one control plane in the foreground.
 
+The environment variable TIDEGATE_ADMIN_KEY may hold a key of `tidegate keys new`, which then is an
+admin key from the first moment on.
+
 Exit status: 0 stopped, 1 failed, 2 wrong usage, 4 the port is taken, 5 the data directory is.
 """
 
@@ -13,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tidegate.protocol.api_keys import ADMIN_KEY_VARIABLE
 from tidegate.protocol.replica import Telemetry
 from tidegate.telemetry.logs import log_to_stderr
 from tidegate.telemetry.traces import MISSING, can_trace
@@ -27,7 +31,8 @@ def main() -> int:
         settings = read_settings(arguments.config, _said(arguments))
         log_to_stderr(settings.telemetry.log_format, getattr(logging, arguments.log_level.upper()))
         _check_traces(settings.telemetry)
-        asyncio.run(serve(settings))
+        # Taken out of the environment, which every process that is started here inherits.
+        asyncio.run(serve(settings, os.environ.pop(ADMIN_KEY_VARIABLE, None)))
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code

@@ -15,9 +15,8 @@ from typing import Any
 import uvicorn
 from litestar import Litestar
 
-from tidegate.protocol.resources import ApiKeyRequest, KeyRole
 from tidegate.telemetry.traces import open_tracer
-from tidegate_controlplane.access.keys import KeyService
+from tidegate_controlplane.access.keys import KeyService, admin
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.access.replica_token import replica_token
@@ -26,6 +25,7 @@ from tidegate_controlplane.api import encryption as encryption_routes
 from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import offers as offer_routes
 from tidegate_controlplane.api import platform as platform_routes
+from tidegate_controlplane.api import profiles as profile_routes
 from tidegate_controlplane.api import rollouts as rollout_routes
 from tidegate_controlplane.api import webhooks as webhook_routes
 from tidegate_controlplane.app import Services, build_app
@@ -50,6 +50,7 @@ from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
 from tidegate_controlplane.gateway.metrics import Metrics
+from tidegate_controlplane.gateway.profiler import Profiler
 from tidegate_controlplane.gateway.replica_client import ReplicaClient
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
@@ -88,6 +89,7 @@ HANDLERS = [
     *work_routes.HANDLERS,
     *deployment_routes.HANDLERS,
     *rollout_routes.HANDLERS,
+    *profile_routes.HANDLERS,
     *webhook_routes.HANDLERS,
     *platform_routes.HANDLERS,
     *offer_routes.HANDLERS,
@@ -96,8 +98,11 @@ HANDLERS = [
 ]
 
 
-async def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. Raises StartError when it cannot start."""
+async def serve(settings: Settings, admin_key: str | None = None) -> None:
+    """Run until SIGTERM or SIGINT. `admin_key` opens everything from the first moment on.
+
+    Raises StartError when it cannot start.
+    """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
         owned(settings.lock_path),
@@ -107,7 +112,7 @@ async def serve(settings: Settings) -> None:
         check_whole(settings.restoring_path)
         set_aside(settings.connection_path)
         async with running(settings) as (services, work):
-            await serve_http(services, work, listener)
+            await serve_http(services, work, listener, admin_key)
 
 
 @contextlib.asynccontextmanager
@@ -230,6 +235,7 @@ async def running(
             usage=usage,
             watch=watch,
             forwarder=forwarder,
+            profiler=Profiler(catalog, endpoints, client),
             deployments=deployments,
             offers=offers,
             files=work.files,
@@ -279,26 +285,22 @@ def _zygote(settings: Settings) -> Starter:
     return starter
 
 
-async def connect(services: Services, url: str) -> str:
+async def connect(services: Services, url: str, given: str | None = None) -> str:
     """Write the connection file: the URL, and a key that works. Returns the key.
 
-    The key of an earlier run is kept while it is valid; secrets are not stored, so when both the
-    file and the one set aside are lost a new admin key takes its place.
+    It is the `given` one while that is not revoked. Else the key of an earlier run is kept while
+    it is valid; secrets are not stored, so when both the file and the one set aside are lost a new
+    admin key takes its place. Raises StartError for a given key that cannot be taken.
     """
     settings, keys = services.settings, services.keys
-    key = await keys.ensure_first()
+    key = given if given is not None and await keys.ensure_given(given) else None
+    key = key or await keys.ensure_first()
     if key is None:
         key = former_key(settings.connection_path)
         try:
             await keys.authenticate(f"Bearer {key}")
         except Unauthenticated:
-            wanted = ApiKeyRequest(
-                name="connection",
-                role=KeyRole.ADMIN,
-                requests_per_minute=None,
-                tokens_per_minute=None,
-            )
-            key = (await keys.create(DEFAULT_PROJECT, wanted)).key
+            key = (await keys.create(DEFAULT_PROJECT, admin("connection"))).key
     write_private(settings.connection_path, {"url": url, "api_key": key})
     return str(key)
 
@@ -311,13 +313,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve_http(services: Services, work: Work, listener: socket.socket) -> None:
+async def serve_http(
+    services: Services, work: Work, listener: socket.socket, admin_key: str | None = None
+) -> None:
     """Answer on `listener` until SIGTERM or SIGINT; then end what is in flight in order."""
     settings = services.settings
     host, port = listener.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     server = _Server(_http_config(build_app(services, HANDLERS), settings))
-    await connect(services, url)
+    await connect(services, url, admin_key)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

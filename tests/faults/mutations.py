@@ -55,7 +55,7 @@ MUTATIONS = [
         "power_lost",
         "no fsync of the folder after the rename",
         "objects/directory.py",
-        "        _sync_folder(target.parent)\n",
+        "        sync(target.parent)\n",
         "",
         "test_power_loss.py::test_what_was_promised_survives_a_power_loss_at_any_moment[lost]",
     ),

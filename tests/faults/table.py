@@ -6,42 +6,27 @@ The figures are those that the last `make soak` left in pytest's cache.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from tests.faults.matrix import ROWS
 from tests.faults.mutations import MUTATIONS
-
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "reliability.md"
-FIGURES = ROOT / ".pytest_cache" / "v" / "tidegate" / "faults"
-BEGIN, END = (
-    "<!-- made by tests.faults.table: begin -->",
-    "<!-- made by tests.faults.table: end -->",
-)
+from tests.pages import cached, row, write_part
 
 
 def table(figures: dict[str, dict[str, int]]) -> str:
     """In Markdown; a row that did not run has no figures."""
     head = ["fault", "promise", "how injected", "runs", "accepted", "lost", "doubled", "fails when"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    for key, row in ROWS.items():
+    lines = [row(head), row(["---"] * len(head))]
+    for key, each in ROWS.items():
         found = figures.get(key, {})
-        broken = "; ".join(each.what for each in MUTATIONS if each.row == key)
+        broken = "; ".join(mutation.what for mutation in MUTATIONS if mutation.row == key)
         sums = [str(found.get(name, "–")) for name in ("runs", "accepted", "lost", "doubled")]
-        lines.append(_line([row.fault, row.promise, row.injected, *sums, broken]))
+        lines.append(row([each.fault, each.promise, each.injected, *sums, broken]))
     return "\n".join(lines)
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def main() -> None:
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    made = table(json.loads(FIGURES.read_text()))
-    PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}")
+    made = table(json.loads(cached("tidegate/faults").read_text()))
+    write_part("reliability.md", "tests.faults.table", made)
 
 
 if __name__ == "__main__":

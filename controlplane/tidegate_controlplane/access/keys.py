@@ -6,11 +6,12 @@ import asyncio
 
 from sqlmodel import Session
 
+from tidegate.protocol.api_keys import ADMIN_KEY_VARIABLE, PresentedKey, new_secret, read_secret
 from tidegate.protocol.resources import ApiKeyCreated, ApiKeyRequest, ApiKeyView, KeyRole, Page
 from tidegate_controlplane.access import secret
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.errors import Conflict, NotFound, Unauthenticated
+from tidegate_controlplane.errors import Conflict, NotFound, StartError, Unauthenticated
 from tidegate_controlplane.store import keys as rows
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.ids import new_id
@@ -80,10 +81,7 @@ class KeyService:
 
     async def ensure_first(self) -> str | None:
         """The secret of a first, unlimited admin key; None when there is any key already."""
-        request = ApiKeyRequest(
-            name="first", role=KeyRole.ADMIN, requests_per_minute=None, tokens_per_minute=None
-        )
-        row, text = self._new(DEFAULT_PROJECT, request)
+        row, text = self._new(DEFAULT_PROJECT, admin("first"))
 
         def unit(session: Session) -> bool:
             rows.ensure_default_project(session, row.created_at)
@@ -94,20 +92,50 @@ class KeyService:
 
         return text if await self._db.write(unit) else None
 
+    async def ensure_given(self, text: str) -> bool:
+        """Make a key that was chosen elsewhere an unlimited admin key; False if it was revoked.
+
+        Raises StartError when it is no key, or differs from the one of the same id.
+        """
+        given = read_secret(text)
+        if given is None:
+            raise StartError(
+                f"{ADMIN_KEY_VARIABLE} holds no whole API key (its checksum is wrong); make one "
+                "with `tidegate keys new`"
+            )
+        row = self._row(DEFAULT_PROJECT, admin("given"), given)
+
+        def unit(session: Session) -> ApiKey:
+            rows.ensure_default_project(session, row.created_at)
+            found = rows.find_key(session, row.id)
+            if found is None:
+                session.add(row)
+            return found or row
+
+        stored = await self._db.write(unit)
+        if not secret.matches(text, stored.digest, self._pepper):
+            raise StartError(
+                f"{ADMIN_KEY_VARIABLE}: the key {row.id!r} was made with another secret or another "
+                "pepper; restore the pepper, or give a key of `tidegate keys new`"
+            )
+        return stored.revoked_at is None
+
     def _new(self, project_id: str, request: ApiKeyRequest) -> tuple[ApiKey, str]:
         key_id = new_id("key")
-        text = secret.new_secret(key_id)
-        row = ApiKey(
-            id=key_id,
+        text = new_secret(key_id)
+        return self._row(project_id, request, PresentedKey(key_id, text)), text
+
+    def _row(self, project_id: str, request: ApiKeyRequest, key: PresentedKey) -> ApiKey:
+        return ApiKey(
+            id=key.key_id,
             project_id=project_id,
             name=request.name,
             role=request.role.value,
-            digest=secret.digest(text, self._pepper),
+            digest=secret.digest(key.text, self._pepper),
             requests_per_minute=request.requests_per_minute,
             tokens_per_minute=request.tokens_per_minute,
             created_at=self._clock.now(),
         )
-        return row, text
 
     async def _revoke(self, project_id: str, key_id: str) -> ApiKeyView:
         now = self._clock.now()
@@ -141,13 +169,20 @@ class KeyService:
         return row
 
 
-def _presented(header_value: str | None) -> secret.PresentedKey:
+def admin(name: str) -> ApiKeyRequest:
+    """An admin key without limits."""
+    return ApiKeyRequest(
+        name=name, role=KeyRole.ADMIN, requests_per_minute=None, tokens_per_minute=None
+    )
+
+
+def _presented(header_value: str | None) -> PresentedKey:
     if header_value is None:
         raise Unauthenticated(f"no API key was given; {_HOW}")
     scheme, _, text = header_value.strip().partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthenticated(f"the Authorization header is not a bearer token; {_HOW}")
-    presented = secret.read_secret(text.strip())
+    presented = read_secret(text.strip())
     if presented is None:
         raise Unauthenticated(f"this is not a whole API key (its checksum is wrong); {_HOW}")
     return presented

@@ -8,6 +8,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from tidegate_controlplane.durable import sync
 from tidegate_controlplane.errors import StartError
 
 PEPPER_BYTES = 32
@@ -40,7 +41,7 @@ def write_pepper(path: Path, pepper: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
-        _sync_directory(path.parent)
+        sync(path.parent)
     finally:
         draft.unlink()
 
@@ -48,11 +49,3 @@ def write_pepper(path: Path, pepper: bytes) -> None:
 def fingerprint(pepper: bytes) -> str:
     """Tells two peppers apart, and says nothing else of them."""
     return hmac.digest(pepper, b"fingerprint", "sha256").hex()[:16]
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

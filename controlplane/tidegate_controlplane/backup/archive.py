@@ -20,6 +20,7 @@ from typing import IO
 from pydantic import BaseModel, ValidationError
 
 from tidegate_controlplane.backup.contents import FORMAT, MANIFEST, Entry, Summary
+from tidegate_controlplane.durable import sync
 from tidegate_controlplane.errors import BackupError
 
 PIECE_BYTES = 1024 * 1024
@@ -83,7 +84,7 @@ class ArchiveWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._draft.replace(self._path)
-        sync_folder(self._path.parent)
+        sync(self._path.parent)
 
     def close(self) -> None:
         """Also removes the draft, unless it was published."""
@@ -115,15 +116,6 @@ def members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 raise BackupError(f"{path}: member {member.name!r} is no file; this is no backup")
             yield member.name, content
             _forget(tar)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in it durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checked(path: Path, found: IO[bytes], manifest: IO[bytes]) -> Summary:

@@ -20,11 +20,12 @@ from sqlalchemy import Connection, Engine, inspect
 from sqlmodel import Session
 
 from tidegate_controlplane.access.pepper import write_pepper
-from tidegate_controlplane.backup.archive import PIECE_BYTES, members, sync_folder, verify
+from tidegate_controlplane.backup.archive import PIECE_BYTES, members, verify
 from tidegate_controlplane.backup.contents import OBJECT_LIST, PEPPER, Summary, key_of, table_of
 from tidegate_controlplane.backup.rows import count, load, tables
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.data_dir import owned, write_private
+from tidegate_controlplane.durable import sync
 from tidegate_controlplane.errors import BackupError
 from tidegate_controlplane.objects.base import ObjectStore
 from tidegate_controlplane.objects.open import open_objects
@@ -61,7 +62,7 @@ async def restore(settings: Settings, source: Path, clock: Clock) -> Summary:
         finally:
             database.close()
         settings.restoring_path.unlink()
-        sync_folder(settings.data_dir)
+        sync(settings.data_dir)
     return summary
 
 
@@ -93,7 +94,7 @@ def _begin(settings: Settings, summary: Summary, engine: Engine) -> None:
             "make a new database and name that"
         )
     write_private(settings.restoring_path, summary.model_dump(mode="json"))
-    sync_folder(settings.data_dir)
+    sync(settings.data_dir)
 
 
 async def _restore_objects(store: ObjectStore, source: Path, summary: Summary) -> None:

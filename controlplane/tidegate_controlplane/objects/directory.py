@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from tidegate_controlplane.durable import sync
 from tidegate_controlplane.objects.base import (
     LIST_PAGE,
     PIECE_BYTES,
@@ -189,7 +190,7 @@ class _Unfinished:
         # failpoint object.before_rename
         self._path.replace(target)
         # failpoint object.before_folder_fsync
-        _sync_folder(target.parent)
+        sync(target.parent)
         # failpoint object.published
 
     def close(self) -> None:
@@ -205,15 +206,7 @@ def _make_folder(folder: Path) -> None:
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     # failpoint object.folder_made
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(folder.parent)
 
 
 async def _run(key: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -158,9 +158,10 @@ class Reconciler:
         """One step for one deployment; whether it changed nothing and nothing starts or drains."""
         now, row = self._clock.monotonic(), declared.row
         seen = await self._observe(declared)
-        held = await self._remove(declared, _changes(declared, seen))
+        changes = _changes(declared, seen)
+        held = await self._remove(declared, changes)
         room = Room(self._memory_bytes, free_bytes, declared.replica_bytes)
-        outcome = self._decide(declared, seen, held, room, now)
+        outcome = self._decide(declared, seen, changes, held, room, now)
         unchanged = outcome.is_empty
         before = [(replica.id, replica.phase) for replica in declared.replicas]
         if not unchanged or outcome.is_news:
@@ -200,13 +201,13 @@ class Reconciler:
         self,
         declared: Declared,
         seen: dict[str, Observation],
+        changes: dict[str, Change],
         held: dict[str, str | None],
         room: Room,
         now: float,
     ) -> Outcome:
         memory = self._memory[declared.row.id]
         comparison = self._comparison(declared.rollout)
-        changes = _changes(declared, seen)
         demand = self._endpoints.demand(declared.row.id)
         sight = sight_of(declared, demand, seen, memory, Moment(now, self._clock.now()))
         decision = memory.history.decide(policy_of(declared), sight)

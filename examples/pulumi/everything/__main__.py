@@ -1,9 +1,9 @@
 """A platform on AWS, an endpoint from zero beside it, and what the platform serves.
 
-The deployments are declared once the platform has handed out a key:
+The deployments are declared once the name of the certificate leads to the platform:
 
     pulumi up
-    pulumi config set --secret apiKey tg_…
+    pulumi config set url https://tidegate.example.org
     pulumi up
 """
 
@@ -36,6 +36,7 @@ with guard(GuardRails()):
             runtime_image=config.require("runtimeImage"),
             database_password=config.require_secret("databasePassword"),
             pepper=config.require_secret("pepper"),
+            admin_key=config.require_secret("adminKey"),
             alarm_emails=[config.require("alarmEmail")],
             monthly_budget_usd=900,
         ),
@@ -60,11 +61,12 @@ with guard(GuardRails()):
         ),
     )
 
-api_key = config.get_secret("apiKey")
-if api_key is not None:
+url = config.get("url")
+if url is not None:
     # Served by the platform, which holds requests while it starts replicas on AWS.
     here = pulumi.ResourceOptions(
-        provider=Provider("here", url=config.get("url") or platform.url, api_key=api_key)
+        provider=Provider("here", url=url, api_key=config.require_secret("adminKey")),
+        depends_on=[platform],
     )
     chat = ModelDeployment(
         "chat",

@@ -125,6 +125,7 @@ def export(
             out.tell("its secrets, once, with the values of before:")
             out.tell("  pulumi config set --secret databasePassword")
             out.tell("  pulumi config set --secret pepper")
+            out.tell("  pulumi config set --secret adminKey")
         out.end(written=written)
 
 

@@ -25,7 +25,7 @@ FROM_PLATFORM = {each.name for each in fields(InferenceEndpointArgs) if each.def
     *FIELDS
 }
 """What an endpoint must say when no platform stands beside it."""
-SECRETS = ("database_password", "pepper")
+SECRETS = ("database_password", "pepper", "admin_key")
 """Arguments of a platform that no file holds."""
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pulumi
 
+from tidegate.protocol.api_keys import ADMIN_KEY_VARIABLE, read_secret
 from tidegate_infra.cli.file import InfraFile, given
 from tidegate_infra.cli.wiring import wires
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
@@ -29,6 +30,7 @@ class Secrets:
 
     database_password: str = ""
     pepper: str = ""
+    admin_key: str = ""
 
     @classmethod
     def of(cls, file: InfraFile, environment: Mapping[str, str]) -> Secrets:
@@ -37,6 +39,7 @@ class Secrets:
             return cls()
         password = environment.get("TIDEGATE_DATABASE_PASSWORD", "")
         pepper = environment.get("TIDEGATE_PEPPER", "")
+        admin_key = environment.get(ADMIN_KEY_VARIABLE, "")
         if not PASSWORD.match(password):
             raise StackFailed(
                 "TIDEGATE_DATABASE_PASSWORD: must be 16 letters and digits or more; keep it: "
@@ -47,7 +50,12 @@ class Secrets:
                 "TIDEGATE_PEPPER: must be 32 random bytes as base64, and without it no API key "
                 "works again; keep it: export TIDEGATE_PEPPER=$(openssl rand -base64 32)"
             )
-        return cls(password, pepper)
+        if read_secret(admin_key) is None:
+            raise StackFailed(
+                f"{ADMIN_KEY_VARIABLE}: must be an API key, the first of the platform; keep it: "
+                f"export {ADMIN_KEY_VARIABLE}=$(tidegate keys new)"
+            )
+        return cls(password, pepper, admin_key)
 
 
 def _is_pepper(text: str) -> bool:
@@ -76,6 +84,7 @@ def declare(file: InfraFile, secrets: Secrets = Secrets()) -> None:
             region=file.region,
             database_password=pulumi.Output.secret(secrets.database_password),
             pepper=pulumi.Output.secret(secrets.pepper),
+            admin_key=pulumi.Output.secret(secrets.admin_key),
             **told,
         )
         beside = args, Platform(args.name, args)

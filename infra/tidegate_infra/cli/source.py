@@ -53,6 +53,7 @@ def _resources(file: InfraFile) -> Iterator[str]:
             "region": literal(file.region),
             "database_password": 'config.require_secret("databasePassword")',
             "pepper": 'config.require_secret("pepper")',
+            "admin_key": 'config.require_secret("adminKey")',
         }
         yield from _made("platform = Platform", "PlatformArgs", told["name"], values)
     for section in file.endpoints:

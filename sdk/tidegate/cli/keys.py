@@ -1,4 +1,4 @@
-"""`keys create|ls|revoke`: who may do what."""
+"""`keys create|new|ls|revoke`: who may do what."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from tidegate.cli.options import Json, connected
 from tidegate.cli.output import note, say, say_json, table
+from tidegate.protocol.api_keys import ADMIN_KEY_VARIABLE, new_key
 from tidegate.protocol.resources import KeyRole
 
 app = typer.Typer(help="API keys.", no_args_is_help=True)
@@ -34,6 +35,17 @@ def create(
             f"key {created.id} for '{created.name}' ({created.role.value}); keep it, it is not "
             "shown again"
         )
+
+
+@app.command()
+def new(as_json: Json = False) -> None:
+    """Make an admin key for a platform that does not run yet; nothing is asked of any platform."""
+    key = new_key()
+    if as_json:
+        say_json({"key": key})
+        return
+    say(key)
+    note(f"give it to control planes in the environment variable {ADMIN_KEY_VARIABLE}")
 
 
 @app.command()

@@ -15,6 +15,8 @@ from tests.infra_engine.program_double import ProgramDouble
 from tests.infra_engine.wire import Properties
 from tests.integration.infra.conftest import Plane, Stack
 
+from tidegate.protocol.api_keys import new_key
+
 EXAMPLES = Path(__file__).parents[3] / "examples" / "pulumi"
 
 
@@ -69,6 +71,7 @@ SETTINGS = {
     "alarmEmail": "ops@example.org",
     "databasePassword": "d" * 24,
     "pepper": "cGVwcGVy" * 5,
+    "adminKey": new_key(),
 }
 
 
@@ -79,7 +82,7 @@ def on_aws(stub: Stub, tmp_path: Path) -> Iterator[ProgramDouble]:
         plugins = {"tidegate": stub, "aws": cloud, "aws-native": cloud}
         stack = ProgramDouble(tmp_path, plugins)
         for key, value in SETTINGS.items():
-            secret = key in ("databasePassword", "pepper")
+            secret = key in ("databasePassword", "pepper", "adminKey")
             stack.configure(f"demo:{key}", value, is_secret=secret)
         yield stack
 
@@ -90,7 +93,7 @@ def _outputs(kind: str, name: str, inputs: Properties) -> Properties:
 
 def test_everything_can_be_previewed_before_there_is_a_platform(on_aws: ProgramDouble) -> None:
     """The platform's URL is not known yet, so nothing can be asked of it."""
-    on_aws.configure("demo:apiKey", "tg_x", is_secret=True)
+    on_aws.configure("demo:url", "https://tidegate.example.org")
     planned = on_aws.preview(everything)
     assert planned.errors == []
     made = [name for op, name in planned.steps() if op == "create"]

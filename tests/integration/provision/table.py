@@ -6,30 +6,23 @@ The outcomes are those of the last sessions over tests/integration/provision, in
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from tests.integration.provision.shown import CASES, KEPT
+from tests.pages import cached, row, write_part
 
-ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "provisioners.md"
-OUTCOMES = ROOT / ".pytest_cache" / "v" / KEPT
 PLACES = ("local", "ray", "aws")
-BEGIN, END = (
-    "<!-- made by tests.integration.provision.table: begin -->",
-    "<!-- made by tests.integration.provision.table: end -->",
-)
 
 
 def table(shown: dict[str, Any]) -> str:
     """In Markdown: a row for each case, and under it why one is not shown somewhere."""
     reasons: list[str] = []
-    lines = [_line(["case", *PLACES]), _line(["---"] * (1 + len(PLACES)))]
-    lines.append(_line(["*stands on*", *(_of(shown, place, "stands_on") for place in PLACES)]))
+    lines = [row(["case", *PLACES]), row(["---"] * (1 + len(PLACES)))]
+    lines.append(row(["*stands on*", *(_of(shown, place, "stands_on") for place in PLACES)]))
     for case in CASES:
         outcomes = [shown.get(place, {}).get("cases", {}).get(case) for place in PLACES]
         cells = [_cell(outcome, reasons) for outcome in outcomes]
-        lines.append(_line([case.removeprefix("test_").replace("_", " "), *cells]))
+        lines.append(row([case.removeprefix("test_").replace("_", " "), *cells]))
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, "", *notes]).rstrip()
 
@@ -46,16 +39,9 @@ def _cell(outcome: str | None, reasons: list[str]) -> str:
     return f"note {reasons.index(str(outcome)) + 1}"
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def main() -> None:
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    made = table(json.loads(OUTCOMES.read_text()))
-    PAGE.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{after}")
+    made = table(json.loads(cached(KEPT).read_text()))
+    write_part("provisioners.md", "tests.integration.provision.table", made)
 
 
 if __name__ == "__main__":

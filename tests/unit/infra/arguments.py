@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from tidegate.protocol.api_keys import new_key
 from tidegate.spec import Mode
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 from tidegate_infra.components.inference_endpoint.fields import ScaledBy
@@ -15,6 +16,7 @@ ROLE = "arn:aws:iam::123456789012:role/tidegate-execution"
 TOPIC = "arn:aws:sns:eu-central-1:123456789012:tidegate-alarms"
 IMAGE = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/tidegate/runtime@sha256:" + "a" * 64
 CERTIFICATE = "arn:aws:acm:eu-central-1:123456789012:certificate/1"
+ADMIN_KEY = new_key()
 PEPPER = base64.b64encode(bytes(range(32))).decode()
 
 OF_MODE: dict[Mode, dict[str, Any]] = {
@@ -61,6 +63,7 @@ def platform_args(**changes: Any) -> PlatformArgs:
         "control_plane_image": IMAGE,
         "database_password": "correcthorsebattery",
         "pepper": PEPPER,
+        "admin_key": ADMIN_KEY,
         "alarm_emails": ["ops@example.org"],
         "monthly_budget_usd": 900,
         "runtime_image": IMAGE,

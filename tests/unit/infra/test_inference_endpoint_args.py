@@ -8,7 +8,6 @@ import pytest
 from tests.unit.infra.arguments import endpoint_args
 
 from tidegate.spec import Mode
-from tidegate_infra.components.inference_endpoint.names import endpoint_name
 from tidegate_infra.errors import InvalidArguments
 
 REFUSED: list[tuple[Mode, str, dict[str, Any], str]] = [
@@ -78,11 +77,3 @@ def test_copies_that_share_an_instance_need_fewer_instances() -> None:
         accelerators=0,
     )
     assert (args.min_instances, args.max_instances) == (2, 3)
-
-
-def test_a_long_name_is_cut_and_stays_apart_from_its_neighbour() -> None:
-    long = "a" * 53
-    first, second = endpoint_name("tidegate", long + "b"), endpoint_name("tidegate", long + "c")
-    assert len(first) == len(second) == 54
-    assert first != second
-    assert endpoint_name("tidegate", "smol") == "tidegate-smol"

@@ -13,6 +13,7 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
+from tests.unit.infra.arguments import ADMIN_KEY, PEPPER
 from typer.testing import CliRunner, Result
 
 from tidegate.spec import load
@@ -20,7 +21,7 @@ from tidegate_infra.cli import app
 from tidegate_infra.cli.export import export
 from tidegate_infra.cli.file import InfraFile, PlatformSection, read
 from tidegate_infra.cli.plan import resources_of
-from tidegate_infra.cli.program import rails_of
+from tidegate_infra.cli.program import Secrets, rails_of
 from tidegate_infra.cli.source import source
 from tidegate_infra.errors import FileRefused, StackFailed
 from tidegate_infra.graph.offline import Account, declared_by
@@ -200,7 +201,7 @@ def test_the_exported_program_declares_what_the_plan_shows(tmp_path: Path) -> No
     assert max(map(len, text.splitlines())) <= 120
 
     def program() -> None:
-        said = {"offline:databasePassword": "", "offline:pepper": ""}
+        said = {f"offline:{name}": "" for name in ("databasePassword", "pepper", "adminKey")}
         pulumi.runtime.set_all_config(said, list(said))
         runpy.run_path(str(tmp_path / "out" / "__main__.py"), run_name="__main__")
 
@@ -211,6 +212,19 @@ def test_the_exported_program_declares_what_the_plan_shows(tmp_path: Path) -> No
 
 def account() -> Account:
     return Account("123456789012", "us-west-2")
+
+
+def test_a_secret_that_is_missing_comes_with_the_command_that_makes_it() -> None:
+    file, told = of_the_example()[0], dict[str, str]()
+    for name, value, remedy in (
+        ("TIDEGATE_DATABASE_PASSWORD", "correcthorsebattery", "openssl rand -hex 24"),
+        ("TIDEGATE_PEPPER", PEPPER, "openssl rand -base64 32"),
+        ("TIDEGATE_ADMIN_KEY", ADMIN_KEY, "tidegate keys new"),
+    ):
+        with pytest.raises(StackFailed, match=rf"^{name}: .*export {name}=\$\({remedy}\)"):
+            Secrets.of(file, told)
+        told[name] = value
+    assert Secrets.of(file, told) == Secrets("correcthorsebattery", PEPPER, ADMIN_KEY)
 
 
 def test_an_export_continues_the_same_stack_and_writes_over_nothing(tmp_path: Path) -> None:

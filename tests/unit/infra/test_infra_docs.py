@@ -32,11 +32,12 @@ def test_the_page_has_what_the_platform_runs_at_rest() -> None:
 
 def test_the_program_of_the_page_runs_and_keeps_the_guard_rails() -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    names = ("certificate", "controlPlaneImage", "databasePassword", "pepper", "runtimeImage")
+    secrets = ("databasePassword", "pepper", "adminKey")
+    names = ("certificate", "controlPlaneImage", "runtimeImage", *secrets)
     said = {f"offline:{name}": name for name in names}
 
     def run() -> None:
-        pulumi.runtime.set_all_config(said, ["offline:databasePassword", "offline:pepper"])
+        pulumi.runtime.set_all_config(said, [f"offline:{name}" for name in secrets])
         exec(compile(program, "docs/infra.md", "exec"), {})
 
     kinds = {each.type for each in declared_by(run)}

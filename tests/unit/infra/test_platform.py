@@ -15,7 +15,6 @@ from tests.unit.infra.arguments import CERTIFICATE, IMAGE, PEPPER, platform_args
 from tests.unit.infra.declarations import platform_resources, the
 
 from tidegate_controlplane.settings_file import read_settings
-from tidegate_infra.components.inference_endpoint.names import endpoint_name
 from tidegate_infra.components.platform.platform import Platform
 from tidegate_infra.errors import InvalidArguments
 from tidegate_infra.graph.offline import declared_by
@@ -251,7 +250,7 @@ def test_the_database_is_private_encrypted_doubled_backed_up_and_not_lost_by_mis
 
 def test_secrets_are_secret_in_the_stack_too() -> None:
     versions = of_type(platform_resources(), "aws:secretsmanager/secretVersion:SecretVersion")
-    assert [each.inputs["secretString"] for each in versions] == ["[secret]", "[secret]"]
+    assert [each.inputs["secretString"] for each in versions] == ["[secret]"] * 3
 
 
 def test_an_image_is_scanned_never_changes_and_is_forgotten_one_day() -> None:
@@ -280,7 +279,11 @@ def container() -> dict[str, Any]:
 def test_a_control_plane_runs_read_only_with_its_role_and_hears_secrets_from_the_manager() -> None:
     resources, found = platform_resources(), container()
     assert found["readonlyRootFilesystem"] is True
-    assert [each["name"] for each in found["secrets"]] == ["PGPASSWORD", "TIDEGATE_PEPPER"]
+    assert [each["name"] for each in found["secrets"]] == [
+        "PGPASSWORD",
+        "TIDEGATE_ADMIN_KEY",
+        "TIDEGATE_PEPPER",
+    ]
     told = {each["name"] for each in found["environment"]}
     assert told == {"PGSSLMODE", "TIDEGATE_PORT", "TIDEGATE_SETTINGS"}
     task = the(resources, TASK)
@@ -471,11 +474,6 @@ def test_roles_are_taken_by_the_services_that_need_them() -> None:
         "tidegate-start": ["ecs-tasks.amazonaws.com"],
         "tidegate-execution": ["sagemaker.amazonaws.com", "ecs-tasks.amazonaws.com"],
     }
-
-
-def test_names_of_endpoints_lie_under_the_prefix_that_the_rights_end_at() -> None:
-    args = platform_args()
-    assert endpoint_name(args.name, "smol").startswith(f"{args.name}-")
 
 
 def test_trouble_and_spending_are_heard_of() -> None:

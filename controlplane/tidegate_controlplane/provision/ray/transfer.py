@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tidegate.local.model_files import local_digest, model_file_names
+from tidegate_controlplane.durable import sync
 
 PIECE_BYTES = 16 * 1024 * 1024
 WINDOW = 4
@@ -108,12 +109,12 @@ class Arrival:
         try:
             for item in self._items:
                 path = self._draft / item.name
-                _sync(path)
+                sync(path)
                 os.utime(path, ns=(item.mtime_ns, item.mtime_ns))
             check(self._draft)
             if not self.final.exists():
                 self._draft.rename(self.final)
-                _sync(self.final.parent)
+                sync(self.final.parent)
         finally:
             shutil.rmtree(self._draft, ignore_errors=True)
         return self.final
@@ -157,11 +158,3 @@ def _read(path: Path, offset: int) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(PIECE_BYTES)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

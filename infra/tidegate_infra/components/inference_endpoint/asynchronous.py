@@ -13,7 +13,11 @@ from pulumi_aws_native import sagemaker as native_sagemaker
 
 from tidegate_infra.components.inference_endpoint.alarms import LATE, tells
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
-from tidegate_infra.components.inference_endpoint.model import native_tags, sagemaker_model
+from tidegate_infra.components.inference_endpoint.model import (
+    native_tags,
+    sagemaker_endpoint,
+    sagemaker_model,
+)
 from tidegate_infra.components.inference_endpoint.scaling import (
     NAMESPACE,
     SCALE_OUT_COOLDOWN_S,
@@ -49,13 +53,7 @@ class AsyncEndpoint(pulumi.ComponentResource):
         log_group(name, f"/aws/sagemaker/Endpoints/{args.name}", args.kms_key_arn, inner)
         topics = Topics(_topic("success", name, args, inner), _topic("error", name, args, inner))
         configuration = _configuration(name, args, topics, inner)
-        endpoint = sagemaker.Endpoint(
-            name,
-            name=args.name,
-            endpoint_config_name=configuration.endpoint_config_name.apply(str),
-            tags=args.tags,
-            opts=inner,
-        )
+        endpoint = sagemaker_endpoint(name, args, configuration, inner)
         _follow_backlog(name, args, endpoint, self)
         if args.alarm_topic_arn is not None:
             tells(name, LATE, {"EndpointName": args.name}, args.alarm_topic_arn, self)

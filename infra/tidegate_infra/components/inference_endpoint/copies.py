@@ -13,7 +13,11 @@ from pulumi_aws import sagemaker
 from pulumi_aws_native import sagemaker as native_sagemaker
 
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
-from tidegate_infra.components.inference_endpoint.model import native_tags, sagemaker_model
+from tidegate_infra.components.inference_endpoint.model import (
+    native_tags,
+    sagemaker_endpoint,
+    sagemaker_model,
+)
 from tidegate_infra.components.logs import log_group
 
 VARIANT = "copies"
@@ -37,13 +41,7 @@ def hosted_copies(name: str, args: InferenceEndpointArgs, parent: pulumi.Resourc
         log_group(f"{name}-{place}", f"/aws/sagemaker/{place}/{args.name}", args.kms_key_arn, opts)
     model = sagemaker_model(name, args, opts)
     configuration = _configuration(name, args, opts)
-    endpoint = sagemaker.Endpoint(
-        name,
-        name=args.name,
-        endpoint_config_name=configuration.endpoint_config_name.apply(str),
-        tags=args.tags,
-        opts=opts,
-    )
+    endpoint = sagemaker_endpoint(name, args, configuration, opts)
     return Hosted(endpoint, _component(name, args, endpoint, model, opts))
 
 

@@ -1,4 +1,4 @@
-"""The SageMaker model: an image, an artifact, and the network that they may reach."""
+"""What every endpoint has: a model (image, artifact, network), and itself by name."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import pulumi
 from pulumi_aws import sagemaker
 from pulumi_aws_native import TagArgs
+from pulumi_aws_native import sagemaker as native_sagemaker
 
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 
@@ -38,6 +39,22 @@ def sagemaker_model(
         vpc_config=sagemaker.ModelVpcConfigArgs(
             subnets=args.subnet_ids, security_group_ids=args.security_group_ids
         ),
+        tags=args.tags,
+        opts=opts,
+    )
+
+
+def sagemaker_endpoint(
+    name: str,
+    args: InferenceEndpointArgs,
+    configuration: native_sagemaker.EndpointConfig,
+    opts: pulumi.ResourceOptions,
+) -> sagemaker.Endpoint:
+    """The endpoint itself, under the name that callers know."""
+    return sagemaker.Endpoint(
+        name,
+        name=args.name,
+        endpoint_config_name=configuration.endpoint_config_name.apply(str),
         tags=args.tags,
         opts=opts,
     )

@@ -46,6 +46,9 @@ class PlatformArgs:
     """A secret of the stack; letters and digits, 16 or more."""
     pepper: pulumi.Input[str]
     """A secret of the stack: 32 random bytes as base64. Without it no API key works again."""
+    admin_key: pulumi.Input[str]
+    """A secret of the stack, from `tidegate keys new`: opens the platform as soon as it is there.
+    Another one in its place is one more admin key; the former stays until it is revoked."""
     alarm_emails: Sequence[str]
     monthly_budget_usd: int
     """Alarms are sent at 80 % of it, and when the forecast passes it."""

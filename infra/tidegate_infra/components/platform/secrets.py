@@ -9,10 +9,11 @@ from tidegate_infra.components.platform.args import PlatformArgs
 
 
 class Secrets(pulumi.ComponentResource):
-    """The database's password, and the pepper that digests of API keys are made with."""
+    """The database's password, the pepper of API keys' digests, and the first admin key."""
 
     database_password: secretsmanager.Secret
     pepper: secretsmanager.Secret
+    admin_key: secretsmanager.Secret
 
     def __init__(self, args: PlatformArgs, key_arn: pulumi.Input[str], parent: pulumi.Resource):
         super().__init__(
@@ -21,6 +22,7 @@ class Secrets(pulumi.ComponentResource):
         self._args, self._key_arn = args, key_arn
         self.database_password = self._secret("database-password", args.database_password)
         self.pepper = self._secret("pepper", args.pepper)
+        self.admin_key = self._secret("admin-key", args.admin_key)
         self.register_outputs({})
 
     def _secret(self, what: str, value: pulumi.Input[str]) -> secretsmanager.Secret:

@@ -10,6 +10,7 @@ from typing import Any
 import pulumi
 from pulumi_aws import ecs, lb, rds
 
+from tidegate.protocol.api_keys import ADMIN_KEY_VARIABLE
 from tidegate_infra.components.logs import log_group
 from tidegate_infra.components.platform.args import PlatformArgs
 from tidegate_infra.components.platform.database import NAME, USER
@@ -148,7 +149,7 @@ class Service(pulumi.ComponentResource):
         )
 
     def _service(self, task: ecs.TaskDefinition, after: list[pulumi.Resource]) -> ecs.Service:
-        """A task that does not become ready takes its rollout back."""
+        """A task that does not become ready takes its rollout back, and `up` fails."""
         args = self._args
         return ecs.Service(
             args.name,
@@ -163,6 +164,7 @@ class Service(pulumi.ComponentResource):
                 enable=True, rollback=True
             ),
             health_check_grace_period_seconds=120,
+            wait_for_steady_state=True,
             enable_execute_command=False,
             network_configuration=ecs.ServiceNetworkConfigurationArgs(
                 subnets=self._network.subnets.private_ids,
@@ -192,7 +194,11 @@ def _container(
         "TIDEGATE_SETTINGS": _settings(args, around),
     }
     secrets = around.secrets
-    told = {"PGPASSWORD": secrets.database_password.arn, "TIDEGATE_PEPPER": secrets.pepper.arn}
+    told = {
+        "PGPASSWORD": secrets.database_password.arn,
+        "TIDEGATE_PEPPER": secrets.pepper.arn,
+        ADMIN_KEY_VARIABLE: secrets.admin_key.arn,
+    }
     return {
         "name": CONTAINER,
         "image": args.control_plane_image,

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
+from tidegate.protocol.api_keys import new_key, new_secret
 from tidegate.protocol.resources import ApiKeyRequest, KeyRole
 from tidegate_controlplane.access.keys import KeyService
-from tidegate_controlplane.errors import Conflict, NotFound, Unauthenticated
+from tidegate_controlplane.errors import Conflict, NotFound, StartError, Unauthenticated
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT, ApiKey, Project
 
@@ -53,6 +54,41 @@ async def test_the_first_key_is_an_unlimited_admin_of_the_default_project(
 
 async def test_the_first_key_is_made_once(keys: KeyService) -> None:
     assert await keys.ensure_first() is None
+
+
+async def test_a_key_that_was_given_opens_everything_and_is_made_once(keys: KeyService) -> None:
+    given = new_key()
+    assert await keys.ensure_given(given)
+    assert await keys.ensure_given(given)
+    principal = await keys.authenticate(bearer(given))
+    assert (principal.role, principal.project_id) == (KeyRole.ADMIN, DEFAULT_PROJECT)
+    assert principal.tokens_per_minute is None
+    page = await keys.list(DEFAULT_PROJECT, None, 10)
+    assert sorted(key.name for key in page.data) == ["first", "given"]
+
+
+async def test_a_given_key_that_was_revoked_stays_revoked(keys: KeyService) -> None:
+    given = new_key()
+    await keys.ensure_given(given)
+    await keys.revoke(DEFAULT_PROJECT, (await keys.authenticate(bearer(given))).key_id)
+    assert not await keys.ensure_given(given)
+    with pytest.raises(Unauthenticated, match="revoked"):
+        await keys.authenticate(bearer(given))
+
+
+async def test_what_is_given_and_no_key_of_this_platform_is_refused(
+    keys: KeyService, database: Database, clock: Any
+) -> None:
+    given = new_key()
+    with pytest.raises(StartError, match=r"TIDEGATE_ADMIN_KEY holds no whole API key.*keys new"):
+        await keys.ensure_given(given[:-1])
+    await keys.ensure_given(given)
+    other = new_secret("key_" + given.split("_")[1])
+    with pytest.raises(StartError, match="another secret or another pepper") as caught:
+        await keys.ensure_given(other)
+    assert other not in str(caught.value)
+    with pytest.raises(StartError, match="restore the pepper"):
+        await KeyService(database, b"x" * 32, clock).ensure_given(given)
 
 
 async def test_a_key_is_recognised_with_its_role_and_limits(keys: KeyService) -> None:
@@ -105,8 +141,6 @@ async def test_a_mistyped_key_is_told_from_a_wrong_one_without_a_read(
 async def test_another_secret_with_a_right_checksum_is_refused(
     keys: KeyService, first: str
 ) -> None:
-    from tidegate_controlplane.access.secret import new_secret
-
     forged = new_secret("key_" + first.split("_")[1])
     assert forged != first
     with pytest.raises(Unauthenticated, match="unknown") as caught:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import re
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
+from ulid import ULID
 
-from tidegate_controlplane.access.secret import ALPHABET, digest, matches, new_secret, read_secret
+from tidegate.protocol.api_keys import ALPHABET, new_key, new_secret, read_secret
+from tidegate_controlplane.access.secret import digest, matches
 
 ROW = "key_01m7yg8s3w9vmzqvz6b94e6hpe"
 KEY = new_secret(ROW)
@@ -20,6 +23,15 @@ def test_a_key_names_its_row_and_carries_256_bits_and_a_checksum() -> None:
 
 def test_no_two_keys_are_alike() -> None:
     assert len({new_secret(ROW) for _ in range(100)}) == 100
+
+
+def test_a_key_made_elsewhere_names_a_row_of_its_own_that_sorts_by_its_age() -> None:
+    made = [read_secret(new_key()) for _ in range(100)]
+    ids = [key.key_id for key in made if key is not None]
+    assert len(set(ids)) == 100
+    assert all(re.fullmatch(r"key_[0-7][0-9a-hjkmnp-tv-z]{25}", found) for found in ids)
+    assert abs(ULID.from_str(ids[0].removeprefix("key_")).timestamp - time.time()) < 60
+    assert ids[0][:13] <= ids[-1][:13]
 
 
 @given(st.integers(0, len(KEY) - 1), st.sampled_from(ALPHABET + "_-"))
