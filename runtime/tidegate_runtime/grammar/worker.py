@@ -1,0 +1,56 @@
+"""The process that compiles grammars which nobody has tried yet.
+
+Started as `python -m tidegate_runtime.grammar.worker PARENT_PID`, it reads a vocabulary, then
+grammars, each a line of JSON, and answers each with a line. It may be killed at any time; then the
+grammar that it was at is one that nobody else should try.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from typing import Any
+
+from tidegate_runtime.grammar.definition import LIMITS, definition, reason
+from tidegate_runtime.grammar.vocabulary import Vocabulary
+from tidegate_runtime.server.parent import tie_to
+
+_MEMORY_BYTES = 1 << 30
+_NICE = 10
+
+
+def main(parent_pid: int) -> None:
+    """Answer until the input ends."""
+    tie_to(parent_pid)
+    os.nice(_NICE)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    tokenizer = Vocabulary(**json.loads(sys.stdin.readline())).open()
+    _answer({"ready": True})
+    for line in sys.stdin:
+        _answer(_tried(tokenizer, **json.loads(line)))
+
+
+def _tried(tokenizer: Any, kind: Any, text: str, lenient: bool) -> dict[str, Any]:
+    """The definition of a grammar that compiles and has a first token; or what is wrong."""
+    import llguidance
+
+    try:
+        made = definition(kind, text, lenient=lenient)
+    except (ValueError, RecursionError) as error:
+        return {"error": reason(str(error))}
+    matcher = llguidance.LLMatcher(tokenizer, made, log_level=0, limits=LIMITS)
+    if not matcher.is_error():
+        matcher.compute_bitmask()
+    return {"error": reason(matcher.get_error())} if matcher.is_error() else {"definition": made}
+
+
+def _answer(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

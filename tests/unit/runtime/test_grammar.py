@@ -1,0 +1,166 @@
+"""From what a caller asks for to a compiled grammar, or to a refusal that says what is wrong."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.unit.runtime.grammars import END, SIZE, byte_tokenizer
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from tidegate_runtime.errors import RequestRefused
+from tidegate_runtime.grammar.compiler import MAX_WAITING, Compiler
+from tidegate_runtime.grammar.source import MAX_BYTES, GrammarSource
+
+NODE = {
+    "type": "object",
+    "properties": {"next": {"$ref": "#/$defs/node"}},
+    "required": ["next"],
+    "additionalProperties": False,
+}
+BOMB = {"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}, {"multipleOf": 9949}]}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    made: dict[str, Any] = {"type": "string"}
+    for _ in range(depth // 2):
+        made = {"type": "object", "properties": {"a": made}}
+    return made
+
+
+@pytest.mark.parametrize(
+    ("schema", "code", "said"),
+    [
+        (
+            {"properties": {"a/b": {"not": {}}}},
+            "invalid_schema",
+            "at /properties/a~1b: the keyword",
+        ),
+        ({"items": {"typ": "string"}}, "invalid_schema", "'typ' is not supported; remove it"),
+        ({"anyOf": [{}, {"if": {}}]}, "invalid_schema", "at /anyOf/1: the keyword 'if'"),
+        ({"type": "string", "format": "iri"}, "invalid_schema", "'iri' is not one of date"),
+        ({"properties": {"a": 3}}, "invalid_schema", "at /properties/a: 3 is no schema"),
+        ({"$ref": "#"}, "invalid_schema", "leads round without an end"),
+        ({"$defs": {"node": NODE}, "$ref": "#/$defs/node"}, "invalid_schema", "without an end"),
+        (
+            {"$defs": {"node": NODE}, "type": "array", "items": NODE, "minItems": 1},
+            "invalid_schema",
+            "without an end",
+        ),
+        (nested(34), "schema_too_complex", "nested deeper than 32 levels"),
+        ({"enum": ["x" * MAX_BYTES]}, "schema_too_complex", f"more than the {MAX_BYTES}"),
+    ],
+)
+def test_a_schema_that_cannot_be_kept_is_refused_by_name(schema: Any, code: str, said: str) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        GrammarSource.json_schema(schema, "guided_json")
+    assert (caught.value.param, caught.value.code) == ("guided_json", code)
+    assert said in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$defs": {"node": {**NODE, "required": []}}, "$ref": "#/$defs/node"},
+        {"$defs": {"node": NODE}, "type": "array", "items": {"$ref": "#/$defs/node"}},
+        {"anyOf": [{"type": "array", "items": {"$ref": "#"}, "minItems": 1}, {"type": "null"}]},
+        {"properties": {"not": {"type": "string", "description": "a name, not a keyword"}}},
+        nested(30),
+        {"type": "object", "required": ["a"], "properties": {"a": True}},
+    ],
+)
+def test_recursion_that_can_end_and_names_like_keywords_are_fine(schema: Any) -> None:
+    GrammarSource.json_schema(schema, "guided_json")
+
+
+def test_what_a_lenient_schema_cannot_keep_is_left_out() -> None:
+    GrammarSource.json_schema({"type": "array", "uniqueItems": True}, "x", lenient=True)
+
+
+def test_a_schema_within_a_grammar_is_not_taken_unchecked() -> None:
+    with pytest.raises(RequestRefused, match="guided_json"):
+        GrammarSource.ebnf('start: %json {"not": {}}', "guided_grammar")
+
+
+@pytest.fixture(scope="module")
+def compiler() -> Iterator[Compiler]:
+    made = Compiler(byte_tokenizer(), SIZE, {END})
+    yield made
+    made.close()
+
+
+async def refusal_of(compiler: Compiler, source: GrammarSource) -> RequestRefused:
+    with pytest.raises(RequestRefused) as caught:
+        await compiler.compile(source)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "said"),
+    [
+        (GrammarSource.regex("(?=a)b", "guided_regex"), "invalid_grammar", "look-around"),
+        (GrammarSource.regex("a{2,", "guided_regex"), "invalid_grammar", "unclosed counted"),
+        (GrammarSource.ebnf("root ::= x", "guided_grammar"), "invalid_grammar", "'x' not found"),
+        (GrammarSource.ebnf("start: (", "guided_grammar"), "invalid_grammar", "Expected token"),
+        (GrammarSource.json_schema({"type": "strin"}, "g"), "invalid_schema", "strin"),
+        (GrammarSource.json_schema({"$ref": "#/$defs/no"}, "g"), "invalid_schema", "/$defs/no"),
+        (
+            GrammarSource.json_schema({"type": "integer", "minimum": 3, "maximum": 2}, "g"),
+            "invalid_schema",
+            "minimum (3) is greater than maximum (2)",
+        ),
+    ],
+    ids=lambda value: value.text if isinstance(value, GrammarSource) else None,
+)
+async def test_what_does_not_compile_is_refused_with_the_reason(
+    compiler: Compiler, source: GrammarSource, code: str, said: str
+) -> None:
+    refused = await refusal_of(compiler, source)
+    assert (refused.status, refused.code, refused.param) == (400, code, source.param)
+    assert refused.message.startswith(f"{source.param}: ")
+    assert said in refused.message
+    assert "<" not in refused.message
+
+
+async def test_equal_sources_share_one_grammar(compiler: Compiler) -> None:
+    sources = [GrammarSource.json_schema({"type": "object"}, "guided_json") for _ in range(2)]
+    first, second = await asyncio.gather(*(compiler.compile(source) for source in sources))
+    assert first is second
+    assert await compiler.compile(GrammarSource.regex("[a-z]", "guided_regex")) is not first
+
+
+async def test_a_grammar_bomb_is_stopped_and_remembered() -> None:
+    compiler = Compiler(byte_tokenizer(), SIZE, {END}, compile_s=0.2)
+    bomb = GrammarSource.json_schema(BOMB, "guided_json")
+    refused = await refusal_of(compiler, bomb)
+    assert (refused.status, refused.code) == (400, "schema_too_complex")
+    assert "within 0.2 s" in refused.message
+    assert compiler._trials is not None
+    assert compiler._trials.pid is None
+    await refusal_of(compiler, bomb)
+    assert compiler._trials.pid is None  # it was not tried again
+    await compiler.compile(GrammarSource.regex("a+", "guided_regex"))
+    pid = compiler._trials.pid
+    assert pid is not None
+    compiler.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_a_tokenizer_that_grammars_cannot_read_is_said_to_be_one() -> None:
+    words = Tokenizer(models.WordLevel(vocab={"a": 0, "b": 1}))
+    compiler = Compiler(PreTrainedTokenizerFast(tokenizer_object=words), 2, {1})
+    for _ in range(2):
+        refused = await refusal_of(compiler, GrammarSource.regex("a", "guided_regex"))
+        assert (refused.status, refused.code) == (400, "grammar_unsupported")
+    compiler.close()
+
+
+async def test_no_more_than_a_few_grammars_wait(compiler: Compiler) -> None:
+    sources = [GrammarSource.regex(f"a{{{n}}}", "guided_regex") for n in range(MAX_WAITING + 1)]
+    found = await asyncio.gather(*map(compiler.compile, sources), return_exceptions=True)
+    refused = [item for item in found if isinstance(item, RequestRefused)]
+    assert [item.status for item in refused] == [503]
+    assert refused[0].retry_after_s
