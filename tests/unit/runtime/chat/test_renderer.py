@@ -1,0 +1,168 @@
+"""A chat template is a stranger's program: it runs within bounds, and its failures are answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from tidegate_runtime.chat.renderer import Renderer
+from tidegate_runtime.errors import RequestRefused
+
+MESSAGES = [{"role": "user", "content": "Grüße <b>&'\"\n"}, {"role": "tool", "content": ""}]
+FINE = "{{ messages[0].content }}"
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    return Renderer()
+
+
+def render(renderer: Renderer, template: str, **more: Any) -> str:
+    return renderer.render(template, {"messages": MESSAGES, **more})
+
+
+def refusal(renderer: Renderer, template: str) -> RequestRefused:
+    with pytest.raises(RequestRefused) as refused:
+        render(renderer, template)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}\n  {{ m.role | upper }}: {{- m.content | trim }}\n{% endfor %}",
+        "{{ tools | tojson }} {{ tools | tojson(indent=2) }} {{ messages[0] | tojson }}",
+        "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + loop.index %}"
+        "{% if loop.last %}{% break %}{% endif %}{% endfor %}{{ ns.n }}",
+        "{% macro say(x) %}[{{ x }}]{% endmacro %}{{ say(messages[1]['content'] or bos_token) }}",
+        "{% generation %}{{ messages[0].content.split()[0] }}{% endgeneration %}",
+        "{{ messages | map(attribute='role') | join(', ') }}{{ dict(a=1) }}{{ undefined_name }}",
+        "{{ strftime_now('%Y') }}{{ 'x' if messages is iterable and tools is defined }}",
+    ],
+)
+def test_a_template_writes_what_transformers_has_it_write(
+    renderer: Renderer, template: str
+) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": "<é>"}}]
+    expected, _ = render_jinja_template(
+        [MESSAGES], tools=tools, chat_template=template, bos_token="<s>"
+    )
+    own = render(
+        renderer,
+        template,
+        tools=tools,
+        documents=None,
+        add_generation_prompt=False,
+        bos_token="<s>",
+    )
+    assert own == expected[0]
+
+
+def test_a_template_that_does_not_end_is_ended() -> None:
+    hurried = Renderer(cpu_s=0.2)
+    refused = refusal(
+        hurried, "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    assert (refused.code, refused.param) == ("chat_template_stopped", "messages")
+    assert "more than 0.2 s" in refused.message
+    assert render(hurried, FINE) == MESSAGES[0]["content"]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 'a' * 10**10 }}",
+        "{{ 'a' | center(10**10) }}",
+        "{{ '%9999999999d' | format(1) }}",
+        "{% set ns = namespace(t='aaaaaaaa') %}{% for i in range(64) %}{% set ns.t = ns.t ~ ns.t %}"
+        "{% endfor %}",
+        "{{ [0] * 10**10 }}",
+        "{% for i in range(99) %}{{ 'a' * 10**7 }}{% endfor %}",
+        "{{ 'a' * (33 * 1024 * 1024) }}",
+    ],
+)
+def test_a_template_that_writes_without_end_is_refused(renderer: Renderer, template: str) -> None:
+    refused = refusal(renderer, template)
+    assert refused.code == "chat_template_error"
+    assert "memory" in refused.message or "too much" in refused.message
+    assert render(renderer, FINE) == MESSAGES[0]["content"]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages.__class__ }}{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ self.__init__.__globals__ }}",
+        "{{ cycler.__init__.__globals__.os.environ }}",
+        "{{ namespace.__init__.__globals__ }}",
+        "{% set _ = messages.append(1) %}",
+        "{% set ns = namespace(__class__=1) %}",
+    ],
+)
+def test_a_template_cannot_leave_its_sandbox(renderer: Renderer, template: str) -> None:
+    assert refusal(renderer, template).code == "chat_template_error"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{ '{0.__class__}'.format(messages) }}", "{{ messages | attr('__class__') }}"],
+)
+def test_what_a_template_may_not_see_is_empty(renderer: Renderer, template: str) -> None:
+    assert render(renderer, template) == ""
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if 1 %}" * 5000 + "{% endif %}" * 5000,
+        "{{ " + "(" * 50_000 + ")" * 50_000 + " }}",
+        "{% for a in messages %}" * 60 + "{% endfor %}" * 60,
+        "{{ " + "-" * 100_000 + "1 }}",
+        "{% include '/etc/passwd' %}",
+        "{% unknown %}",
+        "{{ raise_exception('only one system message') }}",
+    ],
+)
+def test_a_template_that_cannot_be_run_says_why(renderer: Renderer, template: str) -> None:
+    refused = refusal(renderer, template)
+    assert refused.code in ("chat_template_error", "chat_template_stopped")
+    assert len(refused.message) < 500
+
+
+def test_what_a_template_raises_reaches_the_caller(renderer: Renderer) -> None:
+    refused = refusal(renderer, "{{ raise_exception('roles must alternate') }}")
+    assert "roles must alternate" in refused.message
+
+
+def test_a_process_that_died_is_replaced(renderer: Renderer) -> None:
+    render(renderer, FINE)
+    process = renderer._process
+    assert process is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert render(renderer, FINE) == MESSAGES[0]["content"]
+
+
+def test_its_process_knows_nothing_of_ours(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_OF_TEST", "x")
+    fresh = Renderer()
+    assert render(fresh, FINE)
+    assert fresh._process is not None
+    assert "SECRET" not in Path(f"/proc/{fresh._process.pid}/environ").read_text()
+
+
+def test_its_process_ends_with_it() -> None:
+    fresh = Renderer()
+    fresh.warm(FINE)
+    assert render(fresh, FINE)
+    process = fresh._process
+    assert process is not None
+    del fresh
+    assert process.wait(10) == 0
