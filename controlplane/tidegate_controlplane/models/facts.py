@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import struct
 import tempfile
 from collections import Counter
@@ -11,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidegate.protocol.resources import ModelFacts
+from tidegate_controlplane.models.quantized import stored_bits, weight_counts
 from tidegate_controlplane.models.source import ModelFiles, SourceError
 
 GGUF_HEADER_BYTES = 64 * 1024 * 1024
@@ -20,6 +20,10 @@ SENTENCE_CONFIG = "sentence_bert_config.json"
 CONFIG_BYTES = 16 * 1024 * 1024
 HEADS = ("lm_head.", "output.", "embed_out.")
 """How tensors of a last layer are called; a model without one uses its embedding."""
+EXPERTS, GGUF_EXPERTS = ".experts.", "_exps."
+"""Within the names of tensors that only some tokens read."""
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts")
+"""What models of transformers call the number of experts of a layer."""
 BITS = {"F32": 32, "F16": 16, "BF16": 16, "Q8_0": 8, "Q4_0": 4, "Q4_1": 4, "Q4_K": 4}
 BITS |= {"IQ4_NL": 4, "IQ4_XS": 4}
 """By the type of a GGUF tensor; others count as 16."""
@@ -42,12 +46,12 @@ def safetensors_facts(files: ModelFiles, listing: Mapping[str, int], digest: str
     """Facts of a directory with `config.json` and safetensors weights."""
     config = read_json(files, "config.json")
     weights = sorted(name for name in listing if name.endswith(".safetensors"))
-    headers = [_safetensors_header(files, name) for name in weights]
+    headers = [safetensors_header(files, name) for name in weights]
     shapes = {name: shape for header in headers for name, shape in header.items()}
     weights_bytes = sum(listing[name] for name in weights)
     try:
-        facts = _config_facts(config, digest, shapes, weights_bytes)
-        return _checked(_within_sentence_limit(facts, files, listing))
+        facts = config_facts(config, digest, shapes, weights_bytes)
+        return checked(_within_sentence_limit(facts, files, listing))
     except MALFORMED as error:
         raise SourceError(
             f"its config.json does not describe a transformer that can be served: {error!r}"
@@ -64,20 +68,26 @@ def _within_sentence_limit(
     return facts.model_copy(update={"context_tokens": min(facts.context_tokens, limit)})
 
 
-def _config_facts(
+def config_facts(
     config: Mapping[str, Any],
     digest: str,
     shapes: Mapping[str, Sequence[int]],
     weights_bytes: int,
 ) -> ModelFacts:
-    """A model of several parts keeps what describes its language part under `text_config`."""
+    """From `config.json` and the shapes of the weights.
+
+    A model of several parts keeps what describes its language part under `text_config`.
+    """
     text = config.get("text_config", config)
     heads = int(text["num_attention_heads"])
+    bits = stored_bits(config)
+    counts = weight_counts(shapes, bits)
     return ModelFacts(
         format="safetensors",
         architecture=str((config.get("architectures") or [config["model_type"]])[0]),
         digest=digest,
-        parameters=sum(math.prod(shape) for shape in shapes.values()),
+        parameters=sum(counts.values()),
+        stored_bits=bits,
         weights_bytes=weights_bytes,
         context_tokens=int(text.get("max_position_embeddings") or text["n_positions"]),
         layers=int(text["num_hidden_layers"]),
@@ -86,13 +96,23 @@ def _config_facts(
         vocabulary=int(text["vocab_size"]),
         embedding_parameters=int(text["vocab_size"]) * int(text["hidden_size"]),
         tied=not any(name.startswith(HEADS) for name in shapes),
+        idle_parameters=_idle(
+            sum(count for name, count in counts.items() if EXPERTS in name),
+            next((text[key] for key in EXPERT_COUNTS if text.get(key)), 0),
+            text.get("num_experts_per_tok") or 0,
+        ),
     )
 
 
-def _checked(facts: ModelFacts) -> ModelFacts:
+def _idle(parameters: int, experts: int, used: int) -> int:
+    """Of the parameters of all experts, those of the ones that a token does not use."""
+    return parameters * (experts - used) // experts if 0 < used < experts else 0
+
+
+def checked(facts: ModelFacts) -> ModelFacts:
     """Raises ValueError when a count is not positive: a plan could not reckon with it."""
     for name, value in facts:
-        if type(value) is int and value <= 0:
+        if type(value) is int and value <= 0 and name != "idle_parameters":
             raise ValueError(f"its {name} is {value}")
     return facts
 
@@ -106,7 +126,7 @@ def gguf_facts(files: ModelFiles, name: str, size_bytes: int, digest: str) -> Mo
         copy.truncate(size_bytes)
         copy.flush()
         try:
-            return _checked(_gguf_facts(GGUFReader(copy.name), size_bytes, digest))
+            return checked(_gguf_facts(GGUFReader(copy.name), size_bytes, digest))
         except MALFORMED as error:
             raise SourceError(f"{name!r} is not a GGUF file that can be read: {error}") from error
 
@@ -138,6 +158,11 @@ def _gguf_facts(reader: Any, size_bytes: int, digest: str) -> ModelFacts:
         embedding_parameters=vocabulary * width,
         tied=not any(tensor.name == "output.weight" for tensor in reader.tensors),
         stored_bits=_stored_bits(reader),
+        idle_parameters=_idle(
+            sum(int(each.n_elements) for each in reader.tensors if GGUF_EXPERTS in each.name),
+            int(value(f"{architecture}.expert_count") or 0),
+            int(value(f"{architecture}.expert_used_count") or 0),
+        ),
     )
 
 
@@ -149,7 +174,7 @@ def _stored_bits(reader: Any) -> int:
     return count.most_common(1)[0][0]
 
 
-def _safetensors_header(files: ModelFiles, name: str) -> dict[str, list[int]]:
+def safetensors_header(files: ModelFiles, name: str) -> dict[str, list[int]]:
     """The shape of every tensor. Source: the safetensors format, an 8-byte length and JSON."""
     prefix = files.read(name, 0, 8)
     if len(prefix) < 8:

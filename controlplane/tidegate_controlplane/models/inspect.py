@@ -10,12 +10,12 @@ from tidegate.protocol.resources import ModelFacts
 from tidegate.spec import ModelSpec, SourceKind, SpecIssue, Task, check_files, parse_source
 from tidegate.spec.source import model_digest
 from tidegate_controlplane.errors import Invalid
+from tidegate_controlplane.models.artifact import artifact_facts, is_artifact
 from tidegate_controlplane.models.facts import gguf_facts, read_json, safetensors_facts
 from tidegate_controlplane.models.local import LocalFiles
 from tidegate_controlplane.models.source import ModelFiles, SourceError
 
 CONFIGS = ("config.json", "tokenizer_config.json")
-ARTIFACT = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,14 @@ def _find(model: ModelSpec) -> _Found:
     files = open_source(model)
     listing = files.listing()
     configs = {name: read_json(files, name) for name in CONFIGS if name in listing}
-    if ARTIFACT in listing and "packing" in read_json(files, ARTIFACT):
-        raise SourceError(
-            f"{model.source!r} is an artifact, already built; deploy the model that it was built "
-            "from, or serve it alone: python -m tidegate_runtime.server --artifact DIR"
-        )
     if fault := check_files(listing, configs):
         raise SourceError(f"{model.source!r} cannot be served: {fault}")
     return _Found(files, listing, digest_of(files, listing))
 
 
 def _read_facts(found: _Found) -> ModelFacts:
+    if is_artifact(found.files, found.listing):
+        return artifact_facts(found.files, found.listing, found.digest)
     ggufs = [name for name in found.listing if name.lower().endswith(".gguf")]
     if ggufs:
         return gguf_facts(found.files, ggufs[0], found.listing[ggufs[0]], found.digest)
@@ -98,9 +95,16 @@ def _read_facts(found: _Found) -> ModelFacts:
 
 def _check_task(model: ModelSpec, facts: ModelFacts) -> None:
     if facts.format == "gguf":
-        if model.task is Task.EMBED:
-            raise SourceError("embedding models are read from safetensors, and this is GGUF")
+        if model.task.encodes:
+            raise SourceError(f"models of task '{model.task}' are read from safetensors, not GGUF")
         return
+    scores = facts.architecture.endswith("ForSequenceClassification")
+    if scores is not (model.task is Task.RERANK):
+        raise SourceError(
+            f"its architecture {facts.architecture!r} "
+            + ("scores pairs of texts; " if scores else "has no head that scores a pair; ")
+            + f"set model.task to '{Task.RERANK if scores else Task.EMBED}'"
+        )
     generates = facts.architecture.endswith(("ForCausalLM", "LMHeadModel"))
     if model.task is Task.GENERATE and not generates:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""`python -m tidegate_runtime.artifact`: build, measure, name, list and prune artifacts.
+"""`python -m tidegate_runtime.artifact`: build, compress, measure, name, list, prune artifacts.
 
 Progress is lines on standard error. With `--json` one JSON object on standard output is the result,
 or `{"error": {"reason", "message"}}`. Exit status: 0 done, 1 not now (memory, disk, network), 2
@@ -17,6 +17,7 @@ from typing import Any
 
 from tidegate.protocol.replica import EXIT_CRASHED, EXIT_REFUSED
 from tidegate_runtime.artifact.store import LIMIT_BYTES, ArtifactStore, artifact_key, describe
+from tidegate_runtime.compress import command as compress
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 
 PRECISIONS = ("auto", "int4", "int8", "bf16", "fp32")
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
         from tidegate_runtime.server.parent import die_with
 
         die_with(asked.parent_pid)
-    _prepare_libraries()
+    prepare_libraries()
     try:
         answer: dict[str, Any] = asked.run(asked)
     except (ModelRefused, ReplicaUnavailable) as error:
@@ -75,6 +76,16 @@ def run_build(asked: argparse.Namespace) -> dict[str, Any]:
             publish(output, build.fill)
             path = output
     return _tell_built(path, as_json=asked.json)
+
+
+def run_compress(asked: argparse.Namespace) -> dict[str, Any]:
+    """Make a smaller model, and measure what that costs."""
+    _use_threads(asked.threads)
+    answer = compress.run(asked, _say)
+    if not asked.json:
+        *_, row = answer["rows"]
+        _table([(name.replace("_", " "), _number(value)) for name, value in row.items()])
+    return answer
 
 
 def run_quality(asked: argparse.Namespace) -> dict[str, Any]:
@@ -139,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         made.set_defaults(run=run)
         made.add_argument("--json", action="store_true", help="one JSON object as the result")
-        made.add_argument("--cache-dir", type=Path, default=_default_cache())
+        made.add_argument("--cache-dir", type=Path, default=default_cache())
         made.add_argument("--parent-pid", type=int, help="end when this process does")
         return made
 
@@ -157,6 +168,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--max-perplexity-ratio", type=float, help="the bound to refuse above")
     build.add_argument("--no-quality", action="store_true", help="do not measure")
     build.add_argument("--cache-limit-bytes", type=int, default=LIMIT_BYTES)
+
+    compress.add_arguments(command("compress", run_compress))
 
     quality = command("quality", run_quality)
     quality.add_argument("artifact", type=Path)
@@ -222,12 +235,12 @@ def _table(rows: Sequence[tuple[str, str]]) -> None:
         _write(f"{name:<{width}}  {text}")
 
 
-def _default_cache() -> Path:
+def default_cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "tidegate"
 
 
-def _prepare_libraries() -> None:
+def prepare_libraries() -> None:
     """Set what libraries read from the environment as they load: see docs/decisions/007."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

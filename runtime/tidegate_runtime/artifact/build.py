@@ -142,6 +142,7 @@ def _fill(build: Build, directory: Path) -> None:
         context_tokens=context,
         tied=skeleton.tied,
         linears=dict(plan.linears),
+        experts=dict(skeleton.experts) if plan.linears else {},
         files={path.name: describe_file(path) for path in sorted(directory.iterdir())},
         weights_bytes=size,
         memory=_memory(checkpoint.config, size),
@@ -149,13 +150,13 @@ def _fill(build: Build, directory: Path) -> None:
         transformers=transformers.__version__,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    _write_manifest(directory, manifest)
+    write_manifest(directory, manifest)
     _compile_kernels(order)
     update: dict[str, Any] = {"quality_note": "not measured, as asked"}
     if order.quality.wanted:
         order.say("measuring the quality")
         update = _measure(order.quality, checkpoint, manifest, directory, state, dtype)
-    _write_manifest(directory, manifest.model_copy(update=update))
+    write_manifest(directory, manifest.model_copy(update=update))
 
 
 def _write_weights(
@@ -198,7 +199,8 @@ def _write_rest(checkpoint: Checkpoint, directory: Path) -> None:
         (directory / "generation_config.json").write_text(text)
 
 
-def _write_manifest(directory: Path, manifest: Manifest) -> None:
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`, or replace it."""
     text = _json(manifest.model_dump(mode="json", by_alias=True))
     (directory / MANIFEST).write_text(text)
 

@@ -16,8 +16,11 @@ import transformers
 
 from tidegate_runtime.artifact.check import ModelFiles, read_config
 from tidegate_runtime.artifact.guard import guarded
+from tidegate_runtime.artifact.quantized.scheme import read_scheme
+from tidegate_runtime.artifact.quantized.stored import quantized_tensors
 from tidegate_runtime.artifact.safetensors import stored_tensors
 from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.models.experts import expert_name, expert_stacks
 from tidegate_runtime.ops.quantized import QuantizedWeight
 
 Weight = torch.Tensor | QuantizedWeight
@@ -30,7 +33,8 @@ class Skeleton:
 
     `linears` maps the name of each linear layer to `(out, in)`; `biases` are those with a bias;
     `others` maps every other tensor of the state to its shape. When `tied`, the input embedding
-    `embedding` is the last layer `head` and is in neither.
+    `embedding` is the last layer `head` and is in neither. `experts` maps each stack of experts to
+    their number; one by one they are among `linears` (see models/experts.py).
     """
 
     architecture: str
@@ -40,6 +44,7 @@ class Skeleton:
     head: str
     embedding: str
     tied: bool
+    experts: Mapping[str, int]
 
     @property
     def parameters(self) -> int:
@@ -82,19 +87,27 @@ def open_checkpoint(files: ModelFiles) -> Checkpoint:
         path = root / "generation_config.json"
         generation = read_config(path) if path.exists() else {}
     path = files.gguf or files.root
+    scheme = read_scheme(path, config)
+    if scheme is not None:
+        del config.quantization_config  # what is built from it is quantized otherwise
     model = empty_model(path, config)
+    tensors: Callable[[], Iterator[tuple[str, Weight]]]
+    if files.gguf is not None:
+        stored_bits, tensors = parts.stored_bits, lambda: parts.tensors(model)
+    elif scheme is not None:
+        stored_bits, tensors = scheme.stored_bits, lambda: quantized_tensors(path, model, scheme)
+    else:
+        stored_bits, tensors = 16, lambda: stored_tensors(path, model)
     return Checkpoint(
         kind="safetensors" if files.gguf is None else "gguf",
         path=path,
         config=config,
-        skeleton=_skeleton(path, model),
+        skeleton=skeleton_of(path, model),
         tokenizer=tokenizer,
         generation=generation,
-        stored_bits=16 if files.gguf is None else parts.stored_bits,
+        stored_bits=stored_bits,
         empty=model,
-        tensors=lambda: (
-            stored_tensors(files.root, model) if files.gguf is None else parts.tensors(model)
-        ),
+        tensors=tensors,
     )
 
 
@@ -114,13 +127,6 @@ def empty_model(path: Path, config: Any) -> Any:
             f"{str(path)!r} has the architecture {architectures[0]!r}, which does not generate "
             "text; use a causal language model, or serve it with task embed",
         )
-    if getattr(config, "quantization_config", None):
-        method = dict(config.quantization_config).get("quant_method", "an unknown method")
-        raise ModelRefused(
-            "UnsupportedModel",
-            f"{str(path)!r} is quantized by {method}, which is not read yet; use its original "
-            "weights, or a GGUF file",
-        )
 
     def make() -> Any:
         with torch.device("meta"):
@@ -133,7 +139,8 @@ def _generates(architecture: str) -> bool:
     return architecture.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
 
 
-def _skeleton(path: Path, model: Any) -> Skeleton:
+def skeleton_of(path: Path, model: Any) -> Skeleton:
+    """The modules of an empty model. Raises ModelRefused when its head is no linear layer."""
     modules = dict(model.named_modules(remove_duplicate=False))
     names = {id(module): name for name, module in modules.items()}
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -153,10 +160,14 @@ def _skeleton(path: Path, model: Any) -> Skeleton:
     dense = {f"{name}.weight" for name in linears} | {f"{name}.bias" for name in biases}
     if tied:
         dense.add(f"{names[id(embedding)]}.weight")
+    experts = {}
+    for stack, (count, out, inputs) in expert_stacks(model).items():
+        experts[stack] = count
+        linears |= {expert_name(stack, number): (out, inputs) for number in range(count)}
     others = {
         name: tuple(tensor.shape)
         for name, tensor in model.state_dict().items()
-        if name not in dense
+        if name not in dense and name not in experts
     }
     return Skeleton(
         architecture=type(model).__name__,
@@ -166,4 +177,5 @@ def _skeleton(path: Path, model: Any) -> Skeleton:
         head=names[id(head)],
         embedding=names[id(embedding)],
         tied=tied,
+        experts=experts,
     )

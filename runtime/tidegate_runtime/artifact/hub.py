@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -39,7 +41,7 @@ def fetch_hub(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, s
         kept = cache_dir / _key(repo, revision)
         if (known := kept / _DIGEST).is_file():
             return kept, known.read_text()
-    try:
+    with _explained(source, revision):
         info = HfApi().model_info(repo, revision=revision, files_metadata=True, timeout=30)
         commit = str(info.sha)
         names = [str(item.rfilename) for item in info.siblings or []]
@@ -62,6 +64,33 @@ def fetch_hub(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, s
             (directory / _DIGEST).write_text(digest)
 
         return publish_once(cache_dir, _key(repo, commit), fill), digest
+
+
+def fetch_hub_files(
+    repo: str, cache_dir: Path, choose: Callable[[str, Iterable[str]], list[str]]
+) -> Path:
+    """A directory with some of the files of `org/name` at its newest commit, kept under that.
+
+    `choose` says which, of their names. Raises what it raises, ModelRefused (SourceNotFound,
+    SourceForbidden) and ReplicaUnavailable.
+    """
+    source = f"hf://{repo}"
+    with _explained(source, None):
+        info = HfApi().model_info(repo, timeout=30)
+        commit = str(info.sha)
+        wanted = choose(source, [str(item.rfilename) for item in info.siblings or []])
+
+        def fill(directory: Path) -> None:
+            snapshot_download(repo, revision=commit, allow_patterns=wanted, local_dir=directory)
+
+        return publish_once(cache_dir, f"{_key(repo, commit)}.adapter", fill)
+
+
+@contextmanager
+def _explained(source: str, revision: str | None) -> Iterator[None]:
+    """What the hub's library raises becomes ModelRefused or ReplicaUnavailable."""
+    try:
+        yield
     except GatedRepoError as error:
         raise ModelRefused(
             "SourceForbidden",

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.modeling_layers import GenericForSequenceClassification
 
 from tidegate_runtime.artifact.check import ModelFiles, read_config
 from tidegate_runtime.artifact.checkpoint import load_tokenizer
 from tidegate_runtime.artifact.guard import guarded
 from tidegate_runtime.artifact.memory import check_weights_fit
 from tidegate_runtime.artifact.open import Artifact
+from tidegate_runtime.artifact.safetensors import check_shapes, check_unused, lacking
 from tidegate_runtime.errors import ModelRefused
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -63,15 +65,37 @@ def load_generator(
 
 def load_encoder(files: ModelFiles, *, precision: str, context_tokens: int | None) -> LoadedModel:
     """A model that turns text into vectors. Raises ModelRefused."""
+    return _load_encoder(transformers.AutoModel, files, precision, context_tokens)
+
+
+def load_cross_encoder(
+    files: ModelFiles, *, precision: str, context_tokens: int | None
+) -> LoadedModel:
+    """An encoder with one number for a pair of texts. Raises ModelRefused."""
+    kind = transformers.AutoModelForSequenceClassification
+    loaded = _load_encoder(kind, files, precision, context_tokens)
+    config = loaded.model.config
+    if config.num_labels != 1 or isinstance(loaded.model, GenericForSequenceClassification):
+        raise ModelRefused(
+            "UnsupportedModel",
+            f"{str(files.root)!r} is a {type(loaded.model).__name__} with {config.num_labels} "
+            "labels, which is no cross-encoder that is honoured; use an encoder with one label",
+        )
+    return loaded
+
+
+def _load_encoder(
+    kind: Any, files: ModelFiles, precision: str, context_tokens: int | None
+) -> LoadedModel:
     if files.gguf is not None:
         raise ModelRefused(
             "UnsupportedModel",
-            f"{str(files.gguf)!r}: embeddings from GGUF are not supported; use safetensors",
+            f"{str(files.gguf)!r}: encoders in GGUF are not supported; use safetensors",
         )
     if precision not in DTYPES:
         raise ModelRefused(
             "UnsupportedPrecision",
-            f"precision {precision!r}: an embedding model is served in {' or '.join(DTYPES)}",
+            f"precision {precision!r}: an encoder is served in {' or '.join(DTYPES)}",
         )
     root = files.root
     config = guarded(root, lambda: transformers.AutoConfig.from_pretrained(root))
@@ -80,7 +104,7 @@ def load_encoder(files: ModelFiles, *, precision: str, context_tokens: int | Non
     if isinstance(sentence, int):
         own = min(own or sentence, sentence)
     context = bounded_context(own, context_tokens)
-    model = _load_encoder_weights(root, DTYPES[precision])
+    model = _load_encoder_weights(kind, root, DTYPES[precision])
     return LoadedModel(
         tokenizer=load_tokenizer(root),
         context_tokens=context,
@@ -110,27 +134,26 @@ def bounded_context(own: int | None, wanted: int | None) -> int:
     return wanted
 
 
-def _load_encoder_weights(root: Path, dtype: torch.dtype) -> Any:
+def _load_encoder_weights(kind: Any, root: Path, dtype: torch.dtype) -> Any:
     check_weights_fit(root)
     model, report = guarded(
         root,
-        lambda: transformers.AutoModel.from_pretrained(
+        lambda: kind.from_pretrained(
             root,
             dtype=dtype,
             attn_implementation="sdpa",
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         ),
     )
-    # transformers fills what is missing with random numbers; a pooler is not used by any task.
+    check_shapes(report)
+    # transformers fills what is missing with random numbers; an encoder's pooler makes no vectors.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler"))
     if missing:
-        raise ModelRefused(
-            "BrokenModel",
-            f"{str(root)!r} lacks {len(missing)} weights that its architecture needs "
-            f"({', '.join(missing[:3])}); fetch the model again, or use one of the right kind",
-        )
+        raise lacking(root, missing)
+    check_unused(root, report["unexpected_keys"], int(model.config.num_hidden_layers))
     return model.eval()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -81,6 +82,22 @@ class QualityEntry(_Part):
     bound: float | None = Field(default=None, description="the ratio allowed at build")
 
 
+class CompressionEntry(_Part):
+    """How a smaller model was made; absent when only a precision was chosen.
+
+    `kept_layers` are the numbers of the source's layers, where some were dropped; `text` and the
+    windows are of the calibration.
+    """
+
+    methods: list[str]
+    parameters: dict[str, float | int | str | bool] = {}
+    kept_layers: list[int] | None = None
+    text: str | None = None
+    text_digest: str | None = None
+    window: int | None = None
+    windows: int | None = None
+
+
 class Manifest(_Part):
     """`manifest.json`. `files` holds every other file of the directory."""
 
@@ -94,11 +111,21 @@ class Manifest(_Part):
     context_tokens: int
     tied: bool
     linears: dict[str, LinearEntry]
+    experts: dict[str, int] = Field(
+        default={}, description="stacks of experts, whose linears are <stack>.0 and so on"
+    )
     files: dict[str, FileEntry]
     weights_bytes: int
     memory: MemoryEntry
+    compression: CompressionEntry | None = None
     quality: QualityEntry | None = None
     quality_note: str | None = Field(default=None, description="why something was not measured")
     tidegate: str
     transformers: str
     created: str
+
+
+def artifact_digest(manifest: Manifest) -> str:
+    """One name for all that an artifact's files hold, whenever and wherever it was built."""
+    digests = sorted(f"{name} {entry.sha256}" for name, entry in manifest.files.items())
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

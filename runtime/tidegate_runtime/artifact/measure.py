@@ -83,7 +83,7 @@ def measure_decoder(
     reference: Logits | None,
 ) -> QualityEntry:
     """The figures of a decoder on a text file, or on the built-in prose."""
-    content = builtin_prose() if text is None else _read(text)
+    content = builtin_prose() if text is None else read_text(text)
     tokens = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
     found = compare(windows(tokens, window, count), decoder_logits(decoder, window), reference)
     return QualityEntry(
@@ -121,7 +121,8 @@ def _reference(
     return reference_logits(checkpoint, state, dtype), None
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file, whole. Raises ModelRefused (BadText)."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -19,7 +19,9 @@ import torch
 
 from tidegate_runtime.artifact.checkpoint import Skeleton
 from tidegate_runtime.artifact.manifest import BITS, HEAD_BITS, LinearEntry
+from tidegate_runtime.artifact.safetensors import misshapen
 from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.models.experts import expert_name
 from tidegate_runtime.ops.quantized import (
     GROUP,
     QuantizedWeight,
@@ -92,11 +94,13 @@ class PackPlan:
         shared = {f"{skeleton.embedding}.weight", f"{skeleton.head}.weight"}
         if skeleton.tied and name in shared:
             name = f"{skeleton.head if self.linears else skeleton.embedding}.weight"
+        if self.linears and name in skeleton.experts:
+            return self._pack_experts(name, weight)
         layer = name.removesuffix(".weight")
         entry = self.linears.get(layer) if name.endswith(".weight") else None
         if entry is not None:
             if tuple(_shape(weight)) != (entry.out, entry.inputs):
-                raise _misshapen(name, _shape(weight), (entry.out, entry.inputs))
+                raise misshapen(name, _shape(weight), (entry.out, entry.inputs))
             packed = _packed(weight, entry.bits)
             return {f"{layer}.{part}": tensor for part, tensor in packed.items()}
         shape = self._dense().get(name)
@@ -104,8 +108,21 @@ class PackPlan:
             return {}
         values = as_values(weight)
         if tuple(values.shape) != shape:
-            raise _misshapen(name, tuple(values.shape), shape)
+            raise misshapen(name, tuple(values.shape), shape)
         return {name: values.to(self._dtype(name))}
+
+    def _pack_experts(
+        self, stack: str, weight: torch.Tensor | QuantizedWeight
+    ) -> dict[str, torch.Tensor]:
+        """The tensors of every expert of a stack `[experts, out, in]`."""
+        count, values = self.skeleton.experts[stack], as_values(weight)
+        if len(values) != count:
+            entry = self.linears[expert_name(stack, 0)]
+            raise misshapen(stack, tuple(values.shape), (count, entry.out, entry.inputs))
+        packed: dict[str, torch.Tensor] = {}
+        for number, expert in enumerate(values):
+            packed |= self.pack(f"{expert_name(stack, number)}.weight", expert)
+        return packed
 
     def _dense(self) -> dict[str, tuple[int, ...]]:
         """State name → shape of what keeps its values; the biases of linear layers included."""
@@ -114,7 +131,11 @@ class PackPlan:
             f"{name}.bias": (skeleton.linears[name][0],) for name in skeleton.biases
         }
         if not self.linears:
-            found |= {f"{name}.weight": shape for name, shape in skeleton.linears.items()}
+            shapes = dict(skeleton.linears)
+            for stack, count in skeleton.experts.items():
+                each = [shapes.pop(expert_name(stack, number)) for number in range(count)]
+                found[stack] = (count, *each[0])
+            found |= {f"{name}.weight": shape for name, shape in shapes.items()}
             if skeleton.tied:
                 found[f"{skeleton.embedding}.weight"] = found.pop(f"{skeleton.head}.weight")
         return {**found, **skeleton.others}
@@ -205,11 +226,3 @@ def _alignment(size: int) -> int:
 
 def _shape(weight: torch.Tensor | QuantizedWeight) -> tuple[int, ...]:
     return tuple(weight.codes.shape if isinstance(weight, QuantizedWeight) else weight.shape)
-
-
-def _misshapen(name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> ModelRefused:
-    return ModelRefused(
-        "BrokenModel",
-        f"the weight {name!r} has the shape {list(found)}, and its configuration asks for "
-        f"{list(wanted)}; fetch the model again",
-    )

@@ -10,12 +10,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tidegate.local.model_files import WHOLE_BYTES, file_fingerprint, model_file_names
 from tidegate.protocol.replica import EXIT_REFUSED, ReplicaConfig
-from tidegate_runtime.artifact.open import is_artifact
+from tidegate.spec.source import model_digest
+from tidegate_runtime.artifact.open import Artifact, is_artifact
 from tidegate_runtime.artifact.store import ArtifactStore, Held, artifact_key, hold
 from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
@@ -56,7 +58,7 @@ def _own(config: ReplicaConfig, shelf: Shelf | None) -> Held:
     held = hold(Path(config.source), shelf)
     manifest = held.artifact.manifest
     wanted = config.source_digest
-    if wanted is not None and manifest.source.digest != wanted:
+    if wanted not in (None, manifest.source.digest) and wanted != _own_digest(held.artifact):
         raise ModelRefused(
             "SourceChanged",
             f"the artifact {config.source!r} was built from {manifest.source.digest}, and the plan "
@@ -69,6 +71,20 @@ def _own(config: ReplicaConfig, shelf: Shelf | None) -> Held:
             "was asked for; ask for that of the artifact, or build another",
         )
     return held
+
+
+def _own_digest(artifact: Artifact) -> str:
+    """What its control plane calls it: the digest of its files, most of which were just hashed."""
+
+    def files() -> Iterator[tuple[str, int, str]]:
+        for name in model_file_names(artifact.root):
+            path, entry = artifact.root / name, artifact.manifest.files.get(name)
+            if entry is not None and entry.bytes <= WHOLE_BYTES:
+                yield name, entry.bytes, entry.sha256
+            else:
+                yield name, path.stat().st_size, file_fingerprint(path)
+
+    return model_digest(files())
 
 
 def _build(config: ReplicaConfig, say: Callable[[str], None]) -> dict[str, Any]:

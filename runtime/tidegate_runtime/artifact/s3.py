@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,26 @@ def fetch_artifact(location: str, cache_dir: Path) -> Path | None:
         return _download(client, bucket, objects, cache_dir)
     except (ClientError, BotoCoreError) as error:
         raise _explain(f"s3://{location}", error) from error
+
+
+def fetch_files(
+    location: str, cache_dir: Path, choose: Callable[[str, Iterable[str]], list[str]]
+) -> Path:
+    """A directory with some of the objects under `bucket/prefix`, kept under a digest of them.
+
+    `choose` says which, of their names. Raises what it raises, ModelRefused (SourceNotFound) and
+    ReplicaUnavailable.
+    """
+    bucket, _, key = location.partition("/")
+    source = f"s3://{location}"
+    try:
+        client = _connect()
+        objects = _list(client, bucket, key)
+        chosen = choose(source, [item.name for item in objects])
+        wanted = [item for item in objects if item.name in chosen]
+        return _download(client, bucket, wanted, cache_dir)
+    except (ClientError, BotoCoreError) as error:
+        raise _explain(source, error) from error
 
 
 def _connect() -> S3Client:

@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from tests.unit.controlplane.models.conftest import MakeDirectory, MakeGguf
 
 from tidegate.protocol.resources import ModelFacts
-from tidegate.spec import ModelSpec, Task
+from tidegate.spec import ModelSpec, Precision, Task
+from tidegate_controlplane.domain.footprint import read_bytes, weights_bytes
 from tidegate_controlplane.errors import Invalid
 from tidegate_controlplane.models.inspect import Inspected, inspect
 
@@ -110,10 +111,43 @@ async def test_the_bits_of_a_gguf_file_are_those_of_most_of_its_weights(tmp_path
     assert (facts.stored_bits, facts.tied) == (4, False)
 
 
-async def test_an_artifact_is_not_deployed_but_its_model(directory: MakeDirectory) -> None:
-    path = directory()
-    (path / "manifest.json").write_text(json.dumps({"format": 1, "packing": 1}))
-    assert "deploy the model that it was built from" in await refusal(path)
+def manifest(path: Path, **changes: Any) -> Path:
+    """Make an artifact of a directory."""
+    (path / "model.safetensors").rename(path / "weights.safetensors")
+    made = {
+        "format": 1,
+        "packing": 1,
+        "precision": "int4",
+        "tied": True,
+        "weights_bytes": 77,
+        "linears": {"up": {"bits": 4, "out": 8, "in": 32}},
+        **changes,
+    }
+    (path / "manifest.json").write_text(json.dumps(made))
+    return path
+
+
+async def test_an_artifact_tells_its_facts_and_the_precision_that_it_stays_in(
+    directory: MakeDirectory,
+) -> None:
+    facts = (await inspected(manifest(directory()))).facts
+    assert (facts.precision, facts.tied, facts.weights_bytes) == ("int4", True, 77)
+    assert facts.parameters == 646 + 8 * 32
+    assert (facts.layers, facts.format) == (2, "safetensors")
+
+
+async def test_an_artifact_made_in_another_way_has_another_digest(directory: MakeDirectory) -> None:
+    one, two = manifest(directory("one")), manifest(directory("two"), compression={"methods": []})
+    assert (await inspected(one)).facts.digest != (await inspected(two)).facts.digest
+
+
+async def test_a_manifest_that_does_not_describe_its_artifact_is_refused(
+    directory: MakeDirectory,
+) -> None:
+    assert "build it again" in await refusal(manifest(directory("one"), linears=None))
+    path = manifest(directory("two"))
+    (path / "weights.safetensors").rename(path / "model.safetensors")
+    assert "no weights.safetensors; build it again" in await refusal(path)
 
 
 async def test_a_directory_with_one_gguf_file_is_that_file(gguf: MakeGguf) -> None:
@@ -140,6 +174,26 @@ async def test_an_embedding_model_is_declared_as_one(directory: MakeDirectory) -
     path = directory(architectures=["BertModel"])
     assert (await inspected(path, "embed")).facts.architecture == "BertModel"
     assert "set model.task to 'embed'" in await refusal(path)
+    assert "set model.task to 'embed'" in await refusal(path, "rerank")
+
+
+async def test_a_cross_encoder_is_declared_as_one(directory: MakeDirectory) -> None:
+    path = directory(architectures=["BertForSequenceClassification"])
+    assert (await inspected(path, "rerank")).facts.layers == 2
+    assert "set model.task to 'rerank'" in await refusal(path, "embed")
+    assert "set model.task to 'rerank'" in await refusal(path)
+
+
+async def test_of_a_mixture_each_token_reads_the_experts_it_uses(directory: MakeDirectory) -> None:
+    path = directory(num_local_experts=4, num_experts_per_tok=1)
+    experts = {f"layers.0.mlp.experts.{n}.w1": np.zeros((32, 64), np.float32) for n in range(4)}
+    save_file({"embed": np.zeros((10, 64), np.float32), **experts}, path / "model.safetensors")
+    facts = (await inspected(path)).facts
+    assert facts.parameters == 640 + 4 * 2048
+    assert facts.idle_parameters == 3 * 2048
+    precision = Precision.INT8
+    read, held = read_bytes(facts, precision), weights_bytes(facts, precision)
+    assert held - read == int(3 * 2048 * 8.5 / 8)
 
 
 async def test_a_gguf_file_cannot_be_an_embedding_model(gguf: MakeGguf) -> None:

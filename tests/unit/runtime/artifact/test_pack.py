@@ -16,6 +16,8 @@ from tidegate_runtime.artifact.pack import PackedFile, PackPlan
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.ops.quantized import QuantizedWeight, dequantize, quantize, unpack
 
+PARTS = ("codes", "scales", "minimums")
+
 
 def skeleton(**changes: Any) -> Skeleton:
     parts: dict[str, Any] = {
@@ -26,6 +28,7 @@ def skeleton(**changes: Any) -> Skeleton:
         "head": "lm_head",
         "embedding": "embed",
         "tied": True,
+        "experts": {},
     }
     return Skeleton(**{**parts, **changes})
 
@@ -150,3 +153,34 @@ def test_a_width_that_cannot_be_cut_points_to_fp32() -> None:
         PackPlan.of(shape, "int8")
     assert refused.value.reason == "UnsupportedPrecision"
     assert PackPlan.of(shape, "fp32").linears == {}
+
+
+MIXTURE = {
+    "linears": {"up.0": (40, 32), "up.1": (40, 32), "lm_head": (10, 32)},
+    "biases": frozenset(),
+    "experts": {"up": 2},
+}
+
+
+@pytest.mark.parametrize("precision", ["int4", "int8", "bf16", "fp32"])
+def test_every_expert_of_a_stack_is_a_linear_of_its_own(tmp_path: Path, precision: str) -> None:
+    shape = skeleton(**MIXTURE)
+    state = {name: weight for name, weight in weights(shape).items() if "up" not in name}
+    state["up"] = torch.randn(2, 40, 32)
+    plan = PackPlan.of(shape, precision)
+    found = write(tmp_path / "w.safetensors", plan, state)
+    if precision == "fp32":
+        assert torch.equal(found["up"], state["up"])
+        return
+    bits = plan.linears["up.1"].bits
+    for number in range(2):
+        parts = {name: found[key] for name in PARTS if (key := f"up.{number}.{name}") in found}
+        values = unpack(parts, 40, bits)
+        dense = dequantize(values) if isinstance(values, QuantizedWeight) else values.float()
+        assert (dense - state["up"][number]).abs().max() < {4: 0.3, 8: 0.03, 16: 0.02}[bits]
+
+
+def test_a_stack_with_too_few_experts_is_refused() -> None:
+    plan = PackPlan.of(skeleton(**MIXTURE), "int8")
+    with pytest.raises(ModelRefused, match=r"'up' has the shape \[1, 40, 32\].*\[2, 40, 32\]"):
+        plan.pack("up", torch.randn(1, 40, 32))

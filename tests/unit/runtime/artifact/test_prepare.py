@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.unit.runtime.artifact.conftest import MakeArtifact, fill_artifact
 
+from tidegate.local.model_files import local_digest
 from tidegate.protocol.replica import ReplicaConfig
 from tidegate_runtime.artifact import prepare as preparing
 from tidegate_runtime.artifact.prepare import prepare
@@ -88,3 +89,18 @@ def test_an_artifact_is_its_own_source(artifact: MakeArtifact, tmp_path: Path) -
         prepare(config(tmp_path, source=str(root), precision="int4"), lambda line: None)
     with pytest.raises(ModelRefused, match=r"built from sha256:one.*made for sha256:two"):
         prepare(config(tmp_path, source=str(root), source_digest="sha256:two"), lambda line: None)
+
+
+@pytest.mark.parametrize("wanted", ["sha256:one", None])
+def test_an_artifact_is_the_planned_one_by_its_source_or_by_its_own_files(
+    artifact: MakeArtifact, tmp_path: Path, wanted: str | None
+) -> None:
+    root = artifact()
+    digest = wanted or local_digest(root)
+    prepare(config(tmp_path, source=str(root), source_digest=digest), print).close()
+    (root / "manifest.json").write_text((root / "manifest.json").read_text() + " ")
+    assert local_digest(root) != digest
+    if wanted is None:
+        with pytest.raises(ModelRefused, match="deploy it again") as refused:
+            prepare(config(tmp_path, source=str(root), source_digest=digest), print)
+        assert refused.value.reason == "SourceChanged"

@@ -1,0 +1,111 @@
+"""Which format a checkpoint's `quantization_config` names; what is not read is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from tidegate_runtime.artifact.quantized.awq import Awq
+from tidegate_runtime.artifact.quantized.compressed import Compressed
+from tidegate_runtime.artifact.quantized.fp8 import Fp8
+from tidegate_runtime.artifact.quantized.gptq import Gptq
+from tidegate_runtime.artifact.quantized.parts import Parts
+from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.ops.quantized import QuantizedWeight
+
+_BITS = (4, 8)
+_TILE = (128, 128)
+_PACKED = "pack-quantized"
+_COMPRESSED = {_PACKED: "int", "int-quantized": "int", "float-quantized": "float"}
+
+
+class Scheme(Protocol):
+    """One format of quantized linears."""
+
+    @property
+    def marker(self) -> str:
+        """The stored tensor by which a quantized layer is known."""
+
+    @property
+    def stored_bits(self) -> int:
+        """Of a weight."""
+
+    def weight(self, parts: Parts) -> torch.Tensor | QuantizedWeight:
+        """The weight of one layer. Raises ModelRefused (BrokenModel)."""
+
+
+def read_scheme(path: Path, config: Any) -> Scheme | None:
+    """The format of a configuration's weights; None when they are not quantized.
+
+    Raises ModelRefused (UnsupportedModel).
+    """
+    given = getattr(config, "quantization_config", None)
+    if not given:
+        return None
+    said = dict(given) if isinstance(given, Mapping) else given.to_dict()
+    method = str(said.get("quant_method", "an unknown method"))
+    if method not in _METHODS:
+        raise _refused(path, f"is quantized by {method!r}, which is not read")
+    return _METHODS[method](path, said)
+
+
+def _gptq(path: Path, said: Mapping[str, Any]) -> Scheme:
+    bits = said.get("bits")
+    if bits not in _BITS:
+        raise _refused(path, f"has GPTQ weights of {bits} bits, and 4 and 8 are read")
+    version = str(said.get("checkpoint_format") or "gptq")
+    if version not in ("gptq", "gptq_v2"):
+        raise _refused(path, f"has the checkpoint_format {version!r} of GPTQ, which is not read")
+    return Gptq(int(bits), version == "gptq_v2")
+
+
+def _awq(path: Path, said: Mapping[str, Any]) -> Scheme:
+    bits = said.get("bits") or said.get("w_bit")
+    version = str(said.get("version") or said.get("format") or "gemm").lower()
+    if bits != 4 or version != "gemm":
+        raise _refused(
+            path, f"has AWQ weights of {bits} bits for {version!r}, and 4 bits for 'gemm' are read"
+        )
+    return Awq()
+
+
+def _compressed(path: Path, said: Mapping[str, Any]) -> Scheme:
+    groups = list((said.get("config_groups") or {}).values())
+    weights = [dict(group.get("weights") or {}) for group in groups]
+    kinds = {(each.get("num_bits"), each.get("type")) for each in weights}
+    form = str(said.get("format"))
+    if len(kinds) != 1:
+        raise _refused(path, f"has weights of {len(kinds)} kinds in compressed-tensors, not of one")
+    ((bits, kind),) = kinds
+    if form == "naive-quantized":
+        form = "float-quantized" if kind == "float" else "int-quantized"
+    if _COMPRESSED.get(form) != kind or bits not in _BITS or (bits == 4 and form != _PACKED):
+        raise _refused(
+            path, f"has {bits}-bit {kind} weights in the format {form!r}, which is not read"
+        )
+    return Compressed(int(bits), form == _PACKED)
+
+
+def _fp8(path: Path, said: Mapping[str, Any]) -> Scheme:
+    height, width = said.get("weight_block_size") or _TILE
+    del path
+    return Fp8(int(height), int(width))
+
+
+_METHODS: Mapping[str, Callable[[Path, Mapping[str, Any]], Scheme]] = {
+    "gptq": _gptq,
+    "awq": _awq,
+    "compressed-tensors": _compressed,
+    "fp8": _fp8,
+}
+
+
+def _refused(path: Path, what: str) -> ModelRefused:
+    return ModelRefused(
+        "UnsupportedModel",
+        f"{str(path)!r} {what}; read are {', '.join(_METHODS)}: use one of these, its original "
+        "weights, or a GGUF file",
+    )
