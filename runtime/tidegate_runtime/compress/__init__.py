@@ -1,0 +1,1 @@
+"""Making smaller models: what takes weights, layers and bits away, guided by a text."""
