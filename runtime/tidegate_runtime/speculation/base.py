@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import torch
 
 from tidegate_runtime.engine.sequence import Sequence
 
@@ -24,7 +26,12 @@ class Reach:
 
 
 class Proposer(Protocol):
-    """Proposes tokens. Deterministic: each is a point, not a distribution (see `verify`)."""
+    """Proposes tokens. Deterministic: each is a point, not a distribution (see `verify`).
+
+    `at_once` says whether many guesses of a sequence take no longer than one.
+    """
+
+    at_once: bool
 
     def reach(self, sequence: Sequence) -> Reach:
         """What could be proposed after the sequence's last token; cheap."""
@@ -34,3 +41,11 @@ class Proposer(Protocol):
 
     def forget(self, sequence: Sequence) -> None:
         """A sequence has ended, whether it was ever seen or not."""
+
+
+@runtime_checkable
+class Watcher(Proposer, Protocol):
+    """A proposer that guesses from hidden states; its decoder is watched."""
+
+    def see(self, hidden: torch.Tensor, rows: Mapping[Sequence, int]) -> None:
+        """After a step: row `rows[sequence]` of `hidden` chose the sequence's last token."""

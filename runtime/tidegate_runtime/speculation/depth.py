@@ -87,12 +87,19 @@ class Acceptance:
 
 
 def plan(
-    rates: Many[float], limits: Many[int], decoding: int, times: StepTimes, draft_s: float
+    rates: Many[float],
+    limits: Many[int],
+    decoding: int,
+    times: StepTimes,
+    draft_s: float,
+    *,
+    at_once: bool = False,
 ) -> list[int]:
     """How many guesses to run for each sequence that has some, so that tokens per second are most.
 
     Sequence i has up to `limits[i]` guesses, each right with chance `rates[i]`; `decoding`
-    sequences give one token each without any. A level of guesses takes `draft_s` to make.
+    sequences give one token each without any. A level of guesses takes `draft_s` to make, or
+    all of them together when they are made `at_once`.
     """
     levels = np.arange(1, max(limits) + 1)
     gains = np.power(np.array(rates)[:, None], levels)
@@ -101,7 +108,8 @@ def plan(
     order = np.argsort(-gains, axis=None, kind="stable")[:most]
     tokens = decoding + np.concatenate([[0.0], np.cumsum(gains.flat[order])])
     deepest = np.concatenate([[0], np.maximum.accumulate(order % len(levels) + 1)])
-    seconds = times.of(decoding + np.arange(len(tokens))) + draft_s * deepest
+    drafting = draft_s * (np.minimum(deepest, 1) if at_once else deepest)
+    seconds = times.of(decoding + np.arange(len(tokens))) + drafting
     speed = tokens / seconds
     best = int(np.argmax(speed))
     if speed[best] < _MARGIN * speed[0]:

@@ -44,6 +44,8 @@ class DraftModelProposer:
     guess. A sequence that does not fit the pool, or is far behind, has no guess in this step.
     """
 
+    at_once = False
+
     def __init__(
         self, decoder: Decoder, blocks: BlockManager, max_tokens: int = MAX_DRAFTS
     ) -> None:

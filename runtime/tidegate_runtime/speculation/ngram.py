@@ -26,6 +26,8 @@ _BULK = 64
 class NgramProposer:
     """Looks each sequence's last tokens up in its own past."""
 
+    at_once = True
+
     def __init__(self, max_tokens: int = MAX_DRAFTS) -> None:
         self._max_tokens = max_tokens
         self._histories: dict[Sequence, _History] = {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 
+import torch
+
 from tidegate_runtime.engine.sequence import Sequence
-from tidegate_runtime.speculation.base import MAX_DRAFTS, Proposer, Reach
+from tidegate_runtime.speculation.base import MAX_DRAFTS, Proposer, Reach, Watcher
 from tidegate_runtime.speculation.depth import Acceptance, StepTimes, plan
 
 _FIRST_PROBE = 16
@@ -33,6 +35,7 @@ class Speculator:
 
     def __init__(self, proposer: Proposer, clock: Callable[[], float] = time.perf_counter) -> None:
         self._proposer = proposer
+        self._watcher = proposer if isinstance(proposer, Watcher) else None
         self._clock = clock
         self._times = StepTimes()
         self._acceptance = Acceptance()
@@ -63,6 +66,16 @@ class Speculator:
         self._propose(wanted)
         self._kinds = {sequence: reaches[sequence].kind for sequence in wanted}
 
+    @property
+    def watches(self) -> bool:
+        """Whether the hidden states of a step that just was are wanted before the next one."""
+        return self._watcher is not None and self._rest.left == 0
+
+    def see(self, hidden: torch.Tensor, rows: Mapping[Sequence, int]) -> None:
+        """Take them: row `rows[sequence]` of `hidden` chose the sequence's last token."""
+        if self._watcher is not None:
+            self._watcher.see(hidden, rows)
+
     def learn(self, sequence: Sequence, drafted: int, accepted: int) -> None:
         """Take what became of the guesses of one sequence."""
         kind = self._kinds.get(sequence)
@@ -81,12 +94,16 @@ class Speculator:
     def _depths(self, reaches: dict[Sequence, Reach], decoding: int) -> dict[Sequence, int]:
         rates = [self._acceptance.rate(s.id, reach.kind) for s, reach in reaches.items()]
         limits = [min(reach.tokens, s.room - 1, MAX_DRAFTS) for s, reach in reaches.items()]
-        depths = plan(rates, limits, decoding, self._times, self._draft_s)
+        at_once = self._proposer.at_once
+        depths = plan(rates, limits, decoding, self._times, self._draft_s, at_once=at_once)
         return {s: depth for s, depth in zip(reaches, depths, strict=True) if depth}
 
     def _propose(self, wanted: dict[Sequence, int]) -> None:
         started = self._clock()
         for sequence, tokens in self._proposer.propose(wanted).items():
-            sequence.guess(tokens[: wanted[sequence]])
-        per_level = (self._clock() - started) / max(wanted.values())
-        self._draft_s += _STEP * (per_level - self._draft_s)
+            tokens = tokens[: wanted[sequence]]
+            if sequence.matcher is not None:
+                tokens = tokens[: sequence.matcher.allowed(tokens)]
+            sequence.guess(tokens)
+        levels = 1 if self._proposer.at_once else max(wanted.values())
+        self._draft_s += _STEP * ((self._clock() - started) / levels - self._draft_s)

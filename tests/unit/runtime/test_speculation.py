@@ -47,13 +47,12 @@ def test_tokens_are_taken_up_to_the_first_that_was_not_guessed(
     assert verified(chosen, drafts) == tokens
 
 
-@pytest.mark.parametrize("drafts", [[0, 0], [3, 1], [6, 6]])
 @pytest.mark.parametrize(
-    "params",
+    ("params", "drafts"),
     [
-        SamplingParams(),
-        SamplingParams(temperature=0.7, top_p=0.8),
-        SamplingParams(top_k=4, presence_penalty=1.0),
+        (SamplingParams(), [0, 0]),
+        (SamplingParams(temperature=0.7, top_p=0.8), [3, 1]),
+        (SamplingParams(top_k=4, presence_penalty=1.0), [6, 6]),
     ],
 )
 def test_sampled_tokens_follow_the_model_s_distribution_whatever_is_guessed(
@@ -281,6 +280,13 @@ def test_the_cost_of_making_guesses_counts() -> None:
     assert plan([0.8], [15], 1, cost, 2.0) == [0]
 
 
+def test_guesses_that_are_made_at_once_cost_the_same_at_any_depth() -> None:
+    cost = times(r1=1.0, r16=1.2)
+    one_by_one = plan([0.9], [15], 1, cost, 0.1)[0]
+    assert plan([0.9], [15], 1, cost, 0.1, at_once=True)[0] > one_by_one > 0
+    assert plan([0.9], [15], 1, cost, 9.0, at_once=True) == [0]
+
+
 def test_a_plan_never_goes_far_beyond_what_was_measured() -> None:
     assert sum(plan([0.9] * 32, [15] * 32, 32, times(r32=1.0), 0.0)) == 32
 
@@ -315,6 +321,7 @@ class Parrot:
     """Can always guess, and counts how often it is asked to."""
 
     asked = 0
+    at_once = False
 
     def reach(self, sequence: Sequence) -> Reach:
         return Reach(4)

@@ -1,0 +1,37 @@
+"""Which ways of guessing next tokens a plan can promise."""
+
+from __future__ import annotations
+
+from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
+from tidegate_controlplane.domain.division import tensor_parallel
+
+_INTO_THE_MODEL = frozenset({"early_exit", "medusa", "hydra"})
+"""Methods that guess from what the model's own layers leave."""
+
+
+def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
+    """Why a declared speculation is not honoured; None when it is, or when there is none."""
+    asked = spec.runtime.speculation
+    if asked is None:
+        return None
+    if asked.method == "draft":
+        # A draft model's memory and digest are no part of a plan yet.
+        shown = asked.model_dump(mode="json", exclude_none=True)
+        message = "not honoured by this platform yet; remove it"
+        return SpecIssue("runtime.speculation", shown, message)
+    if asked.heads is not None and spec.hardware.provisioner is not ProvisionerName.LOCAL:
+        return SpecIssue(
+            "runtime.speculation.heads",
+            asked.heads,
+            "heads are read on the control plane's machine only; use hardware.provisioner 'local', "
+            "or runtime.speculation.method 'ngram'",
+        )
+    devices = tensor_parallel(spec)
+    if devices > 1 and asked.method in _INTO_THE_MODEL:
+        return SpecIssue(
+            "runtime.speculation.method",
+            asked.method,
+            f"{asked.method!r} looks into the model, which is divided over {devices} devices; use "
+            "'ngram', or divide it over one",
+        )
+    return None
