@@ -1,12 +1,27 @@
-"""The Llama family on the compiled kernels: a step is one call, without Python per layer."""
+"""Llama and its like on the compiled kernels: a step is one call, without Python per layer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
+
+from tidegate_runtime.engine.adapter import Adapter
 from tidegate_runtime.models.base import StepBatch, StepLogits
+from tidegate_runtime.models.family import (
+    FAMILIES,
+    activation,
+    attention_scale,
+    head_dim_of,
+    layer_type,
+    window_of,
+)
+from tidegate_runtime.models.operators import NativeModule
 from tidegate_runtime.models.weights import Weights
+from tidegate_runtime.ops.low_rank import LowRank, pack_adapter
 from tidegate_runtime.ops.native import (
+    ACTIVATIONS,
     KV_TYPES,
     DecoderStep,
     KvPool,
@@ -18,21 +33,8 @@ from tidegate_runtime.ops.native import (
     address,
     kv_shape,
 )
+from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.rope import check_rope, rope_table, rotary_dim
-
-FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-
-
-def why_not_native(config: Any) -> str | None:
-    """Why the kernels cannot run a model; None when they can."""
-    head_dim = _head_dim(config)
-    checks: list[tuple[bool, str]] = [
-        (config.model_type in FAMILIES, f"its family is {config.model_type}"),
-        (config.hidden_act == "silu", f"its activation is {config.hidden_act}"),
-        (head_dim % 16 == 0, f"its heads have {head_dim} components, no multiple of 16"),
-        (rotary_dim(config, head_dim) % 2 == 0, "it rotates an odd number of components"),
-    ]
-    return next((why for holds, why in checks if not holds), None)
 
 
 class NativeDecoder:
@@ -46,33 +48,102 @@ class NativeDecoder:
     ) -> None:
         check_rope(config.model_type, config, context_tokens)
         self.vocabulary_size = int(config.vocab_size)
+        self.hidden_size = int(config.hidden_size)
+        self.layers = int(config.num_hidden_layers)
         self._config = config
+        self._family = FAMILIES[config.model_type]
         self._weights = weights
         self._threads = Threads(threads)
         self._kv = kv
-        self._rope = rope_table(config, _head_dim(config), context_tokens)
+        kinds = {layer_type(config, layer) for layer in range(int(config.num_hidden_layers))}
+        self._ropes = {
+            kind: rope_table(config, head_dim_of(config), context_tokens, kind) for kind in kinds
+        }
+        self._linears: list[PackedLinear] = []
+        self._norms: dict[str, torch.Tensor] = {}
+        self._pools: list[KvPool] = []
         self._step: DecoderStep | None = None
+        self._watched = False
         self.kv = kv_shape(
-            int(config.num_hidden_layers), int(config.num_key_value_heads), _head_dim(config), kv
+            *(int(config.num_hidden_layers), int(config.num_key_value_heads)),
+            *(head_dim_of(config), kv),
         )
 
     def allocate(self, blocks: int) -> None:
         """Make the pool. Memory is taken as blocks are first written."""
-        pools = [
+        self._pools = [
             KvPool(blocks, self.kv.kv_heads, self.kv.key_dim, self._kv)
             for _ in range(self.kv.layers)
         ]
         layers = (LayerStruct * self.kv.layers)(
-            *(self._layer(index, pool) for index, pool in enumerate(pools))
+            *(self._layer(index, pool) for index, pool in enumerate(self._pools))
         )
-        kept = (self._weights, self._rope, pools, layers)
+        kept = (self._weights, self._linears, self._ropes, self._norms, self._pools, layers)
         self._step = DecoderStep(self._threads, self._model(layers), kept)
+        self._step.watched = self._watched
+
+    def pool_tensors(self) -> list[torch.Tensor]:
+        """The pool's memory."""
+        return [tensor for pool in self._pools for tensor in pool.tensors]
 
     def forward(self, batch: StepBatch) -> StepLogits:
         """Run every row once. Raises MemoryError; RuntimeError before `allocate`."""
+        return self._ready()(batch)
+
+    def watch(self) -> None:
+        """From now on `forward` gives the hidden states after the last layer, too."""
+        self._watched = True
+        if self._step is not None:
+            self._step.watched = True
+
+    def hidden(self, batch: StepBatch, layers: int) -> torch.Tensor:
+        """Run the first `layers` layers. Raises as `forward` does."""
+        return self._ready().hidden(batch, layers)
+
+    def early(self, batch: StepBatch, layers: int) -> StepLogits:
+        """Run the first `layers` layers, the final norm and the head. Raises as `forward` does."""
+        return self._ready()(batch, layers)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The embeddings `[rows, hidden]` of tokens `[rows]`, as they are stored."""
+        if self._weights.tied:
+            return self._weights.linears["lm_head"].rows(tokens)
+        return self._weights.tensors["model.embed_tokens.weight"][tokens].float()
+
+    def linear(self, packed: PackedLinear) -> torch.nn.Module:
+        """A `NativeModule` on the decoder's threads."""
+        return NativeModule(packed, self._threads)
+
+    def _ready(self) -> DecoderStep:
         if self._step is None:
             raise RuntimeError("allocate the key/value pool before the first forward")
-        return self._step(batch)
+        return self._step
+
+    def adaptable(self) -> Mapping[str, tuple[int, int]]:
+        """See `models.base.Decoder`."""
+        return {
+            name: (linear.out, linear.inputs)
+            for name, linear in self._weights.linears.items()
+            if name != "lm_head"
+        }
+
+    def adapt(self, adapter_id: str, updates: Mapping[str, LowRank]) -> Adapter:
+        """See `models.base.Decoder`."""
+        layers: list[dict[str, LowRank]] = [{} for _ in range(self.kv.layers)]
+        for name, update in updates.items():
+            parts = name.split(".")  # model.layers.<number>.….<linear>
+            layers[int(parts[2])] |= self._apart_again(parts[-1], update)
+        return pack_adapter(adapter_id, layers)
+
+    def _apart_again(self, linear: str, update: LowRank) -> dict[str, LowRank]:
+        """The update of a linear, or those of the linears that a fused one holds."""
+        outputs, keys = len(update.up), self.kv.kv_heads * self.kv.key_dim
+        sizes = {
+            "qkv_proj": {"q_proj": outputs - 2 * keys, "k_proj": keys, "v_proj": keys},
+            "gate_up_proj": {"gate_proj": outputs // 2, "up_proj": outputs // 2},
+        }.get(linear, {linear: outputs})
+        ups = torch.split(update.up, list(sizes.values()))
+        return {name: LowRank(update.down, up) for name, up in zip(sizes, ups, strict=True)}
 
     def _model(self, layers: Any) -> ModelStruct:
         config, tensors = self._config, self._weights.tensors
@@ -88,49 +159,75 @@ class NativeDecoder:
             head_dim=head_dim,
             rotary_dim=rotary_dim(config, head_dim),
             kv_type=KV_TYPES[self._kv],
+            activation=ACTIVATIONS[activation(config)],
             epsilon=float(config.rms_norm_eps),
-            attention_scale=head_dim**-0.5,
-            rope=address(self._rope),
+            attention_scale=attention_scale(config),
+            embedding_scale=config.hidden_size**0.5 if self._family.wide_embeddings else 1.0,
+            attention_softcap=getattr(config, "attn_logit_softcapping", None) or 0.0,
+            logit_softcap=getattr(config, "final_logit_softcapping", None) or 0.0,
             embedding=address(embedding),
-            final_norm=address(tensors["model.norm.weight"]),
-            head=self._linear("lm_head"),
+            final_norm=self._norm("model.norm"),
+            head=_struct(self._weights.linears["lm_head"]),
             layer=layers,
         )
 
     def _layer(self, index: int, pool: KvPool) -> LayerStruct:
         prefix = f"model.layers.{index}"
-        attention = {
-            field: self._linear(f"{prefix}.self_attn.{name}_proj")
-            for field, name in (("query", "q"), ("key", "k"), ("value", "v"), ("output", "o"))
-        }
-        gates = {name: self._linear(f"{prefix}.mlp.{name}_proj") for name in ("gate", "up", "down")}
+        linears = self._fused(prefix) if self._family.fused else self._apart(prefix)
+        self._linears += linears.values()
+        after = f"{prefix}.post_attention_layernorm"
+        norms = {"attention_norm": f"{prefix}.input_layernorm", "mlp_norm": after}
+        if self._family.out_norms:
+            norms |= {
+                "attention_out_norm": after,
+                "mlp_norm": f"{prefix}.pre_feedforward_layernorm",
+                "mlp_out_norm": f"{prefix}.post_feedforward_layernorm",
+            }
+        norms |= {f"{part}_norm": f"{prefix}.self_attn.{part[0]}_norm" for part in ("query", "key")}
         return LayerStruct(
-            **attention,
-            **gates,
-            attention_norm=self._norm(f"{prefix}.input_layernorm"),
-            mlp_norm=self._norm(f"{prefix}.post_attention_layernorm"),
-            query_norm=self._norm(f"{prefix}.self_attn.q_norm"),
-            key_norm=self._norm(f"{prefix}.self_attn.k_norm"),
+            **{field: _struct(linear) for field, linear in linears.items()},
+            **{field: self._norm(name) for field, name in norms.items()},
+            rope=address(self._ropes[layer_type(self._config, index)]),
             cache=pool.struct,
-            window=_window(self._config, index),
+            window=window_of(self._config, index),
         )
 
-    def _linear(self, name: str) -> LinearStruct:
-        return Linear(self._weights.linears[name]).struct
+    def _apart(self, prefix: str) -> dict[str, PackedLinear]:
+        """The linears of a layer, each a weight of its own."""
+        linears = self._weights.linears
+        attention = {"query": "q", "key": "k", "value": "v", "output": "o"}
+        found = {
+            field: linears[f"{prefix}.self_attn.{name}_proj"] for field, name in attention.items()
+        }
+        return found | {
+            name: linears[f"{prefix}.mlp.{name}_proj"] for name in ("gate", "up", "down")
+        }
+
+    def _fused(self, prefix: str) -> dict[str, PackedLinear]:
+        """The same where two weights hold several."""
+        linears, config = self._weights.linears, self._config
+        queries = int(config.num_attention_heads) * self.kv.key_dim
+        keys, inner = self.kv.kv_heads * self.kv.key_dim, int(config.intermediate_size)
+        projected = linears[f"{prefix}.self_attn.qkv_proj"]
+        gated = linears[f"{prefix}.mlp.gate_up_proj"]
+        return {
+            "query": projected.outputs(0, queries),
+            "key": projected.outputs(queries, keys),
+            "value": projected.outputs(queries + keys, keys),
+            "output": linears[f"{prefix}.self_attn.o_proj"],
+            "gate": gated.outputs(0, inner),
+            "up": gated.outputs(inner, inner),
+            "down": linears[f"{prefix}.mlp.down_proj"],
+        }
 
     def _norm(self, name: str) -> int | None:
-        return address(self._weights.tensors.get(f"{name}.weight"))
+        """Where the weight of a norm lies, if there is one, with the family's offset."""
+        weight = self._weights.tensors.get(f"{name}.weight")
+        if weight is None or not self._family.norm_offset:
+            return address(weight)
+        self._norms[name] = weight + self._family.norm_offset
+        return address(self._norms[name])
 
 
-def _head_dim(config: Any) -> int:
-    given = getattr(config, "head_dim", None)
-    return int(given or config.hidden_size // config.num_attention_heads)
-
-
-def _window(config: Any, layer: int) -> int:
-    """How many tokens back a layer looks; 0 for all."""
-    kinds = getattr(config, "layer_types", None)
-    window = getattr(config, "sliding_window", None)
-    if not window or (kinds is not None and kinds[layer] != "sliding_attention"):
-        return 0
-    return int(window)
+def _struct(linear: PackedLinear) -> LinearStruct:
+    return Linear(linear).struct

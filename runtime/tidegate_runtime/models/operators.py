@@ -53,6 +53,9 @@ class Operators(Protocol):
     def allocate(self, shape: KvShape, kv: str, blocks: int) -> None:
         """Make the pools of all layers."""
 
+    def pool_tensors(self) -> list[torch.Tensor]:
+        """Their memory, every tensor `[blocks, …]`."""
+
     def step(self, batch: StepBatch) -> Step:
         """Bring a batch to the device."""
 
@@ -76,6 +79,10 @@ class TorchOperators:
         self._pools = [
             paged_attention.TorchPool(slots, shape.kv_heads, dims, kv) for _ in range(shape.layers)
         ]
+
+    def pool_tensors(self) -> list[torch.Tensor]:
+        """Their memory."""
+        return [tensor for pool in self._pools for tensor in pool.tensors]
 
     def step(self, batch: StepBatch) -> Step:
         """The batch as it is."""
@@ -107,6 +114,12 @@ class NativeOperators:
         self._pools = [
             native.KvPool(blocks, shape.kv_heads, shape.key_dim, kv) for _ in range(shape.layers)
         ]
+
+    def pool_tensors(self) -> list[torch.Tensor]:
+        """Their memory."""
+        if not self._pools:
+            return self._torch.pool_tensors()
+        return [tensor for pool in self._pools for tensor in pool.tensors]
 
     def step(self, batch: StepBatch) -> Step:
         """The batch as it is."""

@@ -16,7 +16,8 @@ from tidegate_runtime.ops.triton.linear import TritonLinear
 class TritonOperators:
     """Linears and attention on a GPU, or, for tests, on the processor under the interpreter.
 
-    `heads` is the number of query heads. Weights of 16 bits multiply through torch.
+    `heads` is the number of query heads. Weights of 16 bits multiply through torch. Linears over
+    `hosted` weights keep these in the host's memory, until they are told what else to use.
     """
 
     def __init__(
@@ -25,10 +26,12 @@ class TritonOperators:
         dtype: torch.dtype,
         heads: int,
         tiling: Tiling | None = None,
+        hosted: frozenset[PackedLinear] = frozenset(),
     ) -> None:
         self.device = device
         self.dtype = dtype
         self._heads = heads
+        self._hosted = hosted
         # In float32 a tile of keys takes twice the memory that the cores of a GPU share.
         tokens = TILE_TOKENS if dtype.itemsize == 2 else TILE_TOKENS // 2
         self._tiling = tiling or Tiling(tokens=tokens)
@@ -38,7 +41,8 @@ class TritonOperators:
     def linear(self, packed: PackedLinear) -> torch.nn.Module:
         """A `TritonLinear`, or a `DenseLinear` for weights of 16 bits."""
         kind = DenseLinear if packed.bits == 16 else TritonLinear
-        return kind(packed, self.device, self.dtype)
+        device = torch.device("cpu") if packed in self._hosted else self.device
+        return kind(packed, device, self.dtype)
 
     def allocate(self, shape: KvShape, kv: str, blocks: int) -> None:
         """Make the pools of all layers."""
@@ -47,6 +51,10 @@ class TritonOperators:
         self._pools = [
             TritonPool(blocks, shape.kv_heads, dims, kv, self.device) for _ in range(shape.layers)
         ]
+
+    def pool_tensors(self) -> list[torch.Tensor]:
+        """Their memory."""
+        return [tensor for pool in self._pools for tensor in pool.tensors]
 
     def step(self, batch: StepBatch) -> Step:
         """Bring a batch to the device, in one transfer."""
@@ -70,3 +78,11 @@ class DenseLinear(torch.nn.Module):
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         """Some rows of the weight."""
         return self._weight[indices]
+
+    def weights(self) -> tuple[torch.Tensor, ...]:
+        """Where they lie."""
+        return (self._weight,)
+
+    def use(self, weights: tuple[torch.Tensor, ...]) -> None:
+        """Compute with these from now on."""
+        (self._weight,) = weights

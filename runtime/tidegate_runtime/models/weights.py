@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,16 @@ _PARTS = ("codes", "scales", "minimums")
 
 @dataclass(frozen=True)
 class Weights:
-    """What a decoder is made of: packed linears by module name, other tensors by parameter name."""
+    """What a decoder is made of: packed linears by module name, other tensors by parameter name.
+
+    `experts` are the stacks of a mixture by parameter name, and how many linears each has (see
+    models/experts.py).
+    """
 
     linears: Mapping[str, PackedLinear]
     tensors: Mapping[str, torch.Tensor]
     tied: bool
+    experts: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_weights(path: Path, manifest: Mapping[str, Any]) -> Weights:
@@ -38,4 +43,5 @@ def read_weights(path: Path, manifest: Mapping[str, Any]) -> Weights:
             inputs=int(shape["in"]),
             bits=int(shape["bits"]),
         )
-    return Weights(linears, tensors, bool(manifest["tied"]))
+    experts = manifest.get("experts", {})  # which artifacts of older versions have not
+    return Weights(linears, tensors, bool(manifest["tied"]), experts)

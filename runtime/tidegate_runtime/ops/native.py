@@ -19,6 +19,7 @@ import torch
 from tidegate_runtime.engine.kv_budget import KvShape
 from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch, StepLogits
 from tidegate_runtime.ops.library import library
+from tidegate_runtime.ops.low_rank import LowRankStruct, adapter_tables
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.shares import CHUNK, Floats, Places, Shares
 
@@ -29,6 +30,7 @@ KV_DTYPES = {
     "int8": torch.int8,
     "fp8": torch.uint8,
 }
+ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
 SCALED = frozenset({"int8", "fp8"})
 
 
@@ -52,7 +54,9 @@ class LayerStruct(Structure):
     _fields_ = [
         *((name, LinearStruct) for name in ("query", "key", "value", "output")),
         *((name, LinearStruct) for name in ("gate", "up", "down")),
-        *((name, c_void_p) for name in ("attention_norm", "mlp_norm", "query_norm", "key_norm")),
+        *((name, c_void_p) for name in ("attention_norm", "mlp_norm")),
+        *((name, c_void_p) for name in ("attention_out_norm", "mlp_out_norm")),
+        *((name, c_void_p) for name in ("query_norm", "key_norm", "rope")),
         ("cache", CacheStruct),
         ("window", c_int32),
     ]
@@ -62,9 +66,10 @@ class ModelStruct(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("hidden", "intermediate", "layers", "vocabulary")),
         *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "rotary_dim")),
-        ("kv_type", c_int32),
-        *((name, c_float) for name in ("epsilon", "attention_scale")),
-        *((name, c_void_p) for name in ("rope", "embedding", "final_norm")),
+        *((name, c_int32) for name in ("kv_type", "activation")),
+        *((name, c_float) for name in ("epsilon", "attention_scale", "embedding_scale")),
+        *((name, c_float) for name in ("attention_softcap", "logit_softcap")),
+        *((name, c_void_p) for name in ("embedding", "final_norm")),
         ("head", LinearStruct),
         ("layer", POINTER(LayerStruct)),
     ]
@@ -74,13 +79,14 @@ class BatchStruct(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("rows", "sequences", "blocks", "wanted")),
         *((name, c_void_p) for name in ("tokens", "positions", "starts", "tables", "wanted_rows")),
+        ("adapters", c_void_p),
     ]
 
 
 class HeadsStruct(Structure):
     _fields_ = [
         *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "window")),
-        ("scale", c_float),
+        *((name, c_float) for name in ("scale", "softcap")),
         ("kv", c_int32),
     ]
 
@@ -101,9 +107,16 @@ class SoftmaxStruct(Structure):
     ]
 
 
+class WantedStruct(Structure):
+    _fields_ = [
+        ("layers", c_int32),
+        *((name, c_void_p) for name in ("hidden", "logits", "best", "finite")),
+    ]
+
+
 _STRUCTS = (
     *(LinearStruct, LayerStruct, ModelStruct, BatchStruct, HeadsStruct, RowsStruct),
-    SoftmaxStruct,
+    *(SoftmaxStruct, LowRankStruct, WantedStruct),
 )
 
 
@@ -117,7 +130,7 @@ def kernels() -> ctypes.CDLL:
     loaded.tidegate_decoder.restype = c_void_p
     loaded.tidegate_decoder.argtypes = [c_void_p, POINTER(ModelStruct)]
     loaded.tidegate_decoder_free.argtypes = [c_void_p]
-    loaded.tidegate_step.argtypes = [c_void_p, POINTER(BatchStruct), c_void_p, c_void_p, c_void_p]
+    loaded.tidegate_step.argtypes = [c_void_p, POINTER(BatchStruct), POINTER(WantedStruct)]
     loaded.tidegate_attention.argtypes = [
         c_void_p,
         POINTER(HeadsStruct),
@@ -191,6 +204,12 @@ class KvPool:
         self._scales = torch.empty(blocks, kv_heads, 2, BLOCK_TOKENS) if kv in SCALED else None
         self.struct = CacheStruct(*map(address, (self._keys, self._values, self._scales)))
 
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Keys, values and, in 8 bits, scales: `[blocks, …]` each."""
+        scales = [] if self._scales is None else [self._scales]
+        return [self._keys, self._values, *scales]
+
 
 def kv_shape(layers: int, kv_heads: int, head_dim: int, kv: str) -> KvShape:
     """What a token takes in pools of this kind."""
@@ -219,6 +238,9 @@ class Batch:
             len(batch.wanted),
             *(array.ctypes.data for array in self._arrays),
         )
+        if batch.adapters:
+            self._tables = adapter_tables(batch.adapters)
+            self.struct.adapters = self._tables.ctypes.data
 
 
 def attention(
@@ -282,13 +304,17 @@ class NativeShares:
 class DecoderStep:
     """A model whose whole step is one call.
 
-    `kept` are the objects that own the memory behind `model`.
+    `kept` are the objects that own the memory behind `model`. With `watched` a step also gives
+    the hidden states of its wanted rows.
     """
 
     def __init__(self, threads: Threads, model: ModelStruct, kept: Sequence[object]) -> None:
+        self.watched = False
         self._threads = threads
         self._kept = kept
+        self._layers = int(model.layers)
         self._vocabulary = int(model.vocabulary)
+        self._hidden = int(model.hidden)
         self._logits = torch.empty(0, self._vocabulary)
         self._handle = kernels().tidegate_decoder(threads.handle, byref(model))
 
@@ -296,25 +322,35 @@ class DecoderStep:
         if handle := getattr(self, "_handle", None):
             kernels().tidegate_decoder_free(handle)
 
-    def __call__(self, batch: StepBatch) -> StepLogits:
-        """Run a batch. Raises MemoryError."""
+    def __call__(self, batch: StepBatch, layers: int | None = None) -> StepLogits:
+        """Run a batch through all layers, or the first `layers`. Raises MemoryError."""
         wanted = len(batch.wanted)
         if wanted > len(self._logits):
             self._logits = torch.empty(wanted, self._vocabulary)
         best = np.empty(wanted, dtype=np.int32)
         finite = np.empty(wanted, dtype=np.uint8)
-        given = Batch(batch)
-        failed = kernels().tidegate_step(
-            self._handle,
-            byref(given.struct),
+        hidden = torch.empty(wanted, self._hidden) if self.watched else None
+        asked = WantedStruct(
+            layers or self._layers,
+            address(hidden),
             address(self._logits),
             best.ctypes.data,
             finite.ctypes.data,
         )
-        if failed:
-            raise MemoryError(f"no memory for a step of {len(batch.tokens)} rows")
+        self._run(batch, asked)
         logits = self._logits[:wanted]
-        return StepLogits(logits, best.tolist(), finite.astype(bool).tolist(), self._shares)
+        return StepLogits(logits, best.tolist(), finite.astype(bool).tolist(), self._shares, hidden)
+
+    def hidden(self, batch: StepBatch, layers: int) -> torch.Tensor:
+        """What the first `layers` layers leave, `[wanted, hidden]`. Raises MemoryError."""
+        found = torch.empty(len(batch.wanted), self._hidden)
+        self._run(batch, WantedStruct(layers, address(found)))
+        return found
+
+    def _run(self, batch: StepBatch, asked: WantedStruct) -> None:
+        given = Batch(batch)
+        if kernels().tidegate_step(self._handle, byref(given.struct), byref(asked)):
+            raise MemoryError(f"no memory for a step of {len(batch.tokens)} rows")
 
     def _shares(
         self, logits: torch.Tensor, places: Sequence[int], temperatures: Sequence[float]

@@ -42,6 +42,13 @@ class PackedLinear:
         weight = unpack(self.tensors, self.out, self.bits)
         return dequantize(weight) if isinstance(weight, QuantizedWeight) else weight.float()
 
+    def outputs(self, first: int, count: int) -> PackedLinear:
+        """Some of the outputs, in the same memory. Both numbers are multiples of 16."""
+        panels = slice(first // PANEL, (first + count) // PANEL)
+        bias = None if self.bias is None else self.bias[first : first + count]
+        tensors = {name: tensor[panels] for name, tensor in self.tensors.items()}
+        return PackedLinear(tensors, bias, count, self.inputs, self.bits)
+
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         """Some rows of the weight as float32 `[len(indices), inputs]`, for embeddings."""
         panels, lanes = indices // PANEL, indices % PANEL

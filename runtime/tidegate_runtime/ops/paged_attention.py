@@ -9,7 +9,7 @@ torch's own operators (`TorchCache`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import transformers
@@ -22,6 +22,16 @@ SPAN_TOKENS = 64
 """How many tokens' weights are rounded together over keys and values in int8."""
 
 
+class Scoring(NamedTuple):
+    """How a layer scores keys: times `scale`; then, with a `softcap` c, c * tanh(score / c) (Gemma
+    2, 2024); among the last `window` tokens only, its own included. 0 is no cap, or no window.
+    """
+
+    scale: float
+    window: int = 0
+    softcap: float = 0.0
+
+
 class Cache(Protocol):
     """The pools of all layers, ready for one step."""
 
@@ -31,7 +41,7 @@ class Cache(Protocol):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scale: float,
+        scoring: Scoring,
     ) -> torch.Tensor:
         """Write `[rows, kv_heads, dim]`, then attend: `[rows, heads, dim]` → the same."""
 
@@ -53,9 +63,12 @@ class NativeCache:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scale: float,
+        scoring: Scoring,
     ) -> torch.Tensor:
-        heads = native.HeadsStruct(query.shape[1], key.shape[1], key.shape[2], 0, scale, self._kv)
+        heads = native.HeadsStruct(
+            *(query.shape[1], key.shape[1], key.shape[2]),
+            *(scoring.window, scoring.scale, scoring.softcap, self._kv),
+        )
         pool = self._pools[layer]
         return native.attention(self._threads, heads, pool, self._batch, query, key, value)
 
@@ -70,6 +83,13 @@ class TorchPool:
         self._most = 127.0 if kv == "int8" else 448.0
         self._pools = [torch.zeros(slots, kv_heads, dim, dtype=dtype) for dim in dims]
         self._scales = [torch.ones(slots, kv_heads, 1) for _ in dims] if self._scaled else []
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Keys, values and, in 8 bits, their scales: `[blocks, …]` each, over the same memory."""
+        return [
+            part.view(-1, BLOCK_TOKENS, *part.shape[1:]) for part in (*self._pools, *self._scales)
+        ]
 
     def write(self, slots: torch.Tensor, *states: torch.Tensor) -> None:
         """Put keys and values `[rows, kv_heads, dim]` into slots `[rows]`."""
@@ -97,15 +117,21 @@ class TorchPool:
 
 @dataclass(frozen=True)
 class _Group:
-    """Sequences with equally many rows: these rows, the slots of their contexts, what each sees.
+    """Sequences with equally many rows: these rows, the slots of their contexts, and how far back
+    each of them lies.
 
-    `rows` `[sequences, count]`, `slots` `[sequences, context]`, `seen`
-    `[sequences, 1, 1, count, context]`.
+    `rows` `[sequences, count]`, `slots` `[sequences, context]`, `back`
+    `[sequences, 1, 1, count, context]`, less than 0 for what is to come.
     """
 
     rows: torch.Tensor
     slots: torch.Tensor
-    seen: torch.Tensor
+    back: torch.Tensor
+
+    def seen(self, window: int) -> torch.Tensor:
+        """What each row sees, of the last `window` tokens if that is not 0."""
+        seen = self.back >= 0
+        return seen & (self.back < window) if window else seen
 
 
 class TorchCache:
@@ -126,10 +152,8 @@ class TorchCache:
             rows = starts[members].unsqueeze(1) + torch.arange(count)
             places = positions[rows]
             context = int(places.max()) + 1
-            seen = torch.arange(context) <= places.unsqueeze(-1)
-            self._groups.append(
-                _Group(rows, slots[members, :context], seen.unsqueeze(1).unsqueeze(1))
-            )
+            back = (places.unsqueeze(-1) - torch.arange(context)).unsqueeze(1).unsqueeze(1)
+            self._groups.append(_Group(rows, slots[members, :context], back))
 
     def attend(
         self,
@@ -137,7 +161,7 @@ class TorchCache:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scale: float,
+        scoring: Scoring,
     ) -> torch.Tensor:
         pool = self._pools[layer]
         pool.write(self._written, key, value)
@@ -150,13 +174,16 @@ class TorchCache:
             asked = asked.permute(0, 2, 3, 1, 4)
             if pool.integer:
                 asked = _rounded(asked, 127)
-            scores = (asked @ keys.transpose(-1, -2)) * scale
-            weights = scores.masked_fill(~group.seen, float("-inf")).softmax(-1)
+            scores = (asked @ keys.transpose(-1, -2)) * scoring.scale
+            if scoring.softcap:
+                scores = torch.tanh(scores / scoring.softcap) * scoring.softcap
+            seen = group.seen(scoring.window)
+            weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
             if pool.integer:
                 scales = pool.value_scales(group.slots).transpose(1, 2)[:, :, None, None]
-                weights = _rounded_in_spans(weights, scales.where(group.seen, 1.0))
+                weights = _rounded_in_spans(weights, scales.where(seen, 1.0))
             # A padded slot may hold another's values, whatever they are; none may come through.
-            inside = group.seen.any(-2).unsqueeze(-1)
+            inside = seen.any(-2).unsqueeze(-1)
             values = values.masked_fill(~inside, 0.0)
             attended = (weights @ values).permute(0, 3, 1, 2, 4).flatten(2, 3)
             out[group.rows] = attended
@@ -187,6 +214,8 @@ def paged_attention(
     attention_mask: torch.Tensor | None,
     *,
     scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     paged: Cache,
     **ignored: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -196,8 +225,9 @@ def paged_attention(
     """
     del attention_mask, ignored
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scoring = Scoring(scale, sliding_window or 0, softcap or 0.0)
     query, key, value = (state[0].transpose(0, 1) for state in (query, key, value))
-    return paged.attend(module.layer_idx, query, key, value, scale).unsqueeze(0), None
+    return paged.attend(module.layer_idx, query, key, value, scoring).unsqueeze(0), None
 
 
 def register() -> None:

@@ -1,7 +1,8 @@
 """Run a model once with a recording attention: its cache shape, and whether we would honour it.
 
-A model whose attention asks for more than plain causal attention (a sliding window that bites, a
-soft cap, sinks) would give wrong tokens through `paged_attention`, so it is refused by name.
+A model whose attention asks for more than causal attention with a sliding window and a soft cap
+(sinks, chunks, a mask of its own) would give wrong tokens through `paged_attention`, so it is
+refused by name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.ops.rope import check_rope
 
 PROBE_NAME = "tidegate_probe"
+SLIDING = "sliding_attention"
 _PROBE_TOKENS = 4
 _HARMLESS = frozenset(
     {
@@ -79,23 +81,21 @@ def judge(
         raise _unsupported(
             name, f"{len(calls)} of its {layers} layers use the attention interface once"
         )
-    kinds = set(getattr(config, "layer_types", None) or ()) - {
-        "full_attention",
-        "sliding_attention",
-    }
-    if kinds:
-        raise _unsupported(name, f"it has layers of kind {', '.join(sorted(kinds))}")
+    kinds = list(getattr(config, "layer_types", None) or ())
+    if unknown := set(kinds) - {"full_attention", SLIDING}:
+        raise _unsupported(name, f"it has layers of kind {', '.join(sorted(unknown))}")
     if not all(call.causal for call in calls):
         raise _unsupported(name, "its attention is not causal; serve it with task 'embed'")
     demands = sorted({demand for call in calls for demand in call.demands})
     if demands:
         raise _unsupported(name, f"its attention wants {', '.join(demands)}")
-    window = min((call.window for call in calls if call.window is not None), default=None)
-    if window is not None and window < context_tokens:
+    untold = [call for call, kind in zip(calls, kinds, strict=False) if kind == SLIDING]
+    window = int(getattr(config, "sliding_window", None) or 0)
+    if 0 < window < context_tokens and any(call.window is None for call in untold):
         raise ModelRefused(
             "UnsupportedModel",
-            f"{name} has a sliding window of {window} tokens, which is not honoured beyond it; "
-            f"set context_tokens to {window} or less",
+            f"{name} does not tell its attention of its sliding window of {window} tokens; set "
+            f"context_tokens to {window} or less",
         )
     check_rope(name, config, context_tokens)
     shapes = {(call.key_shape, call.value_shape) for call in calls}
@@ -114,10 +114,12 @@ def _recording_attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     is_causal: bool | None = None,
     probe_calls: list[_Call],
     **demanded: Any,
 ) -> tuple[torch.Tensor, None]:
+    del softcap
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     demands = [item for item, value in demanded.items() if _demands(item, value)]
     if attention_mask is not None:
@@ -145,8 +147,8 @@ def _demands(name: str, value: Any) -> bool:
 def _unsupported(name: str, why: str) -> ModelRefused:
     return ModelRefused(
         "UnsupportedModel",
-        f"{name} cannot be served correctly: {why}; use a decoder with plain causal attention "
-        "(Llama, Qwen2, Qwen3, Mistral, …)",
+        f"{name} cannot be served correctly: {why}; use a decoder with causal attention (Llama, "
+        "Qwen, Mistral, Gemma, Phi, Mixtral, …)",
     )
 
 

@@ -9,10 +9,12 @@ import torch
 from tidegate_runtime.errors import ModelRefused
 
 
-def rope_parameters(config: Any) -> dict[str, Any]:
-    """The rotary part of a model's configuration, however its age spells it."""
+def rope_parameters(config: Any, layer_type: str | None = None) -> dict[str, Any]:
+    """The rotary part of a model's configuration, however its age spells it; that of the layers of
+    a type where the types differ.
+    """
     given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    found = dict(given)
+    found = dict(given.get(layer_type) or given)
     found.setdefault("rope_theta", getattr(config, "rope_theta", None) or 10000.0)
     found["rope_type"] = found.get("rope_type") or found.get("type") or "default"
     return found
@@ -26,25 +28,30 @@ def rotary_dim(config: Any, head_dim: int) -> int:
     return int(head_dim * (factor or 1.0))
 
 
-def rope_table(config: Any, head_dim: int, positions: int) -> torch.Tensor:
+def rope_table(
+    config: Any, head_dim: int, positions: int, layer_type: str | None = None
+) -> torch.Tensor:
     """Cosine and sine of every position and pair: float32 `[positions, 2, rotary_dim / 2]`.
 
     Raises KeyError for a scaling that transformers does not know.
     """
-    frequencies, scale = _frequencies(config, head_dim)
+    frequencies, scale = _frequencies(config, head_dim, layer_type)
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
     return torch.stack((angles.cos() * scale, angles.sin() * scale), dim=1).contiguous()
 
 
-def _frequencies(config: Any, head_dim: int) -> tuple[torch.Tensor, float]:
-    parameters = rope_parameters(config)
+def _frequencies(config: Any, head_dim: int, layer_type: str | None) -> tuple[torch.Tensor, float]:
+    parameters = rope_parameters(config, layer_type)
     if parameters["rope_type"] == "default":
         dim = rotary_dim(config, head_dim)
         exponents = torch.arange(0, dim, 2, dtype=torch.int64).float() / dim
         return 1.0 / parameters["rope_theta"] ** exponents, 1.0
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    frequencies, scale = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](config, torch.device("cpu"))
+    by_type = layer_type in (getattr(config, "rope_parameters", None) or {})
+    frequencies, scale = ROPE_INIT_FUNCTIONS[parameters["rope_type"]](
+        config, torch.device("cpu"), layer_type=layer_type if by_type else None
+    )
     return frequencies.float(), float(scale)
 
 

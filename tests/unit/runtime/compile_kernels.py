@@ -21,7 +21,7 @@ POINTERS = {
     **dict.fromkeys(("positions", "starts", "tables", "tiles", "slots"), "*i32"),
     "codes": "*u8",
     "minimums": "*fp16",
-    "scale_log2": "fp32",
+    **dict.fromkeys(("scale_log2", "cap_log2"), "fp32"),
 }
 
 
@@ -49,6 +49,8 @@ def main() -> None:
             "key_dim": 128,
             "padded_key_dim": 128,
             "scaled": largest > 0,
+            "window": 4096 if largest else 0,
+            "capped": largest > 0,
             "block_tokens": 16,
             "tile_rows": attention.TILE_ROWS,
             "tile_tokens": attention.TILE_TOKENS,

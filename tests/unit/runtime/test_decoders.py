@@ -18,13 +18,14 @@ from tests.unit.runtime.tiny_decoders import (
 )
 
 from tidegate_runtime.errors import ModelRefused
-from tidegate_runtime.models.native import why_not_native
+from tidegate_runtime.models.family import why_not_native
 from tidegate_runtime.models.open import KINDS
-from tidegate_runtime.models.transformers import TransformersDecoder
+from tidegate_runtime.models.transformers import TransformersDecoder, embedding_scale
 from tidegate_runtime.models.weights import Weights
 
 PROMPT = [(7 * i * i + 3 * i + 11) % 300 for i in range(90)]
 BLOCKS = [9, 3, 17, 4, 30, 12]
+ROPE = {"rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 FAMILIES: dict[str, dict[str, Any]] = {
     "Llama": {"tie_word_embeddings": True},
     "Llama 3": {
@@ -43,10 +44,51 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "Qwen3": {},
     "Mistral": {"sliding_window": None},
 }
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 64}
+MORE: dict[str, dict[str, Any]] = {
+    "Gemma": {"tie_word_embeddings": True},
+    "Gemma2": {"sliding_window": 24, "query_pre_attn_scalar": 32, "attn_logit_softcapping": 2.0},
+    "Gemma3": {
+        "tie_word_embeddings": True,
+        "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        "sliding_window": 24,
+        "query_pre_attn_scalar": 32,
+    },
+    "Phi": {"head_dim": None},
+    "Phi3": {
+        "head_dim": None,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "partial_rotary_factor": 0.5,
+        "sliding_window": 24,
+    },
+    "Mistral, windowed": {"kind": "Mistral", "sliding_window": 24},
+    "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
+    "Qwen2Moe": {**MOE, "shared_expert_intermediate_size": 64, "head_dim": None},
+    "Qwen3Moe": MOE,
+    "Linear": {"kind": "Llama", "rope_parameters": {**ROPE, "rope_type": "linear"}},
+    "YaRN": {"kind": "Qwen3", "rope_parameters": {**ROPE, "rope_type": "yarn"}},
+    "LongRoPE": {
+        "kind": "Phi3",
+        "head_dim": None,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "max_position_embeddings": 512,
+        "original_max_position_embeddings": 256,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0 + i / 4 for i in range(8)],
+            "long_factor": [2.0 + i for i in range(8)],
+        },
+    },
+}
+"""Those that are tested in 8 bits alone, which is enough to tell their parts."""
 
 
 def family(name: str) -> Any:
-    options = {"tie_word_embeddings": False, **FAMILIES[name]}
+    options = {"tie_word_embeddings": False, **(FAMILIES | MORE)[name]}
     options = {key: value for key, value in options.items() if value is not None}
     return tiny_model(options.pop("kind", name), **options)
 
@@ -57,7 +99,7 @@ def theirs(model: Any, tokens: list[int]) -> torch.Tensor:
     return logits
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *MORE])
 def test_in_float32_they_are_those_of_transformers(name: str) -> None:
     model = family(name)
     decoder = make_decoder("torch", model.config, packed_weights(model, 32))
@@ -65,12 +107,16 @@ def test_in_float32_they_are_those_of_transformers(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bits", [16, 8, 4])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [*((name, bits) for name in FAMILIES for bits in (16, 8, 4)), *((name, 8) for name in MORE)],
+)
 def test_packed_they_are_those_of_transformers_with_the_same_rounding(
     name: str, bits: int, kind: str
 ) -> None:
     model = family(name)
+    if kind == "native" and why_not_native(model.config):
+        kind = "transformers"
     weights = packed_weights(model, bits)
     decoder = make_decoder(kind, model.config, weights)
     found = logits_of(decoder, (PROMPT, 0, BLOCKS))
@@ -117,14 +163,35 @@ def test_shorter_keys_and_values_move_logits_little(kind: str, kv: str, share: f
     assert decoder.kv.token_bytes == 2 * wide
 
 
-def test_a_sliding_window_is_honoured_by_the_compiled_decoder() -> None:
-    model = tiny_model("Mistral", sliding_window=24, tie_word_embeddings=False)
-    weights = packed_weights(model, 16)
-    found = logits_of(make_decoder("native", model.config, weights), (PROMPT, 0, BLOCKS))
-    wanted = theirs(rounded_model(model, weights), PROMPT)
-    assert (found - wanted).abs().max() < 0.1 * wanted.std()
-    with pytest.raises(ModelRefused, match="sliding window of 24 tokens"):
-        make_decoder("transformers", model.config, weights)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["Gemma2", "Gemma3", "Phi3", "Mixtral"])
+def test_a_prompt_in_chunks_beside_others_has_the_logits_of_the_whole(name: str, kind: str) -> None:
+    model = family(name)
+    if kind == "native" and why_not_native(model.config):
+        pytest.skip("another decoder runs it")
+    decoder = make_decoder(kind, model.config, packed_weights(model, 8))
+    whole = logits_of(decoder, (PROMPT, 0, BLOCKS))
+    first = logits_of(decoder, (PROMPT[:37], 0, [50, 51, 52]), (PROMPT[::-1], 0, BLOCKS))[:37]
+    again = logits_of(decoder, ([5, 6], 0, [20]), (PROMPT[37:], 37, [50, 51, 52, 53, 54, 55]))[2:]
+    error = (torch.cat((first, again)) - whole).abs()
+    assert error.max() <= (0 if kind == "native" else 0.15 * whole.std())
+    assert error.median() < 1e-5
+
+
+def test_a_window_that_a_model_does_not_tell_of_is_refused_beyond_it() -> None:
+    options = {"use_sliding_window": True, "sliding_window": 24, "max_window_layers": 2}
+    model = tiny_model("Qwen2Moe", **MOE, **options, tie_word_embeddings=False, head_dim=16)
+    with pytest.raises(ModelRefused, match="window of 24 tokens; set context_tokens to 24"):
+        make_decoder("torch", model.config, packed_weights(model, 32))
+
+
+def test_embeddings_of_an_unknown_kind_are_refused_where_they_are_the_head() -> None:
+    class NormedEmbedding(torch.nn.Embedding):
+        pass
+
+    embedding = NormedEmbedding(300, 96)
+    with pytest.raises(ModelRefused, match="NormedEmbedding"):
+        embedding_scale(SimpleNamespace(get_input_embeddings=lambda: embedding))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -196,7 +263,8 @@ def test_a_model_of_another_family_runs_layer_by_layer() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"model_type": "gemma"}, "family is gemma"),
+        ({"model_type": "olmo2"}, "family is olmo2"),
+        ({"use_bidirectional_attention": True}, "not causal"),
         ({"hidden_act": "gelu"}, "activation is gelu"),
         ({"head_dim": 24}, "24 components"),
     ],

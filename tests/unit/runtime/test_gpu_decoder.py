@@ -23,7 +23,7 @@ from tidegate_runtime.models.transformers import TransformersDecoder
 from tidegate_runtime.models.triton import TritonOperators
 from tidegate_runtime.models.weights import Weights
 from tidegate_runtime.ops.triton.cache import Tiling
-from tidegate_runtime.server import loading
+from tidegate_runtime.server import encoders
 from tidegate_runtime.server.__main__ import alone, parser
 
 SMALL = {
@@ -138,6 +138,7 @@ def test_a_replica_alone_takes_a_gpu_if_there_is_one(tmp_path: Path) -> None:
 
 
 def test_embeddings_are_refused_on_a_gpu(tmp_path: Path) -> None:
-    config = configured(tmp_path, "--device", "cuda")
+    alone = configured(tmp_path, "--device", "cuda")
+    config = alone.model_copy(update={"task": "embed"})
     with pytest.raises(ModelRefused, match=r"device 'cuda' .* task 'embed'; set device to 'cpu'"):
-        loading.load_embed(config, None, None)  # type: ignore[arg-type]
+        encoders.load_encode(config, None, None)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from tests.unit.runtime.tiny_decoders import ragged
 
 from tidegate_runtime.ops import compiler, native
 from tidegate_runtime.ops.packed import PackedLinear
-from tidegate_runtime.ops.paged_attention import NativeCache, TorchCache, TorchPool
+from tidegate_runtime.ops.paged_attention import NativeCache, Scoring, TorchCache, TorchPool
 from tidegate_runtime.ops.quantized import pack, pack_dense, quantize
 
 KV = ["fp32", "bf16", "int8", "fp8"]
@@ -75,8 +75,11 @@ def test_groups_of_zeros_and_of_the_smallest_numbers_are_zero(threads: native.Th
     assert torch.allclose(found[0], random(200, seed=4))
 
 
+@pytest.mark.parametrize("scoring", [Scoring(0.2), Scoring(0.2, window=70, softcap=1.5)])
 @pytest.mark.parametrize("kv", KV)
-def test_attention_is_that_of_torch_over_the_same_pool(threads: native.Threads, kv: str) -> None:
+def test_attention_is_that_of_torch_over_the_same_pool(
+    threads: native.Threads, kv: str, scoring: Scoring
+) -> None:
     tolerance = {"fp32": 1e-5, "bf16": 1e-5, "int8": 1e-2, "fp8": 8e-2}[kv]
     ours = [native.KvPool(20, 2, 32, kv)]
     theirs = [TorchPool(20 * 16, 2, (32, 32), kv)]
@@ -89,8 +92,8 @@ def test_attention_is_that_of_torch_over_the_same_pool(threads: native.Threads, 
     for seed, batch in enumerate(steps):
         rows = len(batch.tokens)
         query, key, value = (random(rows, heads, 32, seed=seed + heads) for heads in (6, 2, 2))
-        found = NativeCache(threads, ours, batch, kv).attend(0, query, key, value, 0.2)
-        wanted = TorchCache(theirs, batch).attend(0, query, key, value, 0.2)
+        found = NativeCache(threads, ours, batch, kv).attend(0, query, key, value, scoring)
+        wanted = TorchCache(theirs, batch).attend(0, query, key, value, scoring)
         assert torch.allclose(found, wanted, atol=tolerance)
 
 
@@ -98,7 +101,7 @@ def test_a_window_hides_what_lies_before_it(threads: native.Threads) -> None:
     batch = ragged(([0] * 50, 0, [0, 1, 2, 3]))
     query, key, value = (random(50, heads, 16, seed=heads) for heads in (4, 2, 3))
     value = value[:, :2].contiguous()
-    heads = native.HeadsStruct(4, 2, 16, 20, 0.25, native.KV_TYPES["fp32"])
+    heads = native.HeadsStruct(4, 2, 16, 20, 0.25, 0.0, native.KV_TYPES["fp32"])
     pool = native.KvPool(4, 2, 16, "fp32")
     found = native.attention(threads, heads, pool, native.Batch(batch), query, key, value)
     places = torch.arange(50)
@@ -121,7 +124,7 @@ def test_attention_does_not_depend_on_company_or_chunks(
 ) -> None:
     tokens = 140
     query, key, value = (random(tokens, heads, 32, seed=heads) for heads in (6, 2, 2))
-    shape = native.HeadsStruct(6, 2, 32, window, 0.2, native.KV_TYPES[kv])
+    shape = native.HeadsStruct(6, 2, 32, window, 0.2, 0.0, native.KV_TYPES[kv])
 
     def run(cuts: list[int], blocks: list[int], beside: int) -> torch.Tensor:
         pool, found = native.KvPool(20, 2, 32, kv), []
@@ -150,7 +153,7 @@ def test_the_newest_token_may_outweigh_all_others(threads: native.Threads, kv: s
     key[39], key[40], query[40] = 15.0, 20.0, 20.0
     batch = ragged(([0] * 41, 0, [2, 0, 3]))
     cache = NativeCache(threads, [native.KvPool(4, 2, 32, kv)], batch, kv)
-    found = cache.attend(0, query, key, value, 0.2)[40]
+    found = cache.attend(0, query, key, value, Scoring(0.2))[40]
     assert torch.allclose(found, value[40].repeat_interleave(3, 0), rtol=0.07, atol=0.02)
 
 
@@ -159,11 +162,11 @@ def test_a_token_without_numbers_spoils_those_who_see_it(threads: native.Threads
     query, key, value = (random(24, heads, 32, seed=heads) for heads in (6, 2, 2))
     batch = ragged(([0] * 20, 0, [3, 1]), ([0] * 4, 0, [2]))
     wanted = NativeCache(threads, [native.KvPool(4, 2, 32, kv)], batch, kv).attend(
-        0, query, key, value, 0.2
+        0, query, key, value, Scoring(0.2)
     )
     key[10, 1, 5] = math.nan
     found = NativeCache(threads, [native.KvPool(4, 2, 32, kv)], batch, kv).attend(
-        0, query, key, value, 0.2
+        0, query, key, value, Scoring(0.2)
     )
     assert torch.isnan(found[10:20, 3:]).all()
     assert torch.equal(found[20:], wanted[20:])
@@ -176,10 +179,12 @@ def test_what_another_left_in_a_block_is_never_seen(threads: native.Threads, kv:
     fresh, used = native.KvPool(4, 2, 32, kv), native.KvPool(4, 2, 32, kv)
     spoiled = torch.full((64, 2, 32), math.nan)
     whole = ragged(([0] * 64, 0, [0, 1, 2, 3]))
-    NativeCache(threads, [used], whole, kv).attend(0, spoiled.repeat(1, 3, 1), spoiled, spoiled, 1)
+    NativeCache(threads, [used], whole, kv).attend(
+        0, spoiled.repeat(1, 3, 1), spoiled, spoiled, Scoring(1.0)
+    )
     batch = ragged(([0] * 20, 0, [3, 1]))
     found = [
-        NativeCache(threads, [pool], batch, kv).attend(0, query, key, value, 0.2)
+        NativeCache(threads, [pool], batch, kv).attend(0, query, key, value, Scoring(0.2))
         for pool in (fresh, used)
     ]
     assert torch.equal(*found)

@@ -15,7 +15,7 @@ from tests.unit.runtime.tiny_decoders import ragged
 
 from tidegate_runtime.ops.batch import StepBatch
 from tidegate_runtime.ops.packed import PackedLinear
-from tidegate_runtime.ops.paged_attention import TorchPool
+from tidegate_runtime.ops.paged_attention import Scoring, TorchPool
 from tidegate_runtime.ops.quantized import pack, quantize
 from tidegate_runtime.ops.triton.cache import DeviceBatch, Tiling, TritonCache, TritonPool
 from tidegate_runtime.ops.triton.linear import FEW_ROWS, TritonLinear
@@ -43,10 +43,11 @@ def attend(
     batch: StepBatch,
     states: tuple[torch.Tensor, ...],
     tiling: Tiling = SMALL,
+    scoring: Scoring = Scoring(0.2),
 ) -> torch.Tensor:
     query, key, value = states
     moved = DeviceBatch(batch, tiling.tile_rows(query.shape[1] // key.shape[1]), CPU)
-    return TritonCache([pool], moved, tiling).attend(0, query, key, value, 0.2)
+    return TritonCache([pool], moved, tiling).attend(0, query, key, value, scoring)
 
 
 def as_kept(kv: str, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,6 +106,24 @@ def test_attention_is_that_of_torch(
             found[name].append(part)
     for name, parts in found.items():
         assert torch.allclose(torch.cat(parts), plain(kv, *states[name]), atol=1e-5)
+
+
+def test_a_window_hides_what_lies_before_it_and_scores_are_capped() -> None:
+    query, key, value = (random(70, heads, 16, seed=heads) for heads in (2, 1, 1))
+    scoring = Scoring(0.2, window=9, softcap=0.5)
+    pool, found = a_pool(1, (16, 16), "fp32"), []
+    # The window of the last rows begins past the first split of the context.
+    for first, last in ((0, 66), (66, 70)):
+        states = tuple(state[first:last] for state in (query, key, value))
+        batch = ragged(([0] * (last - first), first, [3, 1, 9, 4, 2]))
+        found.append(attend(pool, batch, states, scoring=scoring))
+    scores = torch.einsum("qhd,kgd->hqk", query, key) * 0.2
+    places = torch.arange(70)
+    back = places.unsqueeze(1) - places
+    seen = (back >= 0) & (back < 9)
+    shares = ((scores / 0.5).tanh() * 0.5).masked_fill(~seen, -math.inf).softmax(-1)
+    wanted = torch.einsum("hqk,kgd->qhd", shares, value)
+    assert torch.allclose(torch.cat(found), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("kv", ["fp32", "int8"])

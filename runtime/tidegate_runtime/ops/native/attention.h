@@ -74,6 +74,17 @@ struct Context {
     store(scores + size_t(q) * width + begin, found);
   }
 
+  // A score s becomes softcap * tanh(s / softcap); what is not seen stays so.
+  void cap_scores(int q) const {
+    const float cap = heads.softcap * kLog2e;
+    for (int b = first_block(); b <= last_block(q); ++b) {
+      float* at = scores + size_t(q) * width + b * kBlock;
+      const Floats score = load<Floats>(at);
+      const Floats capped = hyperbolic_tangent(score * (1.0f / cap)) * cap;
+      store(at, score > -std::numeric_limits<float>::infinity() ? capped : score);
+    }
+  }
+
   void put_out(int q, int d, Floats sums) const {
     store(out + size_t(q) * heads.head_dim + d, sums * units[q]);
   }
@@ -267,6 +278,7 @@ void attend(const Context& c) {
     block += blocks;
   }
   for (int q = 0; q < c.count; ++q) {
+    if (c.heads.softcap > 0) c.cap_scores(q);
     const float* scores = c.scores + size_t(q) * c.width;
     Floats most = load<Floats>(scores + first * kBlock);
     for (int b = first + 1; b <= c.last_block(q); ++b)

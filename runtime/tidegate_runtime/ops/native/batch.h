@@ -9,9 +9,14 @@
 
 namespace tidegate {
 
+struct LowRank;
+
 struct Batch {
   int32_t rows, sequences, blocks, wanted;
   const int32_t *tokens, *positions, *starts, *tables, *wanted_rows;
+  // [sequences] of [layers, targets] (low_rank.h), null for a sequence without an adapter; itself
+  // null when none has one.
+  const LowRank* const* adapters;
 };
 
 // Memory that is kept between steps and only ever grows.

@@ -24,7 +24,7 @@ struct Cache {
 
 struct Heads {
   int32_t heads, kv_heads, head_dim, window;  // window 0: all tokens before
-  float scale;
+  float scale, softcap;  // softcap 0: none
   KvType kv;
 
   int group() const { return heads / kv_heads; }

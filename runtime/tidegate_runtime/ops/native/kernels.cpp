@@ -27,6 +27,8 @@ void tidegate_sizes(int* sizes) {
   sizes[4] = sizeof(Heads);
   sizes[5] = sizeof(Rows);
   sizes[6] = sizeof(Softmax);
+  sizes[7] = sizeof(LowRank);
+  sizes[8] = sizeof(Wanted);
 }
 
 Pool* tidegate_pool(int threads) { return new Pool(threads); }
@@ -38,10 +40,9 @@ Decoder* tidegate_decoder(Pool* pool, const Model* model) { return new Decoder(*
 void tidegate_decoder_free(Decoder* decoder) { delete decoder; }
 
 // Returns 0, or 1 when there is no memory for the step.
-int tidegate_step(Decoder* decoder, const Batch* batch, float* logits, int32_t* best,
-                  uint8_t* finite) {
+int tidegate_step(Decoder* decoder, const Batch* batch, const Wanted* wanted) {
   try {
-    decoder->step(*batch, logits, best, finite);
+    decoder->step(*batch, *wanted);
     return 0;
   } catch (const std::bad_alloc&) {
     return 1;

@@ -249,11 +249,21 @@ inline Floats exponential2(Floats x) {
   return x == x ? p : x;
 }
 
-// x / (1 + e^-x), without overflow for either sign. A NaN stays one.
-inline Floats silu(Floats x) {
+// 1 / (1 + e^-x), without overflow for either sign. A NaN stays one.
+inline Floats sigmoid(Floats x) {
   Floats e = exponential2((x > 0.0f ? -x : x) * kLog2e);
-  Floats sigmoid = (x > 0.0f ? splat(1.0f) : e) / (e + 1.0f);
-  return x * sigmoid;
+  return (x > 0.0f ? splat(1.0f) : e) / (e + 1.0f);
+}
+
+inline Floats silu(Floats x) { return x * sigmoid(x); }
+
+inline Floats hyperbolic_tangent(Floats x) { return sigmoid(x * 2.0f) * 2.0f - 1.0f; }
+
+// x * (1 + tanh(u)) / 2 = x * sigmoid(2 u) with u = sqrt(2 / pi) * (x + 0.044715 x^3) (Hendrycks and
+// Gimpel 2016).
+inline Floats gelu_tanh(Floats x) {
+  const float twice = 1.595769122f;
+  return x * sigmoid(multiply_add(x * x * x, splat(0.044715f), x) * twice);
 }
 
 }  // namespace tidegate

@@ -86,6 +86,7 @@ def attend_kernel(
     head_stride: tl.tensor,
     table_width: tl.tensor,
     scale_log2: tl.tensor,
+    cap_log2: tl.tensor,
     group: tl.constexpr,
     padded_group: tl.constexpr,
     key_dim: tl.constexpr,
@@ -93,6 +94,8 @@ def attend_kernel(
     value_dim: tl.constexpr,
     padded_value_dim: tl.constexpr,
     scaled: tl.constexpr,
+    window: tl.constexpr,
+    capped: tl.constexpr,
     tile_rows: tl.constexpr,
     tile_tokens: tl.constexpr,
     split_tokens: tl.constexpr,
@@ -102,7 +105,8 @@ def attend_kernel(
 
     `tiles` `[tiles, 2]` holds a tile's sequence and first row. The results, for each row from
     `first_row` on, head and split, are `sums` `[…, value_dim]` of values, each value weighted with
-    2^(score - maximum); the `maxima`; and the sums of the `weights`.
+    2^(score - maximum); the `maxima`; and the sums of the `weights`. `window` 0 is none; `cap_log2`
+    is the soft cap of the scores, where they are `capped`.
     """
     tile, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     kv_heads, splits = tl.num_programs(1), tl.num_programs(2)
@@ -127,7 +131,12 @@ def attend_kernel(
     maximum = tl.full([tile_rows], float("-inf"), tl.float32)
     weight = tl.zeros([tile_rows], tl.float32)
     total = tl.zeros([tile_rows, padded_value_dim], tl.float32)
-    for here in range(begin, limit, tile_tokens):
+    start = begin
+    if window > 0:
+        # Whole tiles before the first row's window are nobody's.
+        oldest = tl.maximum(tl.load(positions + first) - window + 1, begin)
+        start = begin + (oldest - begin) // tile_tokens * tile_tokens
+    for here in range(start, limit, tile_tokens):
         token = here + tl.arange(0, tile_tokens)
         known = token < limit
         block = tl.load(tables + sequence * table_width + token // block_tokens, known, 0)
@@ -140,7 +149,14 @@ def attend_kernel(
         score = tl.dot(asked, key.to(asked.dtype), input_precision="tf32x3") * scale_log2
         if scaled:
             score *= tl.load(key_scales + place, known, 1.0)[None, :]
-        score = tl.where(token[None, :] <= position[:, None], score, float("-inf"))
+        if capped:
+            # tanh(x) = 2 / (1 + e^-2x) - 1
+            power = tl.exp2(score / cap_log2 * (-2 * 1.4426950408889634))
+            score = (2 / (1 + power) - 1) * cap_log2
+        seen = token[None, :] <= position[:, None]
+        if window > 0:
+            seen = seen & (token[None, :] > position[:, None] - window)
+        score = tl.where(seen, score, float("-inf"))
         higher = tl.maximum(maximum, tl.max(score, 1))
         # A row before all of these tokens has seen nothing; it must not subtract infinities.
         origin = tl.where(higher == float("-inf"), 0.0, higher)
@@ -192,7 +208,9 @@ def combine_kernel(
     for split in range(1, last + 1):
         other = tl.load(maxima + start + split)
         higher = tl.maximum(maximum, other)
-        shrink, grow = tl.exp2(maximum - higher), tl.exp2(other - higher)
+        # A split before the row's window has seen nothing; see above.
+        origin = tl.where(higher == float("-inf"), 0.0, higher)
+        shrink, grow = tl.exp2(maximum - origin), tl.exp2(other - origin)
         weight = weight * shrink + tl.load(weights + start + split) * grow
         part = tl.load(sums + (start + split) * value_dim + column, inside, 0.0)
         total = total * shrink + part * grow

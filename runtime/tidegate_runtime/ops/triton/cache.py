@@ -10,6 +10,7 @@ import torch
 import triton
 
 from tidegate_runtime.ops.batch import BLOCK_TOKENS, Integers, StepBatch
+from tidegate_runtime.ops.paged_attention import Scoring
 from tidegate_runtime.ops.triton.attention import (
     SPLIT_TOKENS,
     TILE_ROWS,
@@ -57,6 +58,11 @@ class TritonPool:
         shape = (blocks, kv_heads, BLOCK_TOKENS)
         self.states = [torch.empty(*shape, dim, dtype=KV_DTYPES[kv], device=device) for dim in dims]
         self.scales = [torch.empty(shape if self.largest_code else 0, device=device) for _ in dims]
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """Keys, values and, in 8 bits, their scales: `[blocks, …]` each."""
+        return [*self.states, *(self.scales if self.largest_code else ())]
 
     def write(self, slots: torch.Tensor, *states: torch.Tensor) -> None:
         """Put keys and values `[rows, kv_heads, dim]` into slots `[rows]`."""
@@ -125,7 +131,7 @@ class TritonCache:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        scale: float,
+        scoring: Scoring,
     ) -> torch.Tensor:
         """Write `[rows, kv_heads, dim]`, then attend: `[rows, heads, dim]` → the same."""
         pool, batch = self._pools[layer], self._batch
@@ -142,7 +148,7 @@ class TritonCache:
                 int(batch.tile_starts[at]) if at < len(batch.tile_starts) else rows
                 for at in (first, first + together)
             )
-            self._attend_rows(pool, tiles, (first_row, end), splits, query, out, scale)
+            self._attend_rows(pool, tiles, (first_row, end), splits, query, out, scoring)
         return out
 
     def _attend_rows(
@@ -153,7 +159,7 @@ class TritonCache:
         splits: int,
         query: torch.Tensor,
         out: torch.Tensor,
-        scale: float,
+        scoring: Scoring,
     ) -> None:
         """Attend the tiles of some consecutive rows."""
         batch, tiling = self._batch, self._tiling
@@ -177,7 +183,8 @@ class TritonCache:
             rows[0],
             *query.stride()[:2],
             batch.tables.shape[1],
-            scale / math.log(2),
+            scoring.scale / math.log(2),
+            scoring.softcap / math.log(2),
             group=group,
             padded_group=triton.next_power_of_2(group),
             key_dim=key_dim,
@@ -185,6 +192,8 @@ class TritonCache:
             value_dim=value_dim,
             padded_value_dim=_padded(value_dim),
             scaled=bool(pool.largest_code),
+            window=scoring.window,
+            capped=scoring.softcap > 0,
             tile_rows=batch.tile_rows * triton.next_power_of_2(group),
             tile_tokens=tiling.tokens,
             split_tokens=tiling.split_tokens,

@@ -169,6 +169,15 @@ class TritonLinear(torch.nn.Module):
         chosen = QuantizedWeight(codes, self._scales[indices], minimums, self._bits)
         return dequantize(chosen).to(self._dtype)
 
+    def weights(self) -> tuple[torch.Tensor, ...]:
+        """Where they lie: codes, scales, and minimums for 4 bits."""
+        return self._weight if self._bits == 4 else self._weight[:2]
+
+    def use(self, weights: tuple[torch.Tensor, ...]) -> None:
+        """Compute with these from now on."""
+        # Where there are no minimums the kernels get the scales for them, and do not look.
+        self._codes, self._scales, self._minimums = *weights[:2], weights[-1]
+
     @property
     def _weight(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self._codes, self._scales, self._minimums
