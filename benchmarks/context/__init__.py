@@ -1,0 +1,1 @@
+"""What compressed contexts lose, and what spilled prefixes save."""

@@ -1,0 +1,1 @@
+"""Prompts made shorter before they are run: what matters least for the answer is left out."""
