@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMP  := $(VENV)/.complete
 DEMO_DATA ?= .demo
+WORKERS := -n 2 --dist loadfile
 PEERS  ?= llama.cpp openvino vllm transformers
 
 .PHONY: help setup demo test soak lint format bench bench-setup bench-serverless bench-durable clean
@@ -54,10 +55,10 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-test: lint  # what runs a model comes last, and two at a time at most
-	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile tests/unit tests/integration tests/faults \
+test: lint  # what runs a model comes last, and two at a time at most; there the long files begin first
+	$(BIN)/pytest -m "not soak" $(WORKERS) tests/unit tests/integration tests/faults \
 	  --ignore tests/integration/runtime
-	$(BIN)/pytest -m "not soak" -n 2 --dist loadfile tests/integration/runtime tests/e2e
+	$(BIN)/pytest -m "not soak" $(WORKERS) --no-loadscope-reorder tests/e2e tests/integration/runtime
 
 soak: setup  # the figures of the fault matrix stay for: python -m tests.faults.table
 	$(BIN)/pytest -m soak --ignore tests/faults || test $$? -eq 5

@@ -20,6 +20,7 @@ from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
 from tidegate_controlplane.gateway.gateway import Gateway
+from tidegate_controlplane.gateway.profiler import Profiler
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.gateway.watch import Watch
 from tidegate_controlplane.settings import Settings
@@ -53,6 +54,7 @@ class Services:
     usage: UsageBook
     watch: Watch
     forwarder: Forwarder
+    profiler: Profiler
     deployments: Deployments
     offers: Offers
     files: Files

@@ -38,15 +38,19 @@ def capabilities(elsewhere: frozenset[str] = frozenset()) -> Capabilities:
 
 
 def own_gpu() -> MachineGpu | None:
-    """The first NVIDIA GPU of this machine, by what its driver's tool says. Blocks for a moment."""
+    """The first NVIDIA GPU of this machine and how many are like it, as its driver's tool says.
+
+    Blocks for a moment.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
     asked = (tool, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
     try:
         said = subprocess.run(asked, capture_output=True, text=True, timeout=TOOL_S, check=True)
-        name, mib = said.stdout.splitlines()[0].rsplit(",", 1)
-        return MachineGpu(name.strip(), int(mib) * MIB)
+        gpus = said.stdout.splitlines()
+        name, mib = gpus[0].rsplit(",", 1)
+        return MachineGpu(name.strip(), int(mib) * MIB, gpus.count(gpus[0]))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         logger.warning("no GPU is used: %s does not name one: %s", tool, error)
         return None

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
         AsyncServedModel,
         AsyncStream,
     )
-    from tidegate.answers import BatchResult, ChatAnswer, ChatChunk, Embeddings, TextAnswer
+    from tidegate.answers import (
+        BatchResult,
+        ChatAnswer,
+        ChatChunk,
+        Embeddings,
+        Ranks,
+        Scores,
+        TextAnswer,
+    )
     from tidegate.client import Batch, Client, Deployment, Invocation, ServedModel, Stream
     from tidegate.errors import (
         APIError,
@@ -59,8 +67,10 @@ if TYPE_CHECKING:
         DeploymentSpec,
         GpuSpec,
         HardwareSpec,
+        KvSpillSpec,
         Mode,
         ModelSpec,
+        Pooling,
         Precision,
         RollbackSpec,
         RolloutSpec,
@@ -105,13 +115,16 @@ __all__ = [
     "InvalidSignature",
     "Invocation",
     "InvocationFailed",
+    "KvSpillSpec",
     "LocalError",
     "Mode",
     "ModelSpec",
     "NotFound",
     "PermissionDenied",
+    "Pooling",
     "Precision",
     "PreconditionFailed",
+    "Ranks",
     "RateLimited",
     "RequestTimeout",
     "RollbackSpec",
@@ -119,6 +132,7 @@ __all__ = [
     "RuntimeSpec",
     "ScalingSpec",
     "ScheduleSpec",
+    "Scores",
     "ServedModel",
     "ServerError",
     "ShadowSpec",

@@ -13,9 +13,20 @@ from tidegate.protocol.openai import (
     Completion,
     EmbeddingResponse,
     ErrorDetail,
+    ToolCall,
 )
+from tidegate.protocol.rank import RerankResponse, ScoreResponse
 
-__all__ = ["BatchResult", "ChatAnswer", "ChatChunk", "Embeddings", "ModelAnswer", "TextAnswer"]
+__all__ = [
+    "BatchResult",
+    "ChatAnswer",
+    "ChatChunk",
+    "Embeddings",
+    "ModelAnswer",
+    "Ranks",
+    "Scores",
+    "TextAnswer",
+]
 
 
 class ChatAnswer(ChatCompletion):
@@ -25,6 +36,11 @@ class ChatAnswer(ChatCompletion):
     def text(self) -> str:
         """What the first choice says."""
         return (self.choices[0].message.content or "") if self.choices else ""
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The calls of tools that the first choice asks for."""
+        return (self.choices[0].message.tool_calls or []) if self.choices else []
 
 
 class ChatChunk(ChatCompletionChunk):
@@ -58,12 +74,32 @@ class Embeddings(EmbeddingResponse):
         return [item.embedding for item in ordered if not isinstance(item.embedding, str)]
 
 
-ModelAnswer = ChatAnswer | TextAnswer | Embeddings
+class Ranks(RerankResponse):
+    """Documents in the order of their relevance to a query."""
 
-ANSWER_OF: dict[str, type[ChatAnswer] | type[TextAnswer] | type[Embeddings]] = {
+    @property
+    def order(self) -> list[int]:
+        """The places that the documents had in the request, the most relevant first."""
+        return [result.index for result in self.results]
+
+
+class Scores(ScoreResponse):
+    """How well pairs of texts fit together."""
+
+    @property
+    def values(self) -> list[float]:
+        """One score per pair, in their order."""
+        return [each.score for each in sorted(self.data, key=lambda item: item.index)]
+
+
+ModelAnswer = ChatAnswer | TextAnswer | Embeddings | Ranks | Scores
+
+ANSWER_OF: dict[str, type[ModelAnswer]] = {
     "/v1/chat/completions": ChatAnswer,
     "/v1/completions": TextAnswer,
     "/v1/embeddings": Embeddings,
+    "/v1/rerank": Ranks,
+    "/v1/score": Scores,
 }
 """What each endpoint answers."""
 

@@ -8,6 +8,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from tests.e2e.platform import Platform, start
 
 from tidegate_controlplane.provision.process import is_alive, start_ticks
@@ -41,6 +42,7 @@ def test_a_batch_survives_kill_9_with_one_answer_per_custom_id(
     assert [answer["custom_id"] for answer in answers] == [f"line-{n}" for n in range(LINES)]
 
 
+@pytest.mark.soak
 def test_a_realtime_deployment_serves_again_after_kill_9(fragile: Platform, smollm2: str):
     fragile.cli("deploy", smollm2, "--name", "steady", "--mode", "realtime", "--wait")
     os.kill(fragile.pid, signal.SIGKILL)

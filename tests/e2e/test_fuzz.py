@@ -34,7 +34,7 @@ def test_fuzzing_finds_no_server_error_and_no_undocumented_status(
             "--phases",
             "examples,coverage,fuzzing",
             "--max-examples",
-            "15",
+            "10",
             "--seed",
             "7",
             "--request-timeout",

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from typing import Annotated, Literal
 
 import openai
 import pytest
+from pydantic import BaseModel, Field
 from tests.e2e.platform import PARIS, Platform
 
 MESSAGES = [{"role": "user", "content": PARIS}]
@@ -83,6 +85,24 @@ def test_embeddings_of_like_sentences_are_near(
     platform.cli("delete", "vectors", "--wait")
 
 
+class City(BaseModel):
+    name: Annotated[str, Field(max_length=20)]
+    river: Literal["Seine", "Thames"]
+
+
+def test_an_answer_is_parsed_into_a_pydantic_model(client: openai.OpenAI, realtime: str):
+    answer = client.chat.completions.parse(
+        model=realtime, messages=MESSAGES, response_format=City, temperature=0, max_tokens=60
+    )
+    assert isinstance(answer.choices[0].message.parsed, City)
+
+
+def test_a_model_streams_into_a_pydantic_model(client: openai.OpenAI, realtime: str):
+    asked = {"model": realtime, "messages": MESSAGES, "temperature": 0, "max_tokens": 60}
+    with client.chat.completions.stream(**asked, response_format=City) as stream:
+        assert isinstance(stream.get_final_completion().choices[0].message.parsed, City)
+
+
 def test_models_are_the_deployments(client: openai.OpenAI, realtime: str):
     assert realtime in [model.id for model in client.models.list()]
     assert client.models.retrieve(realtime).id == realtime
@@ -95,7 +115,8 @@ def test_files_and_batches(client: openai.OpenAI, realtime: str):
         "url": "/v1/chat/completions",
         "body": {"model": realtime, "messages": MESSAGES, "max_tokens": 12, "temperature": 0},
     }
-    content = (json.dumps(line) + "\nnot json\n").encode()
+    choice = {**line, "custom_id": "two", "body": {**line["body"], "guided_choice": ["Rome"]}}
+    content = (json.dumps(line) + "\n" + json.dumps(choice) + "\nnot json\n").encode()
     uploaded = client.files.create(file=("in.jsonl", content), purpose="batch")
     assert uploaded.bytes == len(content)
     assert client.files.retrieve(uploaded.id).filename == "in.jsonl"
@@ -109,9 +130,14 @@ def test_files_and_batches(client: openai.OpenAI, realtime: str):
     batch = _finished(client, batch.id)
     assert batch.status == "completed"
     assert batch.metadata == {"purpose": "test"}
-    assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
-    answer = json.loads(client.files.content(batch.output_file_id).text)
-    assert "Paris" in answer["response"]["body"]["choices"][0]["message"]["content"]
+    assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 1)
+    answers = {}
+    for made in client.files.content(batch.output_file_id).text.splitlines():
+        answer = json.loads(made)
+        message = answer["response"]["body"]["choices"][0]["message"]
+        answers[answer["custom_id"]] = message["content"]
+    assert "Paris" in answers["one"]
+    assert answers["two"] == "Rome"
     assert len(client.files.content(batch.error_file_id).text.splitlines()) == 1
     assert batch.id in [b.id for b in client.batches.list()]
     assert client.files.delete(uploaded.id).deleted

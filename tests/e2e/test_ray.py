@@ -97,7 +97,6 @@ def test_the_same_declaration_serves_locally_and_on_a_cluster_that_loses_a_node(
     text = EXAMPLE.read_text()
     text = re.sub(r"^model: \S+", f"model: {smollm2}", text, flags=re.MULTILINE)
     text = text.replace("min_replicas: 0", "min_replicas: 2").replace("512MiB", "128MiB")
-    text = text.replace("max_sequences: 16", "max_sequences: 64")
     text = text.replace("memory: 4GiB", "memory: 4GiB\n  cpu: 1")
     file = tmp_path / "deployment.yaml"
     file.write_text(text)

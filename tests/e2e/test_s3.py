@@ -26,6 +26,7 @@ def platform_on_s3(
     stop(running)
 
 
+@pytest.mark.soak
 def test_a_model_in_s3_is_served_and_its_work_is_kept_there(
     platform_on_s3: Platform, smollm2: str, tmp_path: Path
 ):

@@ -11,6 +11,7 @@ from litestar.types import ControllerRouterHandler
 from pydantic import Field
 
 from tidegate.protocol.resources import (
+    AdapterSource,
     DecisionView,
     DeploymentView,
     EventView,
@@ -183,6 +184,45 @@ async def scale_deployment(
     return answer(view, headers={"ETag": etag(view)})
 
 
+@put(
+    "/api/v1/deployments/{name:str}/adapters/{adapter:str}",
+    status_code=200,
+    opt=describe(
+        "Serve a LoRA adapter as `name:adapter`, without new replicas",
+        body=AdapterSource,
+        answers={200: DeploymentView},
+        refuses=(409,),
+    ),
+)
+async def put_adapter(
+    request: AnyRequest,
+    name: FromPath[str],
+    adapter: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
+) -> Response[bytes]:
+    wanted = await read_model(request, AdapterSource, DECLARATION_BYTES)
+    view = await deployments.add_adapter(principal.project_id, name, adapter, wanted.source)
+    return answer(view, headers={"ETag": etag(view)})
+
+
+@delete(
+    "/api/v1/deployments/{name:str}/adapters/{adapter:str}",
+    status_code=200,
+    opt=describe(
+        "Serve a LoRA adapter no longer", answers={200: DeploymentView}, refuses=(404, 409)
+    ),
+)
+async def delete_adapter(
+    name: FromPath[str],
+    adapter: FromPath[str],
+    principal: NamedDependency[Principal],
+    deployments: NamedDependency[Deployments],
+) -> Response[bytes]:
+    view = await deployments.remove_adapter(principal.project_id, name, adapter)
+    return answer(view, headers={"ETag": etag(view)})
+
+
 @post(
     "/api/v1/deployments/{name:str}/wake",
     status_code=202,
@@ -314,6 +354,8 @@ HANDLERS: list[ControllerRouterHandler] = [
     get_deployment,
     delete_deployment,
     scale_deployment,
+    put_adapter,
+    delete_adapter,
     wake_deployment,
     list_revisions,
     list_replicas,

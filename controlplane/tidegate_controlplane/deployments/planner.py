@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from tidegate.protocol.resources import ConsideredOffer, ModelFacts, ResolvedPlan
-from tidegate.spec import DeploymentSpec, ProvisionerName
+from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
 from tidegate_controlplane.domain.on_offer import Market, staying
 from tidegate_controlplane.domain.plan import (
     Capabilities,
@@ -16,6 +17,7 @@ from tidegate_controlplane.domain.plan import (
     resolve,
 )
 from tidegate_controlplane.errors import Invalid
+from tidegate_controlplane.models.adapters import missing_adapters
 from tidegate_controlplane.models.inspect import inspect
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.deployments import facts_of_digest, median_cold_start_s
@@ -56,6 +58,8 @@ class Planner:
 
     async def plan(self, spec: DeploymentSpec) -> Planned:
         """Raises Invalid with every issue when the model or the combination cannot be served."""
+        if issues := await asyncio.to_thread(lambda: tuple(missing_adapters(spec))):
+            raise _invalid(issues)
         found = await inspect(spec.model, self._known)
         digest = found.facts.digest
         cold_start_s = await self._database.read(lambda s: median_cold_start_s(s, digest))
@@ -83,6 +87,10 @@ def resolved(
     """The plan of `spec` for a model. Raises Invalid with every issue when there is none."""
     plan = resolve(spec, facts, capabilities, cold_start_s)
     if isinstance(plan, Refusal):
-        sentences = "; ".join(f"{issue.field}: {issue.message}" for issue in plan.issues)
-        raise Invalid(sentences, issues=plan.issues, param=plan.issues[0].field)
+        raise _invalid(plan.issues)
     return plan
+
+
+def _invalid(issues: tuple[SpecIssue, ...]) -> Invalid:
+    sentences = "; ".join(f"{issue.field}: {issue.message}" for issue in issues)
+    return Invalid(sentences, issues=issues, param=issues[0].field)

@@ -8,6 +8,9 @@ the reconciler sees what is declared and makes it so.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import starmap
+
 from pydantic import ValidationError
 from sqlmodel import Session
 
@@ -35,8 +38,8 @@ from tidegate_controlplane.deployments.rules import (
 )
 from tidegate_controlplane.deployments.takeover import check_room, give_way
 from tidegate_controlplane.domain.plan import warnings
-from tidegate_controlplane.errors import Invalid, PreconditionFailed
-from tidegate_controlplane.gateway.catalog import Catalog, Served
+from tidegate_controlplane.errors import Invalid, NotFound, PreconditionFailed
+from tidegate_controlplane.gateway.catalog import Adapter, Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.provision.base import Provisioner
 from tidegate_controlplane.store import deployments as rows
@@ -99,7 +102,7 @@ class Deployments:
             model=planned.facts,
             plan=planned.plan,
             offers=planned.offers,
-            warnings=[*warnings(planned.plan, self._planner.capabilities), *short],
+            warnings=[*warnings(planned.plan, planned.facts, self._planner.capabilities), *short],
         )
 
     async def apply(
@@ -133,14 +136,42 @@ class Deployments:
         return await self.read.view(row), created
 
     async def scale(self, project_id: str, name: str, request: ScaleRequest) -> DeploymentView:
-        """Change the replica bounds: an apply of the present spec with other bounds."""
+        """Change the replica bounds."""
+        low, high = request.min_replicas, request.max_replicas
+        return await self._amend(project_id, name, lambda spec: spec.with_replicas(low, high))
+
+    async def add_adapter(
+        self, project_id: str, name: str, adapter: str, source: str
+    ) -> DeploymentView:
+        """Serve an adapter under `name:adapter`, or the one of that name from another source."""
+        return await self._amend(project_id, name, lambda spec: spec.with_adapter(adapter, source))
+
+    async def remove_adapter(self, project_id: str, name: str, adapter: str) -> DeploymentView:
+        """Serve an adapter no longer. Raises NotFound for one that is not there."""
+
+        def without(spec: DeploymentSpec) -> DeploymentSpec:
+            if adapter not in spec.runtime.adapters:
+                known = ", ".join(sorted(spec.runtime.adapters)) or "none"
+                raise NotFound(f"{name!r} has no adapter {adapter!r}; it has {known}")
+            return spec.with_adapter(adapter, None)
+
+        return await self._amend(project_id, name, without)
+
+    async def _amend(
+        self, project_id: str, name: str, change: Callable[[DeploymentSpec], DeploymentSpec]
+    ) -> DeploymentView:
+        """Apply what is declared now, changed."""
         while True:
             row = await self.read.living(project_id, name)
-            spec = _with_replicas(DeploymentSpec.model_validate(row.spec), request)
+            try:
+                spec = change(DeploymentSpec.model_validate(row.spec))
+            except ValidationError as error:
+                fault = explain(error, DeploymentSpec)
+                raise Invalid(str(fault), issues=fault.issues) from error
             try:
                 view, _ = await self.apply(project_id, spec, if_match=etag(row))
             except PreconditionFailed:
-                continue  # declared anew meanwhile: scale what is declared now
+                continue  # declared anew meanwhile: change what is declared now
             return view
 
     async def rollback(
@@ -211,12 +242,5 @@ def served(row: Deployment) -> Served:
         mode=Mode(row.mode),
         task=Task(row.spec["model"]["task"]),
         created_at=row.created_at,
+        adapters=tuple(starmap(Adapter, sorted(row.spec["runtime"]["adapters"].items()))),
     )
-
-
-def _with_replicas(spec: DeploymentSpec, request: ScaleRequest) -> DeploymentSpec:
-    try:
-        return spec.with_replicas(request.min_replicas, request.max_replicas)
-    except ValidationError as error:
-        fault = explain(error, DeploymentSpec)
-        raise Invalid(str(fault), issues=fault.issues) from error

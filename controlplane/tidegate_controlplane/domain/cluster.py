@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tidegate.protocol.resources import ResolvedPlan
+from tidegate_controlplane.domain.footprint import host_bytes
 from tidegate_controlplane.domain.size import size
 
 
@@ -55,7 +56,7 @@ def needs_of(plan: ResolvedPlan) -> Needs:
     gpu = plan.gpu
     return Needs(
         cpus=plan.threads or 1,
-        memory_bytes=plan.memory_bytes,
+        memory_bytes=max(plan.memory_bytes, host_bytes(plan)),
         gpus=gpu.count if gpu else 0,
         gpu_type=gpu.type if gpu else None,
     )

@@ -34,7 +34,7 @@ def kv_bytes_per_token(facts: ModelFacts, precision: Precision) -> int:
 
 
 def weights_bytes(facts: ModelFacts, precision: Precision) -> int:
-    """What the weights take in memory once they are packed."""
+    """What the weights take in memory once they are packed, all experts of a mixture included."""
     if precision in DENSE_BITS:
         return int(facts.parameters * DENSE_BITS[precision] / 8)
     head = facts.embedding_parameters
@@ -44,17 +44,32 @@ def weights_bytes(facts: ModelFacts, precision: Precision) -> int:
     return int(bits / 8)
 
 
+def layer_bytes(facts: ModelFacts, precision: Precision) -> int:
+    """What each layer takes of that: what is neither embedding nor last layer, in equal parts."""
+    tables = facts.embedding_parameters * (1 if facts.tied else 2)
+    bits = DENSE_BITS.get(precision) or PACKED_BITS[precision]
+    return int(max(0, facts.parameters - tables) * bits / 8) // facts.layers
+
+
 def read_bytes(facts: ModelFacts, precision: Precision) -> int:
-    """What each token reads of the weights: all, but of an untied input embedding only a row."""
-    if facts.tied:
-        return weights_bytes(facts, precision)
-    bits = DENSE_BITS.get(precision, UNTIED_EMBEDDING_BITS)
-    return weights_bytes(facts, precision) - int(facts.embedding_parameters * bits / 8)
+    """What each token reads of the weights: all, but of an untied input embedding only a row, and
+    of a mixture only the experts that it uses.
+    """
+    dense = DENSE_BITS.get(precision)
+    idle = facts.idle_parameters * (dense or PACKED_BITS[precision])
+    if not facts.tied:
+        idle += facts.embedding_parameters * (dense or UNTIED_EMBEDDING_BITS)
+    return weights_bytes(facts, precision) - int(idle / 8)
 
 
 def host_bytes(plan: ResolvedPlan) -> int:
     """What one replica takes of its machine's own memory.
 
-    A KV cache on a GPU is none of it; the weights pass through it.
+    A KV cache on a GPU is none of it, but what it spills is; the weights pass through it, and stay
+    there if the GPU is too small for them.
     """
-    return plan.memory_bytes - (plan.kv_cache_bytes if plan.gpu else 0)
+    if plan.gpu is None:
+        return plan.memory_bytes
+    spilled = plan.kv_spill.memory if plan.kv_spill is not None else None
+    streamed = plan.weights_bytes - plan.offload.resident_bytes if plan.offload else 0
+    return plan.memory_bytes - plan.kv_cache_bytes + int(spilled or 0) + streamed

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tidegate.offers import Covers, Offer
 from tidegate.protocol.resources import ConsideredOffer, PlannedOffer, ResolvedPlan
-from tidegate.spec import DeploymentSpec, Precision, SpecIssue, Task
+from tidegate.spec import DeploymentSpec, Precision, SpecIssue
 from tidegate_controlplane.domain.footprint import host_bytes
 from tidegate_controlplane.domain.no_offer import why_none
 from tidegate_controlplane.domain.offers import (
@@ -18,6 +18,7 @@ from tidegate_controlplane.domain.offers import (
     rank,
     usd_per_million_tokens,
 )
+from tidegate_controlplane.domain.offload import offload_bound
 from tidegate_controlplane.domain.size import need
 
 HOURS_PER_MONTH = 730
@@ -59,7 +60,7 @@ def on_offer(
     bound = spec.hardware.memory
     room = fit.usable_bytes if bound is None else min(fit.usable_bytes, int(bound))
     filled = with_cache(plan, room, kv_most_bytes)
-    offer = _planned(fit, plan, None if spec.model.task is Task.EMBED else read_bytes)
+    offer = _planned(fit, plan, None if spec.model.task.encodes else read_bytes)
     return filled.model_copy(update={"offer": offer})
 
 
@@ -112,6 +113,8 @@ def _wanted(plan: ResolvedPlan, market: Market) -> Need:
 def _planned(fit: Fit, plan: ResolvedPlan, read_bytes: int | None) -> PlannedOffer:
     offer = fit.offer
     decode = None if read_bytes is None else decode_bound(fit, read_bytes)
+    if decode and plan.offload:
+        decode = min(decode, offload_bound(plan.offload))
     batch = decode and decode * plan.max_sequences
     return PlannedOffer(
         provider=offer.provider,

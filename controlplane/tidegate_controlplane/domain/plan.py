@@ -14,8 +14,11 @@ from tidegate.spec import (
     Precision,
     ProvisionerName,
     SpecIssue,
-    SpeculationSpec,
-    Task,
+)
+from tidegate_controlplane.domain.division import (
+    division_cost,
+    division_issue,
+    tensor_parallel,
 )
 from tidegate_controlplane.domain.footprint import (
     PROCESS_BYTES,
@@ -24,16 +27,18 @@ from tidegate_controlplane.domain.footprint import (
     read_bytes,
     weights_bytes,
 )
-from tidegate_controlplane.domain.gpus import MachineGpu, gpu_issue, on_own_gpu
+from tidegate_controlplane.domain.gpus import MachineGpu, gpu_issue, gpu_share, on_own_gpu
+from tidegate_controlplane.domain.offload import offload_cost, with_offload
 from tidegate_controlplane.domain.on_offer import Market, considered, on_offer
 from tidegate_controlplane.domain.schedule import schedule_issues
 from tidegate_controlplane.domain.size import need, size
+from tidegate_controlplane.domain.speculation import speculation_issue
 
-LOCAL = ProvisionerName.LOCAL.value
+LOCAL, AWS = ProvisionerName.LOCAL.value, ProvisionerName.AWS.value
 """Replicas on the control plane's machine: its memory and cores bound these alone."""
 GROUP = 32
 """Packed weights are cut into groups of so many inputs."""
-EMBEDDING_PRECISIONS = frozenset({Precision.FP32, Precision.BF16})
+ENCODER_PRECISIONS = frozenset({Precision.FP32, Precision.BF16})
 KV_SHARE = 16
 """The default KV cache takes at most one sixteenth of the machine's memory."""
 IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0, Mode.BATCH: 15.0}
@@ -55,7 +60,7 @@ class Capabilities:
     cores: int
     gpu: MachineGpu | None = None
     """That of the machine; the first one of several."""
-    gpus_per_replica: int = 1
+    gpus_per_replica: int = 16
     """What the runtime divides a model over."""
     market: Market | None = None
     """Where the provisioner `aws` rents machines."""
@@ -94,10 +99,16 @@ def resolve(
         max_sequences=spec.runtime.max_sequences,
         kv_cache_bytes=kv_cache,
         weights_bytes=weights,
-        memory_bytes=weights + kv_cache + PROCESS_BYTES,
+        memory_bytes=weights
+        + kv_cache
+        + tensor_parallel(spec) * PROCESS_BYTES
+        + _spilled_beside(spec),
         threads=spec.hardware.cpu,
         gpu=spec.hardware.gpu,
+        tensor_parallel=tensor_parallel(spec),
         speculation=spec.runtime.speculation,
+        kv_spill=spec.runtime.kv_spill,
+        tool_parser=spec.runtime.tool_parser,
         min_replicas=low,
         max_replicas=high,
         target_in_flight=spec.scaling.target_in_flight,
@@ -108,7 +119,10 @@ def resolve(
         drain_timeout_s=spec.rollout.drain_timeout_s,
         cold_start_s=cold_start_s,
     )
-    placed = _placed(spec, facts, plan, capabilities)
+    held = with_offload(spec, facts, plan, _room_bytes(spec, plan, capabilities))
+    if isinstance(held, SpecIssue):
+        return Refusal((held,))
+    placed = _placed(spec, facts, held, capabilities)
     return Refusal((placed,)) if isinstance(placed, SpecIssue) else placed
 
 
@@ -125,11 +139,13 @@ def alternatives(
     return considered(plan.model_copy(update=smallest), capabilities.market)
 
 
-def warnings(plan: ResolvedPlan, capabilities: Capabilities) -> list[str]:
+def warnings(plan: ResolvedPlan, facts: ModelFacts, capabilities: Capabilities) -> list[str]:
     """What will work but may surprise."""
+    found = [division_cost(plan, facts)] if plan.tensor_parallel > 1 else []
+    if plan.offload is not None:
+        found.append(offload_cost(plan.offload))
     if plan.provisioner != LOCAL:
-        return []
-    found = []
+        return found
     if plan.memory_bytes * plan.max_replicas > capabilities.memory_bytes:
         found.append(
             f"scaling.max_replicas: {plan.max_replicas} replicas of {size(plan.memory_bytes)} "
@@ -145,6 +161,11 @@ def warnings(plan: ResolvedPlan, capabilities: Capabilities) -> list[str]:
             f"hardware.cpu: {plan.threads} threads will take turns on this machine's "
             f"{capabilities.cores} cores; lower it"
         )
+    if not plan.gpu and plan.tensor_parallel > (cores := plan.threads or capabilities.cores):
+        found.append(
+            f"runtime.tensor_parallel: {plan.tensor_parallel} processes will take turns on "
+            f"{cores} cores; lower it"
+        )
     return found
 
 
@@ -159,13 +180,13 @@ def replica_bounds(spec: DeploymentSpec) -> tuple[int, int]:
 def fingerprint(spec: DeploymentSpec, model_digest: str) -> str:
     """What decides whether running replicas still fit: the model's digest and how it is run.
 
-    Scaling, objectives, rollout and labels change without new replicas.
+    Scaling, objectives, rollout, labels and adapters change without new replicas.
     """
     run: dict[str, Any] = {
         "name": spec.name,
         "digest": model_digest,
         "model": spec.model.model_dump(mode="json"),
-        "runtime": spec.runtime.model_dump(mode="json"),
+        "runtime": spec.runtime.model_dump(mode="json", exclude={"adapters"}),
         "hardware": spec.hardware.model_dump(mode="json"),
     }
     return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
@@ -184,9 +205,11 @@ def _precision(spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabiliti
     asked = spec.runtime.precision
     if asked is not Precision.AUTO:
         return asked
+    if facts.precision is not None:
+        return Precision(facts.precision)
     width = facts.embedding_parameters // facts.vocabulary
-    if spec.model.task == "embed" or width % GROUP:
-        return Precision.BF16 if spec.model.task == "embed" else Precision.FP32
+    if spec.model.task.encodes or width % GROUP:
+        return Precision.BF16 if spec.model.task.encodes else Precision.FP32
     packed = [Precision.INT4] if facts.stored_bits == 4 else []
     suiting = [*packed, Precision.INT8, Precision.BF16]
     return next((one for one in suiting if one in capabilities.precisions), Precision.BF16)
@@ -202,12 +225,18 @@ def _shared_bytes(spec: DeploymentSpec, capabilities: Capabilities) -> int:
 def _kv_cache_bytes(
     spec: DeploymentSpec, facts: ModelFacts, context: int, precision: Precision, memory: int
 ) -> int:
-    if spec.model.task == "embed":
+    if spec.model.task.encodes:
         return 0
     if spec.runtime.kv_cache is not None:
         return int(spec.runtime.kv_cache)
     one_sequence = context * kv_bytes_per_token(facts, precision)
     return min(spec.runtime.max_sequences * one_sequence, max(one_sequence, memory // KV_SHARE))
+
+
+def _spilled_beside(spec: DeploymentSpec) -> int:
+    """What spilled prefixes take of the memory that the model is in."""
+    spill = spec.runtime.kv_spill
+    return 0 if spill is None or spec.hardware.gpu is not None else int(spill.memory or 0)
 
 
 def _unsupported(
@@ -227,8 +256,8 @@ def _unsupported(
             )
         )
     available, where = capabilities.precisions, "on this platform"
-    if spec.model.task == "embed":
-        available, where = available & EMBEDDING_PRECISIONS, "for an embedding model"
+    if spec.model.task.encodes:
+        available, where = available & ENCODER_PRECISIONS, f"for model.task '{spec.model.task}'"
     if _precision(spec, facts, capabilities) not in available:
         known = ", ".join(sorted(p.value for p in available))
         issues.append(
@@ -239,8 +268,7 @@ def _unsupported(
             )
         )
     for field, value in (
-        ("runtime.speculation", _unserved(runtime.speculation)),
-        ("runtime.adapters", runtime.adapters or None),
+        ("runtime.adapters", runtime.adapters or None if provisioner == AWS else None),
         ("slo.ttft_ms", spec.slo.ttft_ms),
         ("slo.itl_ms", spec.slo.itl_ms),
     ):
@@ -249,18 +277,14 @@ def _unsupported(
             issues.append(SpecIssue(field, shown, "not honoured by this platform yet; remove it"))
     own = capabilities.gpu if _is_local(spec) else None
     wrong = gpu_issue(spec, own, at_most=capabilities.gpus_per_replica)
-    return [*issues, wrong] if wrong else issues
-
-
-def _unserved(asked: SpeculationSpec | None) -> SpeculationSpec | None:
-    """A draft model's memory and digest are no part of a plan yet."""
-    return asked if asked is not None and asked.method == "draft" else None
+    wrong = wrong or division_issue(spec, facts)
+    return [*issues, *filter(None, (wrong, speculation_issue(spec)))]
 
 
 def _impossible(
     spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities
 ) -> list[SpecIssue]:
-    issues = []
+    issues = _unlike_artifact(spec, facts)
     asked = spec.runtime.context_tokens
     if asked is not None and asked > facts.context_tokens:
         issues.append(
@@ -271,20 +295,20 @@ def _impossible(
             )
         )
     default = type(spec.runtime).model_fields["max_sequences"].default
-    if spec.model.task == "embed" and spec.runtime.max_sequences != default:
+    if spec.model.task.encodes and spec.runtime.max_sequences != default:
         issues.append(
             SpecIssue(
                 "runtime.max_sequences",
                 spec.runtime.max_sequences,
-                "an embedding model decodes no sequences; remove it",
+                f"model.task '{spec.model.task}' decodes no sequences; remove it",
             )
         )
-    if spec.model.task == "embed" and spec.runtime.kv_cache is not None:
+    if spec.model.task.encodes and spec.runtime.kv_cache is not None:
         issues.append(
             SpecIssue(
                 "runtime.kv_cache",
                 int(spec.runtime.kv_cache),
-                "an embedding model keeps no KV cache; remove it",
+                f"model.task '{spec.model.task}' keeps no KV cache; remove it",
             )
         )
     elif spec.runtime.kv_cache is not None:
@@ -299,6 +323,33 @@ def _impossible(
                     f"tokens ({size(least)}); raise it, or lower runtime.context_tokens",
                 )
             )
+    return issues
+
+
+def _unlike_artifact(spec: DeploymentSpec, facts: ModelFacts) -> list[SpecIssue]:
+    """What an artifact cannot be any more: in another precision, or on another machine."""
+    if facts.precision is None:
+        return []
+    issues = []
+    asked = spec.runtime.precision
+    if asked not in (Precision.AUTO, facts.precision):
+        issues.append(
+            SpecIssue(
+                "runtime.precision",
+                asked.value,
+                f"{asked.value} is not that of the artifact {spec.model.source!r}, which is in "
+                f"{facts.precision}; remove it, or deploy the model that it was built from",
+            )
+        )
+    if not _is_local(spec):
+        issues.append(
+            SpecIssue(
+                "model.source",
+                spec.model.source,
+                f"{spec.model.source!r} is an artifact, and those are served on this machine only; "
+                f"use provisioner {LOCAL}, or deploy the model that it was built from",
+            )
+        )
     return issues
 
 
@@ -325,9 +376,20 @@ def _placed(
     )
 
 
+def _room_bytes(spec: DeploymentSpec, plan: ResolvedPlan, capabilities: Capabilities) -> int | None:
+    """What one replica can have of its device; None where the device is not known."""
+    if not _is_local(spec):
+        return None
+    room = capabilities.memory_bytes
+    if plan.gpu is not None and capabilities.gpu is not None:
+        room = gpu_share(plan, capabilities.gpu)
+    bound = spec.hardware.memory
+    return room if bound is None else min(room, int(bound))
+
+
 def _kv_most_bytes(spec: DeploymentSpec, facts: ModelFacts, plan: ResolvedPlan) -> int:
     """What a KV cache can make use of: every sequence of a batch at its full length."""
-    if spec.model.task is Task.EMBED or spec.runtime.kv_cache is not None:
+    if spec.model.task.encodes or spec.runtime.kv_cache is not None:
         return plan.kv_cache_bytes
     token = kv_bytes_per_token(facts, Precision(plan.precision))
     return plan.max_sequences * plan.context_tokens * token
@@ -360,7 +422,8 @@ def _beyond_machine(
         "model.source",
         spec.model.source,
         f"one replica needs {need(plan)}, and this machine has "
-        f"{size(capabilities.memory_bytes)} for replicas; {REMEDY}, or use a smaller model",
+        f"{size(capabilities.memory_bytes)} for replicas; {REMEDY}, stream layers from the disk "
+        "(runtime.offload: {}), or use a smaller model",
     )
 
 

@@ -14,8 +14,13 @@ def size(count: int) -> str:
 
 def need(plan: ResolvedPlan) -> str:
     """The memory of one replica, and what it is made of."""
-    process = plan.memory_bytes - plan.weights_bytes - plan.kv_cache_bytes
+    spilled = 0
+    if plan.kv_spill is not None and plan.gpu is None:
+        spilled = int(plan.kv_spill.memory or 0)
+    weights = plan.offload.resident_bytes if plan.offload else plan.weights_bytes
+    process = plan.memory_bytes - weights - plan.kv_cache_bytes - spilled
+    beside = f", spilled prefixes {size(spilled)}" if spilled else ""
     return (
-        f"{size(plan.memory_bytes)} (weights {size(plan.weights_bytes)}, KV cache "
-        f"{size(plan.kv_cache_bytes)}, process {size(process)})"
+        f"{size(plan.memory_bytes)} (weights {size(weights)}, KV cache "
+        f"{size(plan.kv_cache_bytes)}{beside}, process {size(process)})"
     )

@@ -4,42 +4,54 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tidegate.protocol.openai import (
-    ENDPOINT_REQUESTS,
     ChatCompletionRequest,
     CompletionRequest,
-    EmbeddingRequest,
     SamplingFields,
     error_from_validation,
+)
+from tidegate.protocol.tokenize import (
+    DETOKENIZE,
+    ONLINE_REQUESTS,
+    TOKENIZE,
+    DetokenizeRequest,
+    OnlineRequest,
+    TokenizeRequest,
 )
 from tidegate.spec import Mode, Task
 from tidegate_controlplane.domain.prefix import prefix_blocks
 from tidegate_controlplane.domain.routing import BYTES_PER_TOKEN
 from tidegate_controlplane.errors import BadRequest, NotFound
-from tidegate_controlplane.gateway.catalog import Catalog, Served
+from tidegate_controlplane.gateway.catalog import ADAPTER_MARK, Catalog, Served
 from tidegate_controlplane.gateway.replica import Ask
 from tidegate_controlplane.web.body import JsonBody
 
 SHOWN_MODELS = 5
 
-WorkRequest = SamplingFields | EmbeddingRequest
+Shape = TypeVar("Shape", bound=BaseModel)
 
 _DOORS = {
     Mode.ASYNC: "it is served as 'async': send the body to POST /v1/invocations",
     Mode.BATCH: "it is served as 'batch': upload a file of requests and POST /v1/batches",
 }
 _TASKS = {
-    "/v1/chat/completions": Task.GENERATE,
-    "/v1/completions": Task.GENERATE,
-    "/v1/embeddings": Task.EMBED,
+    "/v1/chat/completions": {Task.GENERATE},
+    "/v1/completions": {Task.GENERATE},
+    "/v1/embeddings": {Task.EMBED},
+    "/v1/rerank": {Task.EMBED, Task.RERANK},
+    "/v1/score": {Task.EMBED, Task.RERANK},
+    TOKENIZE: set(Task),
+    DETOKENIZE: set(Task),
 }
+"""Whose models answer at each path."""
 _TASK_DOORS = {
     Task.GENERATE: "generates text: use /v1/chat/completions or /v1/completions",
-    Task.EMBED: "makes embeddings: use /v1/embeddings",
+    Task.EMBED: "makes embeddings: use /v1/embeddings, /v1/rerank or /v1/score",
+    Task.RERANK: "scores pairs of texts: use /v1/rerank or /v1/score",
 }
 
 
@@ -60,7 +72,7 @@ class Admitted:
 
 def admit(catalog: Catalog, project_id: str, path: str, body: JsonBody) -> Admitted:
     """The request of `path` in `body`. Raises BadRequest and NotFound."""
-    asked = validated(path, body.document)
+    asked = validated(ONLINE_REQUESTS[path], body.document)
     served = find(catalog, project_id, asked.model)
     check_mode(served)
     check_task(served, path)
@@ -76,26 +88,38 @@ def admit(catalog: Catalog, project_id: str, path: str, body: JsonBody) -> Admit
         wants_usage=wants_usage,
         ask=Ask(
             project_id=project_id,
-            prompt_tokens=len(body.raw) // BYTES_PER_TOKEN,
+            prompt_tokens=_read_tokens(asked, body.raw),
             most_tokens=most_tokens(asked),
             prefix=prefix_blocks(project_id, _prompt_bytes(asked)),
         ),
     )
 
 
-def validated(path: str, document: dict[str, Any]) -> WorkRequest:
-    """The request as its endpoint's model. Raises BadRequest naming the field."""
+def validated(shape: type[Shape], document: dict[str, Any]) -> Shape:
+    """The request in the shape that its endpoint takes. Raises BadRequest naming the field."""
     try:
-        return ENDPOINT_REQUESTS[path].model_validate(document)
+        return shape.model_validate(document)
     except ValidationError as error:
         detail = error_from_validation(error.errors(include_url=False))
         raise BadRequest(detail.message, code=detail.code, param=detail.param) from None
 
 
 def find(catalog: Catalog, project_id: str, model: str) -> Served:
-    """The deployment named `model`. Raises NotFound naming some that exist."""
-    if served := catalog.get(project_id, model):
+    """The deployment that serves `model`: its name, or `name:adapter`.
+
+    Raises NotFound naming some that exist.
+    """
+    base = catalog.get(project_id, model.partition(ADAPTER_MARK)[0])
+    if base and (served := base.model(model)):
         return served
+    if base:
+        others = ", ".join([base.name, *map(base.model_of, base.adapters)][:SHOWN_MODELS])
+        raise NotFound(
+            f"the model {model!r} does not exist; {base.name!r} is served as: {others}; add an "
+            "adapter with `tidegate adapters add`",
+            code="model_not_found",
+            param="model",
+        )
     names = [served.name for served in catalog.of_project(project_id)]
     known = ", ".join(names[:SHOWN_MODELS]) + (", …" if len(names) > SHOWN_MODELS else "")
     hint = f"deployments here: {known}" if names else "nothing is deployed here yet"
@@ -116,7 +140,7 @@ def check_mode(served: Served) -> None:
 
 def check_task(served: Served, path: str) -> None:
     """Raise BadRequest when the deployment's model does other work than `path` asks for."""
-    if served.task is not _TASKS[path]:
+    if served.task not in _TASKS[path]:
         raise BadRequest(
             f"the model {served.name!r} {_TASK_DOORS[served.task]}",
             code="wrong_task",
@@ -124,7 +148,7 @@ def check_task(served: Served, path: str) -> None:
         )
 
 
-def most_tokens(asked: WorkRequest) -> int | None:
+def most_tokens(asked: OnlineRequest) -> int | None:
     """As many as its answers may have in all; None when the caller sets no bound."""
     match asked:
         case ChatCompletionRequest():
@@ -136,7 +160,13 @@ def most_tokens(asked: WorkRequest) -> int | None:
     return None if limit is None else limit * sequences
 
 
-def _prompt_bytes(asked: WorkRequest) -> bytes:
+def _read_tokens(asked: OnlineRequest, raw: bytes) -> int:
+    """As many as the model will about have to read: none where only its tokenizer is asked."""
+    is_tokens = isinstance(asked, TokenizeRequest | DetokenizeRequest)
+    return 0 if is_tokens else len(raw) // BYTES_PER_TOKEN
+
+
+def _prompt_bytes(asked: OnlineRequest) -> bytes:
     """What a replica would compute first, in a form in which equal beginnings are equal."""
     match asked:
         case ChatCompletionRequest():

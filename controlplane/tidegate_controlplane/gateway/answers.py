@@ -27,7 +27,7 @@ def replies_of(answer: bytes) -> list[Reply]:
         for choice in chunk.get("choices") or []:
             index = choice.get("index") or 0
             said = choice.get("message") or choice.get("delta") or {}
-            texts[index] += choice.get("text") or said.get("content") or ""
+            texts[index] += (choice.get("text") or said.get("content") or "") + _called(said)
             finishes[index] = choice.get("finish_reason") or finishes.get(index)
     return [Reply(texts[index], finishes[index]) for index in sorted(texts)]
 
@@ -36,6 +36,14 @@ def is_greedy(body: bytes) -> bool:
     """Whether a request asks for the likeliest tokens, so that its answer can be foretold."""
     asked = json.loads(body)
     return bool(asked.get("temperature") == 0 or asked.get("top_k") == 1)
+
+
+def _called(said: dict[str, Any]) -> str:
+    """The calls of tools in a message or a piece of one, as text."""
+    functions = [call.get("function") or {} for call in said.get("tool_calls") or []]
+    return "".join(
+        (function.get("name") or "") + (function.get("arguments") or "") for function in functions
+    )
 
 
 def _objects(answer: bytes) -> Iterator[dict[str, Any]]:

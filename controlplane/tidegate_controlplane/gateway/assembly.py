@@ -20,6 +20,8 @@ from tidegate.protocol.openai import (
     Completion,
     CompletionChoice,
     CompletionLogprobs,
+    FunctionCall,
+    ToolCall,
 )
 
 STREAMED = frozenset({"/v1/chat/completions", "/v1/completions"})
@@ -33,10 +35,30 @@ def asking_stream(body: bytes) -> bytes:
 
 
 @dataclass
+class _Call:
+    """One call of a tool, as far as it has come."""
+
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def take(self, piece: dict[str, Any]) -> None:
+        function = piece.get("function") or {}
+        self.id = piece.get("id") or self.id
+        self.name = function.get("name") or self.name
+        self.arguments.append(function.get("arguments") or "")
+
+    def whole(self) -> ToolCall:
+        function = FunctionCall(name=self.name, arguments="".join(self.arguments))
+        return ToolCall(id=self.id, function=function)
+
+
+@dataclass
 class _Choice:
     """One choice, as far as it has come."""
 
     texts: list[str] = field(default_factory=list)
+    calls: dict[int, _Call] = field(default_factory=dict)
     finish_reason: str = "stop"
     logprobs: list[dict[str, Any]] = field(default_factory=list)
     """As each piece has them."""
@@ -44,6 +66,8 @@ class _Choice:
     def take(self, piece: dict[str, Any]) -> None:
         said = piece.get("delta") or piece
         self.texts.append(said.get("content") or said.get("text") or "")
+        for call in said.get("tool_calls") or []:
+            self.calls.setdefault(call.get("index") or 0, _Call()).take(call)
         self.finish_reason = piece.get("finish_reason") or self.finish_reason
         if piece.get("logprobs"):
             self.logprobs.append(piece["logprobs"])
@@ -81,10 +105,12 @@ class Assembly:
 
 def _chat(index: int, choice: _Choice) -> ChatChoice:
     tokens = [token for piece in choice.logprobs for token in piece.get("content") or []]
+    calls = [call.whole() for _, call in sorted(choice.calls.items())]
+    content = None if calls and not choice.text else choice.text
     return ChatChoice.model_validate(
         {
             "index": index,
-            "message": AssistantMessage(content=choice.text),
+            "message": AssistantMessage(content=content, tool_calls=calls or None),
             "logprobs": ChoiceLogprobs.model_validate({"content": tokens}) if tokens else None,
             "finish_reason": choice.finish_reason,
         }

@@ -8,15 +8,26 @@ for the database to find its deployment.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tidegate.spec import Mode, Task
 
+ADAPTER_MARK = ":"
+"""Between a deployment's name and its adapter's; no name has it."""
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One of a deployment's declared adapters."""
+
+    name: str
+    source: str
+
 
 @dataclass(frozen=True)
 class Served:
-    """What the data plane needs to know of a deployment."""
+    """What the data plane needs to know of a deployment, and of the adapter that is asked for."""
 
     deployment_id: str
     project_id: str
@@ -24,6 +35,26 @@ class Served:
     mode: Mode
     task: Task
     created_at: datetime
+    adapters: tuple[Adapter, ...] = ()
+    adapter: Adapter | None = None
+
+    def model(self, name: str) -> Served | None:
+        """As which it serves the model `name`: its own, or `name:adapter` of an adapter it has."""
+        if name == self.name:
+            return self
+        for adapter in self.adapters:
+            if name == self.model_of(adapter):
+                return replace(self, adapter=adapter)
+        return None
+
+    @property
+    def asked_model(self) -> str:
+        """What the request that found it calls it."""
+        return self.name if self.adapter is None else self.model_of(self.adapter)
+
+    def model_of(self, adapter: Adapter) -> str:
+        """What requests call an adapter."""
+        return f"{self.name}{ADAPTER_MARK}{adapter.name}"
 
 
 class Catalog:

@@ -22,6 +22,7 @@ from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.routing import BYTES_PER_TOKEN
 from tidegate_controlplane.errors import DeadlinePassed, UpstreamFailed
 from tidegate_controlplane.gateway import hop
+from tidegate_controlplane.gateway.adapters import bring
 from tidegate_controlplane.gateway.assembly import STREAMED, Assembly, asking_stream
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
@@ -118,7 +119,8 @@ class Forwarder:
             if upstream.status != OK:
                 return Answer(upstream.status, body)
             used = usage_of(body)
-            upstream.slot.used(*used)
+            if any(used):  # an answer of tokens says nothing of how long the model's answers are
+                upstream.slot.used(*used)
             return Answer(OK, body, used)
 
     async def follow(
@@ -254,7 +256,9 @@ class Forwarder:
             async with asyncio.timeout(max(0.0, until - self._clock.monotonic())) as limit:
                 slot.first_byte = limit
                 self._prober.watch(served.deployment_id, slot)
-                response = await self._client.send(slot.endpoint, question)
+                response = await bring(
+                    self._client, slot.replica, served.adapter, question.request_id
+                ) or await self._client.send(slot.endpoint, question)
                 attempt.callback(response.close)
                 first = await hop.beginning(response, whole=question.whole)
         except TimeoutError:

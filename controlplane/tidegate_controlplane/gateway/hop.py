@@ -17,8 +17,10 @@ OK = 200
 TOO_MANY = 429
 REPLICA_AT_FAULT = frozenset({401, 403, 502, 503})
 """Statuses that speak of the replica, not of the request: a wrong token, or not able now."""
-FULL = (b'"engine_overloaded"', b'"replica_draining"')
+FULL = (b'"engine_overloaded"', b'"replica_draining"', b'"adapters_busy"')
 """Codes of a replica that takes nothing now and is not at fault."""
+ELSEWHERE = (b'"adapter_unavailable"',)
+"""Codes of a fault that is not the replica's, so that another one would say the same."""
 MOST_REFUSAL_BYTES = 4096
 
 
@@ -109,6 +111,8 @@ async def beginning(response: Reply, *, whole: bool) -> bytes:
             said = await response.content.read(MOST_REFUSAL_BYTES)
             if response.status == TOO_MANY or any(code in said for code in FULL):
                 raise ReplicaFull
+            if any(code in said for code in ELSEWHERE):
+                return said
             raise ReplicaFailed(f"it answered {response.status}")
         if response.content_type not in ("application/json", EVENT_STREAM):
             raise ReplicaFailed(f"it answered {response.status}")  # not in our shapes

@@ -15,6 +15,7 @@ from tidegate.protocol.replica import Priority
 from tidegate_controlplane.domain.ejection import GOOD, Standing
 from tidegate_controlplane.domain.prefix import PrefixMemory
 from tidegate_controlplane.domain.routing import Candidate, slots
+from tidegate_controlplane.gateway.catalog import Adapter
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,14 @@ class Replica:
     full_until: float = -math.inf
     """It said that it takes no more, until then or until one of its requests ends."""
     prefixes: PrefixMemory = field(default_factory=PrefixMemory)
+    adapters: set[Adapter] = field(default_factory=set)
+    """Those that it was told of."""
     _by_priority: list[int] = field(default_factory=lambda: [0] * len(Priority))
 
     def publish(self, endpoint: Endpoint) -> None:
         """It is ready as `endpoint` says; at another address it is another process."""
         if endpoint.url != self.endpoint.url:
-            self.standing, self.prefixes = GOOD, PrefixMemory()
+            self.standing, self.prefixes, self.adapters = GOOD, PrefixMemory(), set()
         self.endpoint, self.is_published = endpoint, True
 
     def is_waited_for(self) -> bool:

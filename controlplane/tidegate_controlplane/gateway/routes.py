@@ -20,9 +20,16 @@ from tidegate.protocol.openai import (
     ModelCard,
     ModelList,
 )
+from tidegate.protocol.rank import RerankRequest, RerankResponse, ScoreRequest, ScoreResponse
+from tidegate.protocol.tokenize import (
+    DetokenizeRequest,
+    DetokenizeResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.gateway.admission import admit, find
-from tidegate_controlplane.gateway.catalog import Catalog, Served
+from tidegate_controlplane.gateway.catalog import Adapter, Catalog, Served
 from tidegate_controlplane.gateway.gateway import Caller, Gateway
 from tidegate_controlplane.web import context
 from tidegate_controlplane.web.body import read_json
@@ -91,6 +98,78 @@ async def create_embeddings(
     return await _work(request, gateway, "/v1/embeddings")
 
 
+@post(
+    "/v1/rerank",
+    status_code=200,
+    opt=describe(
+        "Rank documents for a query",
+        body=RerankRequest,
+        answers={200: RerankResponse},
+        refuses=REFUSES,
+        headers=HEADERS,
+    ),
+)
+async def create_rerank(
+    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
+) -> ASGIApp:
+    """Documents, the most relevant first."""
+    return await _work(request, gateway, "/v1/rerank")
+
+
+@post(
+    "/v1/score",
+    status_code=200,
+    opt=describe(
+        "Score pairs of texts",
+        body=ScoreRequest,
+        answers={200: ScoreResponse},
+        refuses=REFUSES,
+        headers=HEADERS,
+    ),
+)
+async def create_score(
+    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
+) -> ASGIApp:
+    """Scores, in the order of the pairs."""
+    return await _work(request, gateway, "/v1/score")
+
+
+@post(
+    "/v1/tokenize",
+    status_code=200,
+    opt=describe(
+        "Count and list the tokens of a prompt or a conversation",
+        body=TokenizeRequest,
+        answers={200: TokenizeResponse},
+        refuses=REFUSES,
+        headers=HEADERS,
+    ),
+)
+async def create_tokens(
+    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
+) -> ASGIApp:
+    """Tokens, as the model would read them."""
+    return await _work(request, gateway, "/v1/tokenize")
+
+
+@post(
+    "/v1/detokenize",
+    status_code=200,
+    opt=describe(
+        "Turn tokens into text",
+        body=DetokenizeRequest,
+        answers={200: DetokenizeResponse},
+        refuses=REFUSES,
+        headers=HEADERS,
+    ),
+)
+async def create_text(
+    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
+) -> ASGIApp:
+    """The text of tokens."""
+    return await _work(request, gateway, "/v1/detokenize")
+
+
 @get(
     "/v1/models",
     opt=describe("List the deployments of the key's project", answers={200: ModelList}),
@@ -99,8 +178,12 @@ async def create_embeddings(
 def list_models(
     catalog: NamedDependency[Catalog], principal: NamedDependency[Principal]
 ) -> Response[bytes]:
-    """Every deployment, whatever its mode."""
-    cards = [_card(served) for served in catalog.of_project(principal.project_id)]
+    """Every deployment, whatever its mode, and its adapters after it."""
+    cards = [
+        card
+        for served in catalog.of_project(principal.project_id)
+        for card in (_card(served), *(_adapter_card(served, each) for each in served.adapters))
+    ]
     return _json(ModelList(data=cards))
 
 
@@ -112,8 +195,9 @@ def list_models(
 def get_model(
     model: FromPath[str], catalog: NamedDependency[Catalog], principal: NamedDependency[Principal]
 ) -> Response[bytes]:
-    """One deployment, by its name."""
-    return _json(_card(find(catalog, principal.project_id, model.removeprefix("/"))))
+    """One deployment or adapter, by its name."""
+    served = find(catalog, principal.project_id, model.removeprefix("/"))
+    return _json(_adapter_card(served, served.adapter) if served.adapter else _card(served))
 
 
 async def _work(request: Request[Any, Any, Any], gateway: Gateway, path: str) -> ASGIApp:
@@ -132,6 +216,12 @@ def _card(served: Served) -> ModelCard:
     return ModelCard(id=served.name, created=int(served.created_at.timestamp()))
 
 
+def _adapter_card(served: Served, adapter: Adapter) -> ModelCard:
+    card = _card(served)
+    name = served.model_of(adapter)
+    return card.model_copy(update={"id": name, "root": adapter.source, "parent": served.name})
+
+
 def _json(content: BaseModel) -> Response[bytes]:
     return Response(content.model_dump_json().encode(), media_type=JSON)
 
@@ -140,6 +230,10 @@ HANDLERS: list[ControllerRouterHandler] = [
     create_chat_completion,
     create_completion,
     create_embeddings,
+    create_rerank,
+    create_score,
+    create_tokens,
+    create_text,
     list_models,
     get_model,
 ]

@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder()
 _LINE = re.compile(rb"\r?\n")
 
 _NO_USAGE = b',"usage":null}\n\n'
-_TEXT = re.compile(rb'"(?:content|text)":\s*"[^"]')
+_TEXT = re.compile(rb'"(?:content|text|arguments)":\s*"[^"]')
 
 
 class EventSplitter:
@@ -166,7 +166,9 @@ def _object(data: bytes) -> dict[str, Any] | None:
 
 def _brings_text(choice: Any) -> bool:
     delta = choice.get("delta") or {}
-    return bool(choice.get("text") or delta.get("content"))
+    calls = delta.get("tool_calls") or []
+    argued = any((call.get("function") or {}).get("arguments") for call in calls)
+    return bool(choice.get("text") or delta.get("content") or argued)
 
 
 def _counts(usage: Any) -> tuple[int, int]:

@@ -25,8 +25,12 @@ OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "text_completion",
     "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+    "/v1/score": "score",
+    "/v1/tokenize": "tokenize",
+    "/v1/detokenize": "detokenize",
 }
-"""GenAI's `gen_ai.operation.name` of each endpoint."""
+"""GenAI's `gen_ai.operation.name` of each endpoint; it has none for the last four."""
 OK, AT_FAULT = 200, 400
 
 _CURRENT: ContextVar[Span] = ContextVar("span", default=NO_SPAN)

@@ -30,6 +30,8 @@ class Launch:
     model_name: str
     source: str
     task: str
+    pooling: str | None
+    """Of a model that embeds, where its deployment says it."""
     revision: str | None
     """Of the model, where its source has such."""
     digest: str

@@ -23,6 +23,7 @@ def launch_of(session: Session, deployment: Deployment, replica: Replica) -> Lau
         model_name=deployment.name,
         source=revision.spec["model"]["source"],
         task=revision.spec["model"]["task"],
+        pooling=revision.spec["model"].get("pooling"),  # which older revisions have not
         revision=version.revision,
         digest=version.digest,
         plan=ResolvedPlan.model_validate(revision.plan),

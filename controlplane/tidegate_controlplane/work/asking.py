@@ -162,10 +162,12 @@ class Asking:
 
     async def _sent(self, run: Run, body: bytes, deadline: float, priority: Priority) -> Answered:
         row, request_id = run.row, f"{run.row.id}-{run.row.lease_epoch}"
+        # Of an adapter that is gone since, the replica says so.
+        served = run.served.model(row.model) or run.served
         run_s = 2 * row.timeout_s  # the limit that counts is around all of this
         if run.partial is None:
             return await self._forwarder.call(
-                run.served,
+                served,
                 row.endpoint,
                 body,
                 deadline=deadline,
@@ -175,7 +177,7 @@ class Asking:
             )
         return await self._forwarder.follow(
             run.partial,
-            run.served,
+            served,
             row.endpoint,
             body,
             deadline=deadline,

@@ -131,7 +131,7 @@ class BatchIntake:
         settings = self._plane.settings
         row = _row(batch, line.line_no, line.custom_id, now)
         row.deployment_id = line.served.deployment_id
-        row.model = line.served.name
+        row.model = line.served.asked_model
         row.status = InvocationState.QUEUED.value
         row.max_attempts = settings.work.max_attempts
         row.timeout_s = settings.limits.invocation_run_s

@@ -15,6 +15,7 @@ from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.batch_progress import Span, Tally, progress
 from tidegate_controlplane.domain.on_offer import share_usd_per_hour
 from tidegate_controlplane.errors import BadRequest, Conflict, NotFound
+from tidegate_controlplane.gateway.catalog import ADAPTER_MARK
 from tidegate_controlplane.settings import LimitSettings
 from tidegate_controlplane.store import batches, deployments, files
 from tidegate_controlplane.store.database import Database
@@ -212,7 +213,9 @@ def _seen(session: Session, batch: Batch, now: datetime) -> BatchObject:
 
 def _replica_usd_per_hour(session: Session, batch: Batch) -> float | None:
     """By the present plan of its deployment; None without one, and where nothing is rented."""
-    row = batch.model and deployments.living(session, batch.project_id, batch.model)
+    row = batch.model and deployments.living(
+        session, batch.project_id, batch.model.partition(ADAPTER_MARK)[0]
+    )
     offer = row.plan.get("offer") if row else None
     return share_usd_per_hour(PlannedOffer.model_validate(offer)) if offer else None
 

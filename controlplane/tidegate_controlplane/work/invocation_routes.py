@@ -14,12 +14,11 @@ from pydantic import Field
 
 from tidegate.protocol.openai import (
     ChatCompletion,
-    ChatCompletionRequest,
     Completion,
-    CompletionRequest,
-    EmbeddingRequest,
     EmbeddingResponse,
+    ModelRequest,
 )
+from tidegate.protocol.rank import RerankResponse, ScoreResponse
 from tidegate.protocol.work import (
     MAX_ATTEMPTS,
     MAX_PRIORITY,
@@ -52,9 +51,8 @@ from tidegate_controlplane.work.invocations import MAX_WAIT_S, Invocations
 from tidegate_controlplane.work.submission import Terms
 
 AnyRequest = Request[Any, Any, Any]
-ModelRequest = ChatCompletionRequest | CompletionRequest | EmbeddingRequest
 InvocationBody = ModelRequest | InvocationReference
-ModelAnswer = ChatCompletion | Completion | EmbeddingResponse
+ModelAnswer = ChatCompletion | Completion | EmbeddingResponse | RerankResponse | ScoreResponse
 
 
 class InvocationsQuery(PageQuery):

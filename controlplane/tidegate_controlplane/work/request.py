@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from tidegate.protocol.openai import ENDPOINT_REQUESTS
 from tidegate.spec import Mode
 from tidegate_controlplane.domain.nesting import is_within
 from tidegate_controlplane.errors import BadRequest
@@ -19,6 +20,8 @@ ENDPOINT_OF_FIELD = {
     "messages": "/v1/chat/completions",
     "prompt": "/v1/completions",
     "input": "/v1/embeddings",
+    "query": "/v1/rerank",
+    "text_1": "/v1/score",
 }
 """Which field a body of each endpoint has, and no other has."""
 
@@ -51,7 +54,10 @@ def infer_endpoint(document: Mapping[str, Any]) -> str:
     found = [field for field in ENDPOINT_OF_FIELD if field in document]
     if len(found) == 1:
         return ENDPOINT_OF_FIELD[found[0]]
-    fields = "'messages' (chat), 'prompt' (completions) or 'input' (embeddings)"
+    fields = (
+        "'messages' (chat), 'prompt' (completions), 'input' (embeddings), 'query' (rerank) or "
+        "'text_1' (score)"
+    )
     if not found:
         raise BadRequest(f"no endpoint fits this body: give {fields}", code="missing_parameter")
     named = " and ".join(f"'{field}'" for field in found)
@@ -65,7 +71,7 @@ def check(document: dict[str, Any], endpoint: str) -> Wanted:
 
     Streaming is refused: whoever asks for durable work is not there when it is done.
     """
-    request = validated(endpoint, document)
+    request = validated(ENDPOINT_REQUESTS[endpoint], document)
     if getattr(request, "stream", None):
         raise BadRequest(
             "Unsupported value: 'stream' cannot be true here; the answer is fetched when it is "

@@ -26,6 +26,7 @@ from tidegate_runtime.errors import (
     ReplicaUnavailable,
     RuntimeFault,
 )
+from tidegate_runtime.server.ranks import Ranks
 from tidegate_runtime.server.replica import Replica
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,10 @@ LINES_PER_SEQUENCE = 2
 """Lines in flight for each sequence of a batch: one decodes, one is ready to follow it."""
 
 
-def run_job(config: ReplicaConfig, source_url: str, target_url: str) -> int:
-    """Answer what is left of a batch; returns the exit status.
+def run_job(
+    config: ReplicaConfig, source_url: str, target_url: str, ranks: Ranks | None = None
+) -> int:
+    """Answer what is left of a batch; returns the exit status. `ranks` divide the model.
 
     0: every line has its answer or its error. 1: run it again, it goes on where it stopped.
     3: running it again cannot help.
@@ -54,7 +57,7 @@ def run_job(config: ReplicaConfig, source_url: str, target_url: str) -> int:
         log.info("%d of %d chunks are left", len(left), len(chunks))
         if not left:
             return EXIT_DRAINED
-        return asyncio.run(Job(load_model(config), source, target).run(left))
+        return asyncio.run(Job(load_model(config, ranks), source, target).run(left))
     except (InputRefused, ModelRefused) as error:
         log.error("%s", error.message)
         return EXIT_REFUSED

@@ -12,20 +12,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json, to_json
 
-from tidegate.protocol.openai import (
-    ENDPOINT_REQUESTS,
-    ChatCompletionRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    error_from_validation,
-)
+from tidegate.protocol.openai import ENDPOINT_REQUESTS, ModelRequest, error_from_validation
 from tidegate.protocol.replica import MAX_BODY_BYTES
 from tidegate.protocol.work import BatchLine
 from tidegate_runtime.errors import InputRefused, RequestRefused, RuntimeFault
 from tidegate_runtime.server.body import parse
 from tidegate_runtime.server.envelope import error_body, error_status
-
-Request = ChatCompletionRequest | CompletionRequest | EmbeddingRequest
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ def custom_id(text: bytes) -> str | None:
     return given if isinstance(given, str) else None
 
 
-def read_request(text: bytes) -> Request:
+def read_request(text: bytes) -> ModelRequest:
     """What a line asks for. Raises RequestRefused that names field and value."""
     try:
         line = BatchLine.model_validate(from_json(text, allow_inf_nan=False))
@@ -93,7 +85,7 @@ def read_request(text: bytes) -> Request:
             param="url",
             code="invalid_url",
         )
-    request: Request = parse(to_json(line.body), shape)  # type: ignore[type-var]
+    request: ModelRequest = parse(to_json(line.body), shape)
     if getattr(request, "stream", None):
         raise RequestRefused(
             "stream: True cannot be honoured in a batch; remove it.",

@@ -24,6 +24,7 @@ from tidegate_runtime.container.environment import replica_config
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.__main__ import prepare_libraries, start
 from tidegate_runtime.server.front import Front
+from tidegate_runtime.server.ranks import forked_ranks
 
 log = logging.getLogger("tidegate_runtime.container")
 
@@ -44,9 +45,10 @@ def main(arguments: list[str], environment: MutableMapping[str, str]) -> int:
             return start(config, Front(token, sagemaker=True))
         log_to_stderr(config.telemetry.log_format, fields={"deployment": config.model_name})
         prepare_libraries(config.device)
-        from tidegate_runtime.batch.job import run_job
+        with forked_ranks(config.tensor_parallel) as ranks:
+            from tidegate_runtime.batch.job import run_job
 
-        return run_job(config, asked.input, asked.output)
+            return run_job(config, asked.input, asked.output, ranks)
     except ModelRefused as error:
         log.error("%s", error.message)
         return EXIT_REFUSED

@@ -2,7 +2,8 @@
 
 A full block is known by a 128-bit hash of its tokens and of all tokens before them (a chain, as in
 vLLM's automatic prefix caching), so an equal hash means an equal context. The chain starts from the
-project, so projects never share a block. Pure bookkeeping, no tensors.
+project, so projects never share a block, and from its adapter, if there is one. Pure bookkeeping,
+no tensors.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ class BlockManager:
         self._cached: OrderedDict[int, None] = OrderedDict()  # the longest unused first
         self._block_of: dict[BlockHash, int] = {}
         self._hash_of: dict[int, BlockHash] = {}
+        self._versions = [0] * total_blocks
 
     @property
     def free_blocks(self) -> int:
@@ -143,6 +145,14 @@ class BlockManager:
             self._block_of[key] = block
             self._hash_of[block] = key
 
+    def block_of(self, key: BlockHash) -> int | None:
+        """The block that a hash names, if any."""
+        return self._block_of.get(key)
+
+    def version(self, block: int) -> int:
+        """A number that changes before a known block may be written again; any thread may ask."""
+        return self._versions[block]
+
     def forget(self, table: BlockTable) -> None:
         """Make the blocks of a table unknown: what is in them is not to be trusted."""
         for block in table.ids[: table.length].tolist():
@@ -156,3 +166,4 @@ class BlockManager:
     def _unname(self, block: int) -> None:
         if key := self._hash_of.pop(block, None):
             del self._block_of[key]
+            self._versions[block] += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -12,6 +12,37 @@ from tidegate_runtime.artifact.check import read_config
 from tidegate_runtime.errors import ModelRefused
 
 BATCH_TOKENS = 2048
+
+
+class EncoderInput(NamedTuple):
+    """The token ids of a text, or of a pair of texts with the `segments` that its model wants: for
+    each token which text it is of.
+    """
+
+    tokens: list[int]
+    segments: list[int] | None = None
+
+
+class Encoder(Protocol):
+    """A model that reads inputs as a whole."""
+
+    def encode(self, inputs: Sequence[EncoderInput]) -> torch.Tensor:
+        """What it makes of each, `[inputs, dim]` in float32."""
+
+
+def padded(inputs: Sequence[EncoderInput], device: torch.device) -> dict[str, torch.Tensor]:
+    """What models of transformers take for some inputs together, each tensor `[inputs, tokens]`."""
+    longest = max(len(each.tokens) for each in inputs)
+    lengths = torch.tensor([len(each.tokens) for each in inputs]).unsqueeze(1)
+    given = {
+        "input_ids": _rows([each.tokens for each in inputs], longest),
+        "attention_mask": (torch.arange(longest) < lengths).long(),
+    }
+    segments = [each.segments for each in inputs if each.segments is not None]
+    if segments:  # a model wants them of every input, or of none
+        given["token_type_ids"] = _rows(segments, longest)
+    return {name: tensor.to(device) for name, tensor in given.items()}
+
 
 Pooling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Hidden states `[inputs, tokens, dim]` and a mask `[inputs, tokens]` → vectors `[inputs, dim]`."""
@@ -40,10 +71,12 @@ _POOLINGS: dict[str, Pooling] = {
     "cls_token": first_pooling,
     "lasttoken": last_pooling,
 }
+_SHORT = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
 
 
-def read_pooling(root: Path) -> Pooling:
-    """The pooling that a sentence-transformers directory asks for; mean when it says nothing.
+def choose_pooling(root: Path, asked: str | None) -> Pooling:
+    """The pooling `asked` for, "mean", "cls" or "last"; else what a sentence-transformers directory
+    says, else the mean.
 
     Raises ModelRefused (UnsupportedModel) for a pooling or module that is not honoured.
     """
@@ -54,6 +87,8 @@ def read_pooling(root: Path) -> Pooling:
             f"{str(root)!r} has a Dense module after its pooling, which is not honoured; use a "
             "model without one",
         )
+    if asked is not None:
+        return _POOLINGS[_SHORT[asked]]
     path = root / "1_Pooling" / "config.json"
     if not path.exists():
         return mean_pooling
@@ -65,7 +100,7 @@ def read_pooling(root: Path) -> Pooling:
         if name.startswith("pooling_mode_") and value is True
     ]
     if isinstance(mode, str):
-        chosen = [{"mean": "mean_tokens", "cls": "cls_token"}.get(mode, mode)]
+        chosen = [_SHORT.get(mode, mode)]
     if len(chosen) != 1 or chosen[0] not in _POOLINGS:
         raise ModelRefused(
             "UnsupportedModel",
@@ -83,17 +118,30 @@ class Embedder:
         self._pooling = pooling
 
     @torch.inference_mode()
-    def encode(self, inputs: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Unit vectors `[inputs, dim]` in float32 for non-empty lists of token ids."""
-        longest = max(len(tokens) for tokens in inputs)
-        padded = [[*tokens, *[0] * (longest - len(tokens))] for tokens in inputs]
-        lengths = torch.tensor([len(tokens) for tokens in inputs]).unsqueeze(1)
-        mask = (torch.arange(longest) < lengths).long().to(self._model.device)
-        hidden = self._model(
-            input_ids=torch.tensor(padded, device=self._model.device), attention_mask=mask
-        ).last_hidden_state
-        pooled = self._pooling(hidden.float(), mask)
+    def encode(self, inputs: Sequence[EncoderInput]) -> torch.Tensor:
+        """Unit vectors `[inputs, dim]` in float32 for non-empty inputs."""
+        given = padded(inputs, self._model.device)
+        hidden = self._model(**given).last_hidden_state
+        pooled = self._pooling(hidden.float(), given["attention_mask"])
         return torch.nn.functional.normalize(pooled, dim=-1)
+
+
+class CrossEncoder:
+    """An encoder that scores a pair of texts. Not thread-safe: one thread calls `encode`."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @torch.inference_mode()
+    def encode(self, inputs: Sequence[EncoderInput]) -> torch.Tensor:
+        """The relevance `[inputs, 1]` of each pair, between 0 and 1 (as sentence-transformers)."""
+        logits: torch.Tensor = self._model(**padded(inputs, self._model.device)).logits
+        return logits.float().sigmoid()
+
+
+def _rows(lists: Sequence[list[int]], length: int) -> torch.Tensor:
+    """`[lists, length]`, padded with 0."""
+    return torch.tensor([[*each, *[0] * (length - len(each))] for each in lists])
 
 
 def batches(lengths: Sequence[int], batch_tokens: int = BATCH_TOKENS) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import sys
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidegate_runtime.engine.block_manager import BLOCK_TOKENS
+from tidegate_runtime.engine.errand import Errand
 from tidegate_runtime.engine.generation import Event, Generation, publish
 from tidegate_runtime.engine.model_runner import ModelRunner
 from tidegate_runtime.engine.output import OutputTracker
@@ -22,9 +24,13 @@ from tidegate_runtime.engine.step import Stepper, StepReport
 from tidegate_runtime.engine.timekeeper import Observer, Timekeeper
 from tidegate_runtime.engine.timeline import Ending
 from tidegate_runtime.errors import EngineDead, GenerationFailed, RequestRefused
+from tidegate_runtime.profiling.phases import UNWATCHED, Phase
+from tidegate_runtime.profiling.recorder import Recorder
 from tidegate_runtime.speculation.base import Proposer
 from tidegate_runtime.speculation.speculator import Speculator
-from tidegate_runtime.text.detokenizer import detokenizer_of
+from tidegate_runtime.spill.recalls import Recalls
+from tidegate_runtime.text.detokenizer import Detokenizer, detokenizer_of
+from tidegate_runtime.text.shown_tokens import ShownTokens
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +67,10 @@ class Engine:
         observer: Observer,
         on_death: Callable[[EngineDead], None] = lambda _: None,
         proposer: Proposer | None = None,
+        recalls: Recalls | None = None,
     ) -> None:
         self._scheduler = scheduler
+        self._recalls = recalls
         self._new_detokenizer = detokenizer_of(tokenizer)
         self._eos_tokens = eos_tokens
         self._timekeeper = Timekeeper(observer)
@@ -72,6 +80,9 @@ class Engine:
         self._inbox = threading.Condition()
         self._newcomers: dict[Sequence, Generation] = {}
         self._aborted: set[Sequence] = set()
+        self._errands: list[Errand] = []
+        self._recalled = False
+        self._stalled = False
         self._stopping: str | None = None
         self._dead: EngineDead | None = None
         self._callers: dict[Sequence, Generation] = {}
@@ -85,6 +96,8 @@ class Engine:
         # Between two steps the interpreter is needed for a moment only, but a busy event loop gives
         # it away every 5 ms unless told otherwise, which is longer than a step.
         sys.setswitchinterval(_SWITCH_S)
+        if self._recalls is not None:
+            self._recalls.start(self._wake)
         self._thread.start()
 
     def stop(self, why: str) -> None:
@@ -93,6 +106,8 @@ class Engine:
             self._stopping = why
             self._inbox.notify()
         self._thread.join()
+        if self._recalls is not None:
+            self._recalls.stop()
 
     @property
     def dead(self) -> EngineDead | None:
@@ -137,6 +152,41 @@ class Engine:
                 self._aborted |= sequences
                 self._inbox.notify()
 
+    @asynccontextmanager
+    async def watched(self, recorder: Recorder) -> AsyncIterator[None]:
+        """Let `recorder` see where the engine's thread is until the block is left.
+
+        Raises EngineDead when no step will run any more.
+        """
+
+        def begin() -> None:
+            recorder.begin()
+            self._stepper.phases = recorder
+
+        def end() -> None:
+            self._stepper.phases = UNWATCHED
+            recorder.end()
+
+        try:
+            await self._between_steps(begin)
+            yield
+        finally:
+            await self._between_steps(end)
+
+    async def _between_steps(self, work: Callable[[], None]) -> None:
+        """Have `work` done by the engine's thread; raises what it raises, and EngineDead."""
+        errand = Errand(work)
+        with self._inbox:
+            self._check_alive()
+            self._errands.append(errand)
+            self._inbox.notify()
+        await asyncio.wrap_future(errand.done)
+
+    def _check_alive(self) -> None:
+        why_not = self._dead.message if self._dead else self._stopping
+        if why_not is not None:
+            raise EngineDead(why_not)
+
     def _check_fits(self, request: SequenceRequest) -> None:
         tokens = len(request.prompt) + request.max_tokens
         if not self._scheduler.blocks.fits(tokens):
@@ -158,9 +208,7 @@ class Engine:
             self._timekeeper.queued(sequence, arrived_s)
             generation.timelines.append(sequence.timeline)
         with self._inbox:
-            why_not = self._dead.message if self._dead else self._stopping
-            if why_not is not None:
-                raise EngineDead(why_not)
+            self._check_alive()
             waiting = self.stats().waiting
             if waiting + len(newcomers) > MAX_WAITING:
                 raise RequestRefused(
@@ -191,26 +239,57 @@ class Engine:
 
     def _take_inbox(self) -> bool:
         """Wait for work and take it in; False when the engine is to stop."""
+        self._stepper.phases.enter(Phase.INTAKE)
         with self._inbox:
             while not (
-                self._newcomers or self._aborted or self._scheduler.has_work or self._stopping
+                self._newcomers
+                or self._aborted
+                or self._can_step
+                or self._errands
+                or self._stopping
             ):
+                self._stepper.phases.enter(Phase.WAITING)
                 self._inbox.wait()
+                self._stepper.phases.enter(Phase.INTAKE)
             if self._stopping is not None:
                 return False
             newcomers, self._newcomers = self._newcomers, {}
             aborted, self._aborted = self._aborted, set()
+            recalled, self._recalled = self._recalled, False
+            errands, self._errands = self._errands, []
+        for errand in errands:
+            errand.run()
+        if recalled and self._recalls is not None:
+            self._recalls.settle()
         self._callers |= newcomers
         for sequence in newcomers:
-            detokenizer = self._new_detokenizer()
+            detokenizer: Detokenizer = self._new_detokenizer()
+            if shown := sequence.request.shown_tokens:
+                detokenizer = ShownTokens(self._new_detokenizer, shown)
             self._trackers[sequence] = OutputTracker(detokenizer, sequence, self._eos_tokens)
             self._scheduler.add(sequence)
         for sequence in aborted & self._callers.keys():
             self._forget(sequence, "abort")
         return True
 
+    @property
+    def _can_step(self) -> bool:
+        """Whether a step may do something, as far as is known; called with the inbox held."""
+        return self._recalled or (self._scheduler.has_work and not self._stalled)
+
+    def _wake(self) -> None:
+        """Spilled blocks have come back; called in another thread."""
+        with self._inbox:
+            self._recalled = True
+            self._inbox.notify()
+
     def _step(self) -> None:
         done = self._stepper.step(self._trackers)
+        self._stalled = done is None
+        if done is None:
+            return
+        if self._recalls is not None and done.report.prompt_tokens:
+            self._recalls.computed(done.report.prompt_tokens, done.report.seconds)
         self._totals = self._totals.and_then(done.report)
         self._timekeeper.stepped(done)
         told: dict[Generation, list[Event]] = {}
@@ -235,6 +314,9 @@ class Engine:
             self._dead = dead
             callers = self._callers | self._newcomers
             self._newcomers = {}
+            errands, self._errands = self._errands, []
+        for errand in errands:
+            errand.fail(dead)
         for sequence in callers:
             self._timekeeper.ended(sequence, "error")
         publish({generation: [dead] for generation in callers.values()})

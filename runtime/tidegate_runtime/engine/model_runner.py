@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from tidegate_runtime.engine.adapter import Adapter
 from tidegate_runtime.engine.block_manager import BlockTable
 from tidegate_runtime.engine.sequence import Sequence, Tokens
 from tidegate_runtime.models.base import Decoder, Integers, StepBatch, StepLogits
@@ -49,12 +50,18 @@ class ModelRunner:
 
     def forward(self, work: dict[Sequence, int]) -> StepResult:
         """Run the next `work[sequence]` tokens of every sequence, its drafts included."""
-        slices = []
+        slices: list[Slice] = []
+        adapters: dict[int, Adapter] = {}
         for sequence, count in work.items():
+            if (adapter := sequence.request.adapter) is not None:
+                adapters[len(slices)] = adapter
             start = sequence.computed_tokens
             tokens = sequence.buffer[start : start + count]
             slices.append(Slice(tokens, start, sequence.blocks, _wanted_rows(sequence, count)))
-        logits = self._decoder.forward(ragged_batch(slices))
+        batch = ragged_batch(slices)
+        if adapters:
+            batch = replace(batch, adapters=tuple(map(adapters.get, range(len(slices)))))
+        logits = self._decoder.forward(batch)
         rows, first = [], 0
         for sequence, part in zip(work, slices, strict=True):
             if part.wanted:

@@ -59,6 +59,8 @@ class OutputTracker:
             text, stopped = self._stops.push(self._detokenizer.push(token))
             if stopped:
                 reason = "stop"
+            elif sequence.matcher is not None and sequence.matcher.is_done:
+                text, reason = self._rest(text), "stop"
             elif not sequence.room:
                 text, reason = self._rest(text), "length"
         return self._output(token, text, logprobs, reason)

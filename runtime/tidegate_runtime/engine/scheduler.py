@@ -6,6 +6,7 @@ from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Protocol
 
 from tidegate_runtime.engine.block_manager import BlockManager, blocks_for
 from tidegate_runtime.engine.sequence import Sequence
@@ -14,6 +15,23 @@ from tidegate_runtime.engine.waiting_line import WaitingLine
 STEP_TOKENS = 512
 
 _by_rank = attrgetter("rank")
+
+
+class Spill(Protocol):
+    """Blocks that were in the cache and may come back (`spill.recalls`)."""
+
+    @property
+    def under_way(self) -> int:
+        """How many newcomers have some brought back."""
+
+    def awaits(self, sequence: Sequence, known: int, spare: int) -> bool:
+        """Whether a newcomer is to wait for blocks behind its first `known`."""
+
+    def leaves(self, sequence: Sequence) -> None:
+        """A sequence is about to let go of its blocks."""
+
+    def distrusts(self, sequence: Sequence) -> None:
+        """A sequence failed, whose blocks may hold anything."""
 
 
 @dataclass
@@ -45,16 +63,24 @@ class Scheduler:
     - A newcomer waits while a running sequence computes the very block that it needs next, and then
       finds it in the cache: so the choices of one prompt compute it once.
     - Drafts are served last: they take what budget and blocks the others leave.
+    - A newcomer whose next block was spilled waits outside while it comes back, and others pass it.
 
     Invariants, between calls: a sequence is waiting or running, never both; waiting ones own no
     block; `running` is in order of rank; at most `max_sequences` run. The first in rank always
-    advances and is never preempted, so all that have come in the end finish.
+    advances and is never preempted, so all that have come in the end finish. A schedule is empty
+    only while what was spilled is on its way to all that could run.
     """
 
     def __init__(
-        self, blocks: BlockManager, *, max_sequences: int, step_tokens: int = STEP_TOKENS
+        self,
+        blocks: BlockManager,
+        *,
+        max_sequences: int,
+        step_tokens: int = STEP_TOKENS,
+        spill: Spill | None = None,
     ) -> None:
         self.blocks = blocks
+        self._spill = spill
         self.max_sequences = max_sequences
         self.step_tokens = max(step_tokens, max_sequences)
         self.waiting = WaitingLine()
@@ -85,7 +111,13 @@ class Scheduler:
         else:
             self.waiting.call(sequence)
         self.waiting.leave(sequence)
-        self.blocks.release(sequence.blocks)
+        self._release(sequence)
+
+    def distrust(self, sequence: Sequence) -> None:
+        """Make the blocks of a sequence that failed unknown, wherever they are."""
+        self.blocks.forget(sequence.blocks)
+        if self._spill is not None:
+            self._spill.distrusts(sequence)
 
     def schedule(self) -> Schedule:
         """Decide the next step; it takes blocks, so `advance` or `remove` must follow."""
@@ -130,9 +162,14 @@ class Scheduler:
                 self._preempt()
         return running - len(self.running)
 
+    def _release(self, sequence: Sequence) -> None:
+        if self._spill is not None:
+            self._spill.leaves(sequence)
+        self.blocks.release(sequence.blocks)
+
     def _preempt(self) -> Sequence:
         victim = self.running.pop()
-        self.blocks.release(victim.blocks)
+        self._release(victim)
         victim.computed_tokens = victim.registered_blocks = victim.drafts = 0
         victim.timeline.preemptions += 1
         self.waiting.wait(victim)
@@ -160,7 +197,7 @@ class Scheduler:
         passed: set[Sequence] = set()
         while budget > 0 and (sequence := self.waiting.first(priority, passed)) is not None:
             known = self.blocks.known(sequence.hashes(sequence.shareable_blocks))
-            if self._is_being_computed(sequence, known):
+            if self._is_being_computed(sequence, known) or self._is_coming_back(sequence, known):
                 passed.add(sequence)
                 continue
             for victim in self._make_way(sequence, known):
@@ -189,6 +226,13 @@ class Scheduler:
             for other in self._prefilling
             if other.request.priority <= sequence.request.priority
         )
+
+    def _is_coming_back(self, sequence: Sequence, known: int) -> bool:
+        """Whether the next unknown block may be brought back, for which there has to be a place."""
+        if self._spill is None:
+            return False
+        has_place = len(self.running) + self._spill.under_way < self.max_sequences
+        return has_place and self._spill.awaits(sequence, known, len(self.running))
 
     def _make_way(self, sequence: Sequence, known: int) -> Iterator[Sequence]:
         """Preempt running sequences of larger priorities, if that makes room for a newcomer."""

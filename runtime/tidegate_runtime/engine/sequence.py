@@ -7,10 +7,11 @@ from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 from random import Random
 from types import MappingProxyType
-from typing import Literal, NewType
+from typing import TYPE_CHECKING, Literal, NewType
 
 import numpy as np
 
+from tidegate_runtime.engine.adapter import Adapter
 from tidegate_runtime.engine.block_manager import (
     BLOCK_TOKENS,
     BlockHash,
@@ -22,10 +23,14 @@ from tidegate_runtime.engine.block_manager import (
 from tidegate_runtime.engine.timeline import Timeline
 from tidegate_runtime.sampling.token_counts import TokenCounts
 
+if TYPE_CHECKING:
+    from tidegate_runtime.grammar.matcher import Grammar, Matcher
+
 SequenceId = NewType("SequenceId", int)
 FinishReason = Literal["stop", "length"]
 Tokens = np.ndarray[tuple[int], np.dtype[np.int32]]
 _NO_BIAS: Mapping[int, float] = MappingProxyType({})
+_NO_TEXTS: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class SequenceRequest:
     runs first. `index` is its place among all the choices of its caller, `choice` among those of
     one prompt. `min_tokens` are generated before an end of sequence can be. `prompt_logprobs` asks
     for the log probability of each prompt token too; with `max_tokens` 0 for nothing else.
+    `adapter` changes the model for this sequence. `shown_tokens` are special tokens that give the
+    text here, and none otherwise.
     """
 
     prompt: tuple[int, ...]
@@ -72,10 +79,19 @@ class SequenceRequest:
     ignore_eos: bool = False
     min_tokens: int = 0
     prompt_logprobs: bool = False
+    shown_tokens: Mapping[int, str] = field(default_factory=lambda: _NO_TEXTS)
     index: int = 0
     choice: int = 0
     project: str = ""
     priority: int = 0
+    adapter: Adapter | None = None
+    grammar: Grammar | None = None
+
+    @property
+    def salt(self) -> BlockHash:
+        """What stands before its first block: whom it shares cached prefixes with."""
+        salt = project_salt(self.project)
+        return salt if self.adapter is None else block_hash(salt, self.adapter.id.encode())
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,7 @@ class Sequence:
     blocks: BlockTable
     random: Random
     counts: TokenCounts | None
+    matcher: Matcher | None = None
     computed_tokens: int = 0
     drafts: int = 0
     registered_blocks: int = 0
@@ -128,6 +145,7 @@ class Sequence:
             BlockTable(blocks_for(len(buffer))),
             Random() if seed is None else Random(f"{seed}/{request.choice}"),
             TokenCounts(prompt) if request.sampling.penalizes else None,
+            None if request.grammar is None else request.grammar.matcher(),
         )
 
     @property
@@ -172,12 +190,17 @@ class Sequence:
         self.buffer[self.length : self.length + self.drafts] = drafts
 
     def append(self, token: int) -> None:
-        """Take one generated token; the guesses are over."""
+        """Take one generated token; the guesses are over.
+
+        Raises GenerationFailed when its grammar cannot be followed any further.
+        """
         self.buffer[self.length] = token
         self.length += 1
         self.drafts = 0
         if self.counts is not None:
             self.counts.add(token)
+        if self.matcher is not None:
+            self.matcher.take(token)
         if self._numbers:
             del self._numbers[0]
 
@@ -194,7 +217,7 @@ class Sequence:
     def hashes(self, blocks: int) -> Many[BlockHash]:
         """The hashes of the first `blocks` blocks, which are full; each is computed once."""
         for start in range(len(self._hashes) * BLOCK_TOKENS, blocks * BLOCK_TOKENS, BLOCK_TOKENS):
-            parent = self._hashes[-1] if self._hashes else project_salt(self.request.project)
+            parent = self._hashes[-1] if self._hashes else self.request.salt
             content = self.buffer[start : start + BLOCK_TOKENS].tobytes()
             self._hashes.append(block_hash(parent, content))
         return self._hashes[:blocks]

@@ -15,6 +15,7 @@ from tidegate_runtime.engine.scheduler import Schedule, Scheduler
 from tidegate_runtime.engine.sequence import Sequence
 from tidegate_runtime.errors import GenerationFailed
 from tidegate_runtime.models.base import StepLogits
+from tidegate_runtime.profiling.phases import UNWATCHED, Phase, Phases
 from tidegate_runtime.sampling.logprobs import (
     check_finite,
     chosen_logprobs,
@@ -75,18 +76,32 @@ class Stepper:
         self._scheduler = scheduler
         self._eos_tokens = eos_tokens
         self._speculator = speculator
+        self.phases: Phases = UNWATCHED
 
-    def step(self, trackers: Mapping[Sequence, OutputTracker]) -> Stepped:
-        """Run one step; the caller removes every sequence whose last event is its end."""
+    def step(self, trackers: Mapping[Sequence, OutputTracker]) -> Stepped | None:
+        """Run one step; the caller removes every sequence whose last event is its end.
+
+        None when nothing can run before spilled blocks have come back.
+        """
         if self._speculator is not None:
+            self.phases.enter(Phase.DRAFTING)
             self._speculator.draft(self._scheduler.decoding)
+        self.phases.enter(Phase.SCHEDULING)
         started = time.monotonic()
         schedule = self._scheduler.schedule()
+        if not schedule.tokens:
+            return None
         prompt_tokens = sum(n for s, n in schedule.tokens.items() if n > 1 + s.drafts)
         drafted = {s: s.drafts for s in schedule.tokens if s.drafts}
+        self.phases.enter(Phase.FORWARD)
+        self.phases.run(schedule.tokens)
         result = self._runner.forward(schedule.tokens)
+        self.phases.enter(Phase.CHOOSING)
         events: Events = {}
         chosen = self._choose(schedule, result, events)
+        if self._speculator is not None and self._speculator.watches:
+            self._show(self._speculator, result, chosen)
+        self.phases.enter(Phase.EMITTING)
         self._emit(schedule, chosen, result, trackers, events)
         seconds = time.monotonic() - started
         accepted = {s: len(chosen[s]) - 1 for s in drafted if s in chosen}
@@ -168,9 +183,21 @@ class Stepper:
                 events[sequence] = [self._failed(sequence, error)]
                 chosen.pop(sequence, None)
 
+    def _show(
+        self, speculator: Speculator, result: StepResult, chosen: dict[Sequence, list[int]]
+    ) -> None:
+        """Show the hidden states that chose the last tokens."""
+        assert result.logits.hidden is not None  # who watches has asked the decoder for them
+        rows = {
+            asked.sequence: _first_row(asked) + len(chosen[asked.sequence]) - 1
+            for asked in result.rows
+            if asked.sequence in chosen
+        }
+        speculator.see(result.logits.hidden, rows)
+
     def _failed(self, sequence: Sequence, error: Exception) -> GenerationFailed:
         log.error("sequence %s failed", sequence.id, exc_info=error)
-        self._scheduler.blocks.forget(sequence.blocks)
+        self._scheduler.distrust(sequence)
         if isinstance(error, GenerationFailed):
             return error
         return GenerationFailed(f"choosing a token failed ({type(error).__name__}: {error})")
@@ -182,10 +209,14 @@ def _usable_rows(rows: LogitRows, logits: StepLogits) -> LogitRows:
     What follows a wrong draft may be anything, so only the first row has to be good. Raises
     GenerationFailed when it is not.
     """
-    count = 1 + rows.sequence.drafts
-    first = rows.first + rows.rows - count
+    count, first = 1 + rows.sequence.drafts, _first_row(rows)
     check_finite(logits, first)
     if count == rows.rows == 1:
         return rows
     good = next((i for i in range(count) if not logits.finite[first + i]), count)
     return LogitRows(rows.sequence, first, good)
+
+
+def _first_row(rows: LogitRows) -> int:
+    """That of the last token which was there before the drafts."""
+    return rows.first + rows.rows - 1 - rows.sequence.drafts

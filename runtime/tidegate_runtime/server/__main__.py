@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
@@ -32,6 +32,9 @@ from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.front import Front
 from tidegate_runtime.server.parent import die_with
 from tidegate_runtime.server.status import StatusFile
+
+if TYPE_CHECKING:
+    from tidegate_runtime.server.ranks import Ranks
 
 log = logging.getLogger("tidegate_runtime.server")
 
@@ -92,10 +95,23 @@ def parser() -> argparse.ArgumentParser:
     only.add_argument("--model-name", help="the artifact's own name when absent")
     only.add_argument("--context-tokens", type=int, help="the model's own when absent")
     only.add_argument("--max-sequences", type=int, default=16)
+    only.add_argument("--offload-bytes", type=int, help="of memory for weights; all when absent")
     only.add_argument("--kv-cache-bytes", type=int, help="sized from free memory when absent")
+    only.add_argument("--kv-spill-memory", help="for prefixes that leave the cache, as 1GiB")
+    only.add_argument("--kv-spill-disk", help="the same, in the artifact's parent directory")
     only.add_argument("--kv", choices=("bf16", "int8", "fp8", "fp32"))
-    only.add_argument("--speculation", choices=("ngram", "draft"))
+    only.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=SOURCE",
+        help="a LoRA adapter, served as MODEL:NAME; may be given again",
+    )
+    only.add_argument("--max-adapters", type=int, default=8, help="in memory at once")
+    only.add_argument("--speculation", choices=("ngram", "draft", "early_exit", "medusa", "hydra"))
     only.add_argument("--draft-model", help="the source of the smaller model, for draft")
+    only.add_argument("--exit-layer", type=int, help="guess after so many layers, for early_exit")
+    only.add_argument("--heads", help="a directory that tidegate distill made")
     only.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -103,6 +119,9 @@ def parser() -> argparse.ArgumentParser:
         help="auto takes a GPU if there is one",
     )
     only.add_argument("--threads", type=int, help="every core when absent")
+    only.add_argument(
+        "--tensor-parallel", type=int, default=1, help="devices that the model is divided over"
+    )
     only.add_argument("--drain-s", type=float, default=120.0)
     only.add_argument("--log-format", choices=("json", "text"), default="json")
     only.add_argument(
@@ -123,17 +142,39 @@ def alone(asked: argparse.Namespace) -> ReplicaConfig:
         "status_path": None,
         "cache_dir": str(asked.artifact.absolute().parent),
         "speculation": asked.speculation
-        and {"method": asked.speculation, "draft_model": asked.draft_model},
+        and {
+            "method": asked.speculation,
+            "draft_model": asked.draft_model,
+            "exit_layer": asked.exit_layer,
+            "heads": asked.heads,
+        },
+        "kv_spill": (asked.kv_spill_memory or asked.kv_spill_disk)
+        and {"memory": asked.kv_spill_memory, "disk": asked.kv_spill_disk},
+        "adapters": named_adapters(asked.adapter),
         "telemetry": {"log_format": asked.log_format, "otlp_endpoint": asked.otlp_endpoint},
         **{
             field: getattr(asked, field)
             for field in (
                 *("host", "port", "context_tokens", "max_sequences", "kv_cache_bytes", "kv"),
-                *("device", "threads", "drain_s"),
+                *("device", "tensor_parallel", "offload_bytes", "threads", "drain_s"),
+                "max_adapters",
             )
         },
     }
     return validate(Path("the command line"), fields)
+
+
+def named_adapters(given: list[str]) -> dict[str, str]:
+    """Adapters as name → source. Raises ModelRefused (BadConfig)."""
+    found = {}
+    for text in given:
+        name, equals, source = text.partition("=")
+        if not equals or name in found:
+            raise ModelRefused(
+                "BadConfig", f"--adapter {text!r} is not NAME=SOURCE with a name of its own"
+            )
+        found[name] = source
+    return found
 
 
 def is_loopback(host: str) -> bool:
@@ -152,7 +193,10 @@ def start(config: ReplicaConfig, front: Front, shelf: Shelf | None = None) -> in
     path = None if config.status_path is None else Path(config.status_path)
     status = StatusFile(path, config.replica_id, config.status_bell)
     status.write(ReplicaState.STARTING)
-    return serve(config, front, status, shelf)
+    from tidegate_runtime.server.ranks import forked_ranks
+
+    with forked_ranks(config.tensor_parallel) as ranks:
+        return serve(config, front, status, shelf, ranks)
 
 
 def prepare_libraries(device: str) -> None:
@@ -171,7 +215,13 @@ def prepare_libraries(device: str) -> None:
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 
 
-def serve(config: ReplicaConfig, front: Front, status: StatusFile, shelf: Shelf | None) -> int:
+def serve(
+    config: ReplicaConfig,
+    front: Front,
+    status: StatusFile,
+    shelf: Shelf | None,
+    ranks: Ranks | None,
+) -> int:
     """Import the server and run it."""
     import asyncio
 
@@ -183,7 +233,7 @@ def serve(config: ReplicaConfig, front: Front, status: StatusFile, shelf: Shelf 
         log.error("%s", error.message)
         status.write(ReplicaState.FAILED, reason=error.reason, message=error.message)
         return EXIT_CRASHED
-    return asyncio.run(run(config, front, listener, status, shelf))
+    return asyncio.run(run(config, front, listener, status, shelf, ranks))
 
 
 def read_raw(path: Path) -> dict[str, Any]:

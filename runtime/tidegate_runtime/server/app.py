@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, cast
 
-from litestar import Litestar, MediaType, Request, Response, get, post
+from litestar import Litestar, MediaType, Request, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
@@ -16,10 +16,12 @@ from tidegate.protocol.openai import (
     ChatCompletionRequest,
     CompletionRequest,
     EmbeddingRequest,
-    ModelCard,
     ModelList,
 )
-from tidegate.protocol.replica import ReplicaState
+from tidegate.protocol.profile import ProfileRequest
+from tidegate.protocol.rank import RerankRequest, ScoreRequest
+from tidegate.protocol.replica import AdapterList, AdapterRequest, ReplicaState
+from tidegate.protocol.tokenize import DetokenizeRequest, TokenizeRequest
 from tidegate_runtime.errors import GenerationFailed, RequestRefused, RuntimeFault
 from tidegate_runtime.server.body import Shape, read_body, read_shape
 from tidegate_runtime.server.caller import Caller
@@ -70,9 +72,42 @@ async def drain(state: State) -> Response[bytes]:
 
 @get("/v1/models")
 async def models(state: State) -> Response[bytes]:
-    """The one model that is served."""
+    """The model that is served, and its adapters."""
     replica: Replica = state.replica
-    return _json(ModelList(data=[ModelCard(id=replica.config.model_name, created=replica.created)]))
+    return _json(ModelList(data=replica.cards()))
+
+
+@get("/adapters")
+async def adapters(state: State) -> Response[bytes]:
+    """Every adapter that requests may name."""
+    replica: Replica = state.replica
+    known = replica.adapters().list()
+    return _json(AdapterList(adapters=known, max_adapters=replica.config.max_adapters))
+
+
+@post("/adapters")
+async def add_adapter(request: AnyRequest, state: State) -> Response[bytes]:
+    """Load an adapter, or replace the one of its name."""
+    replica: Replica = state.replica
+    asked = await _read(request, AdapterRequest)
+    return _json(await replica.adapters().add(asked.name, asked.source))
+
+
+@delete("/adapters/{name:str}")
+async def remove_adapter(name: str, state: State) -> None:
+    """Forget an adapter."""
+    replica: Replica = state.replica
+    replica.adapters().remove(name)
+
+
+@post("/profile", status_code=200)
+async def profile(request: AnyRequest, state: State) -> ASGIApp:
+    """Record where the engine's steps go for a while."""
+    replica: Replica = state.replica
+    asked = await _read(request, ProfileRequest)
+    with replica.lifecycle.work():
+        work = replica.profiler().profile(asked, replica.config.replica_id)
+        return await _answer(request, work)
 
 
 @post("/v1/chat/completions")
@@ -105,6 +140,38 @@ async def embeddings(request: AnyRequest, state: State) -> ASGIApp:
     return await _answer(request, replica.embedder(asked.model).embed(asked, _caller(request)))
 
 
+@post("/v1/rerank")
+async def rerank(request: AnyRequest, state: State) -> ASGIApp:
+    """Rank documents for a query."""
+    replica: Replica = state.replica
+    asked = await _read(request, RerankRequest)
+    return await _answer(request, replica.ranker(asked.model).rerank(asked, _caller(request)))
+
+
+@post("/v1/score")
+async def score(request: AnyRequest, state: State) -> ASGIApp:
+    """Score pairs of texts."""
+    replica: Replica = state.replica
+    asked = await _read(request, ScoreRequest)
+    return await _answer(request, replica.ranker(asked.model).score(asked, _caller(request)))
+
+
+@post("/v1/tokenize")
+async def tokenize(request: AnyRequest, state: State) -> ASGIApp:
+    """Say what tokens a prompt or a chat is."""
+    replica: Replica = state.replica
+    asked = await _read(request, TokenizeRequest)
+    return await _answer(request, replica.tokens(asked.model).tokenize(asked))
+
+
+@post("/v1/detokenize")
+async def detokenize(request: AnyRequest, state: State) -> ASGIApp:
+    """Say what text tokens are."""
+    replica: Replica = state.replica
+    asked = await _read(request, DetokenizeRequest)
+    return await _answer(request, replica.tokens(asked.model).detokenize(asked))
+
+
 def create_app(replica: Replica, front: Front) -> ASGIApp:
     """The replica's HTTP application, with what stands before its routes."""
     app = Litestar(
@@ -114,9 +181,17 @@ def create_app(replica: Replica, front: Front) -> ASGIApp:
             metrics,
             drain,
             models,
+            adapters,
+            add_adapter,
+            remove_adapter,
+            profile,
             chat_completions,
             completions,
             embeddings,
+            rerank,
+            score,
+            tokenize,
+            detokenize,
         ],
         state=State({"replica": replica}),
         openapi_config=None,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from tidegate.protocol.openai import ENDPOINT_REQUESTS
 from tidegate.protocol.replica import PRIORITY_HEADER, PROJECT_HEADER, REQUEST_HEADER, Priority
+from tidegate.protocol.tokenize import ONLINE_REQUESTS
 from tidegate_runtime.errors import RequestRefused
 
 HEADER = "X-Amzn-SageMaker-Custom-Attributes"
@@ -56,8 +56,8 @@ def _value(key: str, quoted: str) -> str:
     value = unquote(quoted)
     if not value or not value.isascii() or not value.isprintable():
         raise _refused(f"{key}: {quoted[:40]!r} is no text", "use printable ASCII characters")
-    if key == "path" and value not in ENDPOINT_REQUESTS:
-        raise _refused(f"path: {value[:80]!r} is no route", f"use {', '.join(ENDPOINT_REQUESTS)}")
+    if key == "path" and value not in ONLINE_REQUESTS:
+        raise _refused(f"path: {value[:80]!r} is no route", f"use {', '.join(ONLINE_REQUESTS)}")
     if key == "priority" and value not in _PRIORITIES:
         raise _refused(
             f"priority: {value[:40]!r} is no priority", "use 0 (sync), 1 (async) or 2 (batch)"

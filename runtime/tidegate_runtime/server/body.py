@@ -9,19 +9,14 @@ from typing import Any, TypeVar
 import pydantic
 import pydantic_core
 
-from tidegate.protocol.openai import (
-    ChatCompletionRequest,
-    CompletionRequest,
-    EmbeddingRequest,
-    error_from_validation,
-)
+from tidegate.protocol.openai import error_from_validation
 from tidegate.protocol.replica import MAX_BODY_BYTES
 from tidegate_runtime.errors import RequestRefused
 
 MAX_DEPTH = 64
 _SMALL_BYTES = 64 * 1024
 
-Shape = TypeVar("Shape", ChatCompletionRequest, CompletionRequest, EmbeddingRequest)
+Shape = TypeVar("Shape", bound=pydantic.BaseModel)
 
 
 async def read_body(content_length: str | None, chunks: AsyncIterator[bytes]) -> bytes:
@@ -44,20 +39,25 @@ async def read_shape(body: bytes, shape: type[Shape]) -> Shape:
 
 def parse(body: bytes, shape: type[Shape]) -> Shape:
     """Parse and validate a body. Raises RequestRefused (400) that names field and value."""
-    try:
-        value = pydantic_core.from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise RequestRefused(
-            f"The body is not JSON: {error}. Send a JSON object with content type "
-            "application/json.",
-            code="invalid_json",
-        ) from error
+    value = read_json(body)
     _check_depth(value)
     try:
         return shape.model_validate(value)
     except pydantic.ValidationError as error:
         detail = error_from_validation(error.errors(include_url=False))
         raise RequestRefused(detail.message, param=detail.param, code=detail.code) from error
+
+
+def read_json(body: bytes) -> Any:
+    """What a body says. Raises RequestRefused (400) when it is no JSON."""
+    try:
+        return pydantic_core.from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise RequestRefused(
+            f"The body is not JSON: {error}. Send a JSON object with content type "
+            "application/json.",
+            code="invalid_json",
+        ) from error
 
 
 def _check_size(size_bytes: int) -> None:

@@ -11,14 +11,16 @@ from tidegate.protocol.openai import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatDelta,
+    ChatFinishReason,
     ChoiceLogprobs,
     TokenLogprob,
     TopLogprob,
 )
 from tidegate_runtime.engine.output import TokenOutput
-from tidegate_runtime.engine.sequence import TokenLogprobs
+from tidegate_runtime.engine.sequence import FinishReason, TokenLogprobs
 from tidegate_runtime.server.job import Choice, Job
 from tidegate_runtime.server.token_text import TokenText
+from tidegate_runtime.server.tool_calls import MessageDeltas, message_of
 
 
 def chat_answer(job: Job, choices: Sequence[Choice], texts: TokenText) -> ChatCompletion:
@@ -28,12 +30,7 @@ def chat_answer(job: Job, choices: Sequence[Choice], texts: TokenText) -> ChatCo
         created=job.created,
         model=job.model,
         choices=[
-            ChatChoice(
-                index=index,
-                message=AssistantMessage(content=choice.text),
-                logprobs=_logprobs(choice.logprobs, texts),
-                finish_reason=choice.finish_reason,
-            )
+            _choice(index, choice, message_of(choice.text, job.calls), texts)
             for index, choice in enumerate(choices)
         ],
         usage=job.usage(sum(choice.tokens for choice in choices)),
@@ -43,29 +40,52 @@ def chat_answer(job: Job, choices: Sequence[Choice], texts: TokenText) -> ChatCo
 async def chat_chunks(
     job: Job, outputs: AsyncIterable[TokenOutput], texts: TokenText, *, with_usage: bool
 ) -> AsyncGenerator[ChatCompletionChunk]:
-    """The answer in pieces: per choice its role, its text, its end; then the usage if wanted."""
-    begun: set[int] = set()
+    """The answer in pieces: per choice its role, what it says and calls, its end; then the usage if
+    wanted.
+    """
+    begun: dict[int, MessageDeltas | None] = {}
     tokens = 0
     async for output in outputs:
         tokens += output.token is not None
         if output.index not in begun:
-            begun.add(output.index)
+            begun[output.index] = MessageDeltas(job.calls) if job.calls else None
             role = ChatDelta(role="assistant", content="")
             yield _chunk(job, output.index, role, with_usage=with_usage)
-        if output.text or output.logprobs is not None:
-            yield _chunk(
-                job,
-                output.index,
-                ChatDelta(content=output.text),
-                logprobs=_logprobs([output.logprobs] if output.logprobs else [], texts),
-                with_usage=with_usage,
-            )
+        message = begun[output.index]
+        logprobs = _logprobs([output.logprobs] if output.logprobs else [], texts)
+        for delta in _deltas(output, message):
+            yield _chunk(job, output.index, delta, logprobs=logprobs, with_usage=with_usage)
+            logprobs = None
         if output.finish_reason is not None:
             end = _chunk(job, output.index, ChatDelta(), with_usage=with_usage)
-            end.choices[0].finish_reason = output.finish_reason
+            has_called = message is not None and message.has_called
+            end.choices[0].finish_reason = _reason(output.finish_reason, has_called=has_called)
             yield end
     if with_usage:
         yield _frame(job, [], {"usage": job.usage(tokens)})
+
+
+def _deltas(output: TokenOutput, message: MessageDeltas | None) -> list[ChatDelta]:
+    """What one token says; log probabilities need a delta also where it says nothing."""
+    if message is not None:
+        deltas = message.push(output.text, is_last=output.finish_reason is not None)
+    else:
+        deltas = [ChatDelta(content=output.text)] if output.text else []
+    return deltas or ([ChatDelta(content="")] if output.logprobs is not None else [])
+
+
+def _choice(index: int, choice: Choice, message: AssistantMessage, texts: TokenText) -> ChatChoice:
+    return ChatChoice(
+        index=index,
+        message=message,
+        logprobs=_logprobs(choice.logprobs, texts),
+        finish_reason=_reason(choice.finish_reason, has_called=bool(message.tool_calls)),
+    )
+
+
+def _reason(reason: FinishReason, *, has_called: bool) -> ChatFinishReason:
+    """An answer that was cut has been cut, also when it calls."""
+    return "tool_calls" if has_called and reason == "stop" else reason
 
 
 def _chunk(

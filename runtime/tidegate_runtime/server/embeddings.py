@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -16,53 +15,47 @@ from tidegate.protocol.openai import (
     EmbeddingUsage,
 )
 from tidegate_runtime.artifact.load import LoadedModel
-from tidegate_runtime.engine.embedder import Embedder, batches
+from tidegate_runtime.engine.embedder import EncoderInput
+from tidegate_runtime.engine.encoder_queue import EncoderQueue
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.metrics import Metrics
-from tidegate_runtime.server.prompt import text_tokens
+from tidegate_runtime.server.prompt import check_length, text_tokens
 from tidegate_runtime.server.replica import Pressure
 
 
 class Embeddings:
-    """Embeds the inputs of requests in small batches on one thread, so that requests take turns."""
+    """Embeds the inputs of requests, those that arrive together in common batches."""
 
     kv_cache_tokens = 0
 
-    def __init__(self, loaded: LoadedModel, embedder: Embedder, metrics: Metrics) -> None:
+    def __init__(self, loaded: LoadedModel, encoder: EncoderQueue, metrics: Metrics) -> None:
         self._loaded = loaded
-        self._embedder = embedder
+        self._encoder = encoder
         self._metrics = metrics
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="embedder")
         self.context_tokens = loaded.context_tokens
 
     def pressure(self) -> Pressure:
-        """Never full: it keeps no KV cache, and its inputs wait outside of any engine."""
-        return Pressure()
+        """It keeps no KV cache; its inputs wait for a round of the encoder."""
+        return Pressure(waiting=self._encoder.waiting)
 
     async def embed(self, request: EmbeddingRequest, caller: Caller) -> EmbeddingResponse:
         """Embed every input. Raises RequestRefused before any is embedded."""
-        inputs = await asyncio.to_thread(self._tokens, request)
-        loop = asyncio.get_running_loop()
-        vectors: dict[int, torch.Tensor] = {}
-        for batch in batches([len(tokens) for tokens in inputs]):
-            made = await loop.run_in_executor(
-                self._thread, self._embedder.encode, [inputs[index] for index in batch]
-            )
-            vectors.update(zip(batch, made, strict=True))
-        count = sum(len(tokens) for tokens in inputs)
+        inputs = await asyncio.to_thread(self._inputs, request)
+        vectors = await self._encoder.encode(inputs)
+        count = sum(len(each.tokens) for each in inputs)
         self._metrics.embedded(count, time.monotonic() - caller.arrived_s)
         caller.trace.embedded(count)
         return EmbeddingResponse(
             data=[
-                Embedding(index=index, embedding=_encode(vectors[index], request))
-                for index in range(len(inputs))
+                Embedding(index=index, embedding=_encode(vector, request))
+                for index, vector in enumerate(vectors)
             ],
             model=request.model,
             usage=EmbeddingUsage(prompt_tokens=count, total_tokens=count),
         )
 
-    def _tokens(self, request: EmbeddingRequest) -> list[list[int]]:
+    def _inputs(self, request: EmbeddingRequest) -> list[EncoderInput]:
         loaded = self._loaded
         size = int(loaded.model.config.hidden_size)
         if request.dimensions is not None and request.dimensions > size:
@@ -71,18 +64,12 @@ class Embeddings:
                 param="dimensions",
                 code="invalid_value",
             )
-        inputs = []
+        found = []
         for text in request.inputs:
             tokens = text_tokens(loaded.tokenizer, text, loaded.vocabulary_size, "input")
-            if len(tokens) > self.context_tokens:
-                raise RequestRefused(
-                    f"This model's maximum context length is {self.context_tokens} tokens, but an "
-                    f"input has {len(tokens)}. Split it into shorter inputs.",
-                    param="input",
-                    code="context_length_exceeded",
-                )
-            inputs.append(tokens)
-        return inputs
+            check_length(len(tokens), self.context_tokens, "input", "an input")
+            found.append(EncoderInput(tokens))
+        return found
 
 
 def _encode(vector: torch.Tensor, request: EmbeddingRequest) -> list[float] | str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
-from tidegate.protocol.openai import ENDPOINT_REQUESTS
 from tidegate.protocol.replica import REQUEST_HEADER
+from tidegate.protocol.tokenize import ONLINE_REQUESTS
 from tidegate.telemetry.logs import working_on
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.server.envelope import send_refusal
@@ -41,7 +41,7 @@ class Intake:
         self._replica = replica
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP or scope["path"] not in ENDPOINT_REQUESTS:
+        if scope["type"] != ScopeType.HTTP or scope["path"] not in ONLINE_REQUESTS:
             await self._app(scope, receive, send)
             return
         try:

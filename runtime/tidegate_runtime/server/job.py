@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from tidegate.protocol.openai import Usage
+from tidegate.protocol.openai import PromptTokensDetails, Usage
+from tidegate_runtime.context.compressor import Compressed
 from tidegate_runtime.engine.output import TokenOutput
 from tidegate_runtime.engine.sequence import FinishReason, SequenceRequest, TokenLogprobs
+from tidegate_runtime.engine.timeline import Timeline
+from tidegate_runtime.tools.reading import CallReading
 
 
 @dataclass(frozen=True)
 class Job:
     """What to run, and what every part of the answer repeats.
 
-    `prompt_texts` are the prompts to echo, one per sequence; empty without echo.
+    `prompt_texts` are the prompts to echo, one per sequence; empty without echo. `calls` says how
+    calls of tools are found in the text; None where there can be none. `timelines` are those of the
+    sequences, once they run. `compressed_from_tokens` is what the prompts had before they were cut,
+    None when nobody asked for that; `scoring_tokens` were run to know where.
     """
 
     id: str
@@ -24,6 +31,10 @@ class Job:
     sequences: tuple[SequenceRequest, ...]
     prompt_tokens: int
     prompt_texts: tuple[str, ...] = ()
+    calls: CallReading | None = None
+    timelines: tuple[Timeline, ...] = ()
+    compressed_from_tokens: int | None = None
+    scoring_tokens: int = 0
 
     @staticmethod
     def new_id(prefix: str) -> str:
@@ -35,12 +46,31 @@ class Job:
         """Unix seconds."""
         return int(time.time())
 
+    def compressed(self, cuts: Sequence[Compressed]) -> Job:
+        """The same job, which says what its prompts were before."""
+        return replace(
+            self,
+            compressed_from_tokens=sum(cut.from_tokens for cut in cuts),
+            scoring_tokens=sum(cut.scoring_tokens for cut in cuts),
+        )
+
     def usage(self, completion_tokens: int) -> Usage:
-        """Each prompt counts once, whatever `n` is."""
+        """Each prompt counts once, whatever `n` is: so do its tokens that were cached at first."""
+        cached = sum(
+            timeline.cached_tokens
+            for sequence, timeline in zip(self.sequences, self.timelines, strict=True)
+            if sequence.choice == 0
+        )
+        details = PromptTokensDetails(cached_tokens=cached)
+        if self.compressed_from_tokens is not None:
+            details.compressed_from_tokens = self.compressed_from_tokens
+            details.scoring_tokens = self.scoring_tokens
+        prompt_tokens = self.prompt_tokens + self.scoring_tokens
         return Usage(
-            prompt_tokens=self.prompt_tokens,
+            prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
-            total_tokens=self.prompt_tokens + completion_tokens,
+            total_tokens=prompt_tokens + completion_tokens,
+            prompt_tokens_details=details,
         )
 
 

@@ -6,33 +6,40 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
 from tidegate.protocol.replica import ReplicaConfig
-from tidegate_runtime.artifact.check import ModelFiles
-from tidegate_runtime.artifact.load import LoadedModel, load_encoder, load_generator
-from tidegate_runtime.artifact.manifest import default_kv
-from tidegate_runtime.artifact.memory import available_bytes, check_bytes_fit
+from tidegate_runtime.adapters.load import AdapterLoader
+from tidegate_runtime.adapters.pool import AdapterPool
+from tidegate_runtime.artifact.load import (
+    LoadedModel,
+    load_generator,
+)
+from tidegate_runtime.artifact.manifest import artifact_digest, default_kv
+from tidegate_runtime.artifact.memory import check_bytes_fit
 from tidegate_runtime.artifact.open import Artifact
-from tidegate_runtime.artifact.prepare import prepare
+from tidegate_runtime.chat.prompts import ChatPrompts
 from tidegate_runtime.engine.block_manager import BlockManager
-from tidegate_runtime.engine.embedder import Embedder, read_pooling
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.kv_budget import kv_blocks
 from tidegate_runtime.engine.model_runner import ModelRunner
 from tidegate_runtime.engine.scheduler import Scheduler
-from tidegate_runtime.errors import EngineDead, ModelRefused
+from tidegate_runtime.errors import EngineDead
 from tidegate_runtime.models.base import Decoder
 from tidegate_runtime.models.open import kind_on, open_decoder
-from tidegate_runtime.server.embeddings import Embeddings
+from tidegate_runtime.parallel.decoder import DividedDecoder
+from tidegate_runtime.parallel.orders import Whole
 from tidegate_runtime.server.generator import Generator
 from tidegate_runtime.server.metrics import Metrics
+from tidegate_runtime.server.proposers import free_bytes, open_proposer
+from tidegate_runtime.server.ranks import Ranks
+from tidegate_runtime.server.spill_metrics import SpillMetrics
 from tidegate_runtime.speculation.base import Proposer
-from tidegate_runtime.speculation.draft_model import DraftModelProposer
-from tidegate_runtime.speculation.ngram import NgramProposer
+from tidegate_runtime.spill.open import SpillPlan, open_spill
 
 log = logging.getLogger(__name__)
 
@@ -49,29 +56,35 @@ def load_generate(
     metrics: Metrics,
     on_death: Callable[[EngineDead], None],
     tokenizer: Any = None,
+    ranks: Ranks | None = None,
 ) -> tuple[Generator, Engine]:
     """A generating service with its engine running; its tokenizer is read unless it is given.
 
-    Raises ModelRefused, ReplicaUnavailable.
+    With `ranks` the model is divided over them. Raises ModelRefused, ReplicaUnavailable, and
+    EngineDead when one of the ranks is gone.
     """
     started = time.perf_counter()
-    kind = kind_on(config.device)
+    size = 1 if ranks is None else ranks.size
+    kind = kind_on(config.device, size)
     transformers.utils.logging.disable_progress_bar()
     use_threads(config.threads)
     memory = artifact.manifest.memory
-    check_bytes_fit(str(artifact.root), memory.weights + memory.activations)
+    resident = memory.weights
+    if config.offload_bytes is not None and kind != "cuda":
+        resident = min(resident, config.offload_bytes)
+    check_bytes_fit(str(artifact.root), resident + memory.activations)
     loaded = load_generator(artifact, context_tokens=config.context_tokens, tokenizer=tokenizer)
-    decoder = open_decoder(
-        artifact.root,
-        threads=config.threads,
-        kv=config.kv or default_kv(artifact.manifest.precision),
-        context_tokens=loaded.context_tokens,
-        kind=kind,
-    )
+    prompts = ChatPrompts(loaded.tokenizer, config.tool_parser)
+    prompts.warm()
+    decoder = _open_model(config, artifact, loaded, kind, ranks)
+    adapters = open_adapters(config, decoder, metrics)
     # What mapped weights will take as they are touched is not free, though it seems to be; a GPU
     # holds them by now.
-    untouched = 0 if kind == "cuda" else memory.weights
-    free = max(0, free_bytes(kind) - untouched - memory.activations)
+    untouched = 0 if kind == "cuda" else resident
+    free = max(0, free_bytes(kind, size) - untouched - memory.activations)
+    spill = _spill_plan(config, artifact, loaded, metrics)
+    if spill is not None and kind != "cuda":
+        free = max(0, free - spill.memory_bytes)
     engine = build_engine(
         loaded,
         decoder,
@@ -80,54 +93,49 @@ def load_generate(
         max_sequences=config.max_sequences,
         metrics=metrics,
         on_death=on_death,
-        proposer=open_proposer(config, loaded, kind),
+        open_proposer=lambda blocks: open_proposer(config, loaded, kind, decoder, blocks),
+        spill=spill,
     )
     _register_gauges(engine, metrics)
+    if ranks is not None:
+        ranks.watch(on_death)
     engine.start()
     log.info("loaded the model in %.2f s", time.perf_counter() - started)
-    return Generator(loaded, engine), engine
+    return Generator(loaded, engine, prompts, adapters), engine
 
 
-def free_bytes(kind: str | None) -> int:
-    """The memory left for a pool, where a decoder of this kind has its own."""
-    return torch.cuda.mem_get_info()[0] if kind == "cuda" else available_bytes()
-
-
-def open_proposer(config: ReplicaConfig, loaded: LoadedModel, kind: str | None) -> Proposer | None:
-    """What guesses next tokens, if anything. Raises ModelRefused for a draft model that does not
-    fit the model, and what opening it raises.
+def open_adapters(config: ReplicaConfig, decoder: Decoder, metrics: Metrics) -> AdapterPool:
+    """The adapters of a model; the declared ones are checked. Raises ModelRefused,
+    ReplicaUnavailable.
     """
-    asked = config.speculation
-    if asked is None:
-        return None
-    if asked.method == "ngram":
-        return NgramProposer(asked.max_tokens)
-    assert asked.draft_model is not None  # the declaration has checked it
-    own = {"source": asked.draft_model, "source_digest": None, "revision": None}
-    held = prepare(config.model_copy(update={**own, "precision": "auto"}), log.info)
-    artifact = held.artifact
-    decoder = open_decoder(
-        artifact.root,
-        threads=config.threads,
-        kv=default_kv(artifact.manifest.precision),
-        context_tokens=loaded.context_tokens,
-        kind=kind,
-    )
-    if decoder.vocabulary_size != loaded.vocabulary_size:
-        raise ModelRefused(
-            "WrongDraftModel",
-            f"the draft model {asked.draft_model!r} has {decoder.vocabulary_size} tokens and the "
-            f"model has {loaded.vocabulary_size}; use one of the same family",
+    loader = AdapterLoader(decoder, Path(config.cache_dir))
+    pool = AdapterPool(config.model_name, loader, config.max_adapters, metrics)
+    pool.declare(config.adapters)
+    metrics.gauge("tidegate_adapters_loaded", "Adapters in memory.", lambda: pool.loaded)
+    return pool
+
+
+def _open_model(
+    config: ReplicaConfig,
+    artifact: Artifact,
+    loaded: LoadedModel,
+    kind: str | None,
+    ranks: Ranks | None,
+) -> Decoder:
+    kv = _kv(config, artifact)
+    if ranks is None:
+        return open_decoder(
+            artifact.root,
+            threads=config.threads,
+            kv=kv,
+            context_tokens=loaded.context_tokens,
+            kind=kind,
+            offload_bytes=config.offload_bytes,
         )
-    total = kv_blocks(
-        decoder.kv,
-        wanted_bytes=None,
-        free_bytes=free_bytes(kind) // 2,
-        max_sequences=config.max_sequences,
-        context_tokens=loaded.context_tokens,
-    )
-    decoder.allocate(total)
-    return DraftModelProposer(decoder, BlockManager(total), asked.max_tokens)
+    cores = config.threads or len(os.sched_getaffinity(0))
+    each = max(1, cores // ranks.size)
+    whole = Whole(artifact.root, each, kv, loaded.context_tokens, kind)
+    return DividedDecoder(ranks.open(whole), ranks, loaded.vocabulary_size)
 
 
 def build_engine(
@@ -139,7 +147,8 @@ def build_engine(
     max_sequences: int,
     metrics: Metrics,
     on_death: Callable[[EngineDead], None],
-    proposer: Proposer | None = None,
+    open_proposer: Callable[[BlockManager], Proposer | None] = lambda _: None,
+    spill: SpillPlan | None = None,
 ) -> Engine:
     """An engine over a decoder, which gets its pool. Raises ModelRefused, ReplicaUnavailable."""
     total = kv_blocks(
@@ -150,28 +159,41 @@ def build_engine(
         context_tokens=loaded.context_tokens,
     )
     decoder.allocate(total)
+    blocks = BlockManager(total)
+    recalls = None if spill is None else open_spill(spill, decoder, blocks)
     return Engine(
         ModelRunner(decoder),
-        Scheduler(BlockManager(total), max_sequences=max_sequences),
+        Scheduler(blocks, max_sequences=max_sequences, spill=recalls),
         loaded.tokenizer,
         eos_tokens=loaded.eos_tokens,
         observer=metrics,
         on_death=on_death,
-        proposer=proposer,
+        proposer=open_proposer(blocks),
+        recalls=recalls,
     )
 
 
-def load_embed(config: ReplicaConfig, files: ModelFiles, metrics: Metrics) -> Embeddings:
-    """An embedding service, dense. Raises ModelRefused."""
-    if config.device == "cuda":
-        raise ModelRefused(
-            "UnsupportedDevice",
-            "device 'cuda' is not supported for task 'embed'; set device to 'cpu'",
-        )
-    use_threads(config.threads)
-    precision = "bf16" if config.precision == "auto" else config.precision
-    loaded = load_encoder(files, precision=precision, context_tokens=config.context_tokens)
-    return Embeddings(loaded, Embedder(loaded.model, read_pooling(loaded.root)), metrics)
+def _kv(config: ReplicaConfig, artifact: Artifact) -> str:
+    """The precision of keys and values."""
+    return config.kv or default_kv(artifact.manifest.precision)
+
+
+def _spill_plan(
+    config: ReplicaConfig, artifact: Artifact, loaded: LoadedModel, metrics: Metrics
+) -> SpillPlan | None:
+    """Where spilled blocks go, if anywhere."""
+    asked = config.kv_spill
+    if asked is None:
+        return None
+    return SpillPlan(
+        memory_bytes=int(asked.memory or 0),
+        disk_bytes=int(asked.disk or 0),
+        root=Path(config.cache_dir),
+        artifact=artifact_digest(artifact.manifest),
+        kv=_kv(config, artifact),
+        context_tokens=loaded.context_tokens,
+        observer=SpillMetrics(metrics),
+    )
 
 
 def _register_gauges(engine: Engine, metrics: Metrics) -> None:

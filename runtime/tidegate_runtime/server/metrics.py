@@ -62,21 +62,31 @@ class Metrics:
             "Tokens run as prefill, recomputed ones included.",
             registry=self.registry,
         )
+        self._adapter_loads = Counter(
+            "tidegate_adapter_loads",
+            "Adapters read into memory.",
+            registry=self.registry,
+        )
+        self._adapter_evictions = Counter(
+            "tidegate_adapter_evictions",
+            "Adapters that made room for others.",
+            registry=self.registry,
+        )
         self._count_tokens()
         self._time_requests()
 
     def _count_tokens(self) -> None:
-        self._prompts = self._counter("prompt_tokens", "Tokens of prompts that were run.")
-        self._generated = self._counter("generation_tokens", "Tokens generated.")
-        self._preemptions = self._counter(
+        self._prompts = self.counter("prompt_tokens", "Tokens of prompts that were run.")
+        self._generated = self.counter("generation_tokens", "Tokens generated.")
+        self._preemptions = self.counter(
             "num_preemptions", "Sequences that lost their cache blocks and were computed again."
         )
-        self._queries = self._counter(
+        self._queries = self.counter(
             "prefix_cache_queries", "Tokens of sequences that began, looked for in the cache."
         )
-        self._hits = self._counter("prefix_cache_hits", "Those of them that were found.")
-        self._drafted = self._counter("spec_decode_num_draft_tokens", "Tokens guessed.")
-        self._accepted = self._counter(
+        self._hits = self.counter("prefix_cache_hits", "Those of them that were found.")
+        self._drafted = self.counter("spec_decode_num_draft_tokens", "Tokens guessed.")
+        self._accepted = self.counter(
             "spec_decode_num_accepted_tokens", "Those of them that the model agreed with."
         )
         self._step_tokens = self._histogram(
@@ -116,6 +126,14 @@ class Metrics:
     def request(self, endpoint: str, status: int) -> None:
         """Count one answered request."""
         self._requests.labels(endpoint, str(status)).inc()
+
+    def adapter_loaded(self) -> None:
+        """Count an adapter that was read into memory."""
+        self._adapter_loads.inc()
+
+    def adapter_evicted(self) -> None:
+        """Count an adapter that made room for another."""
+        self._adapter_evictions.inc()
 
     def embedded(self, prompt_tokens: int, seconds: float) -> None:
         """Record a request for embeddings: `seconds` from its arrival to its vectors."""
@@ -175,7 +193,8 @@ class Metrics:
         """Every number in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _counter(self, name: str, description: str) -> Counter:
+    def counter(self, name: str, description: str) -> Counter:
+        """Register a counter that vLLM has too."""
         made = Counter(f"vllm:{name}", description, ("model_name",), registry=self.registry)
         return made.labels(self._model_name)
 

@@ -30,11 +30,12 @@ from tidegate_runtime.server.app import create_app
 from tidegate_runtime.server.front import Front
 from tidegate_runtime.server.lifecycle import Lifecycle
 from tidegate_runtime.server.metrics import Metrics
-from tidegate_runtime.server.replica import EmbedService, Replica
+from tidegate_runtime.server.replica import Replica
 from tidegate_runtime.server.status import StatusFile
 
 if TYPE_CHECKING:
     from tidegate_runtime.engine.engine import Engine
+    from tidegate_runtime.server.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ async def run(
     listener: socket.socket,
     status: StatusFile,
     shelf: Shelf | None = None,
+    ranks: Ranks | None = None,
 ) -> int:
     """Serve until drained or failed; returns the exit status.
 
@@ -100,7 +102,7 @@ async def run(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     engine_ready: asyncio.Future[Engine | None] = loop.create_future()
     threading.Thread(
-        target=_load, args=(replica, loop, engine_ready, shelf), name="load", daemon=True
+        target=_load, args=(replica, loop, engine_ready, shelf, ranks), name="load", daemon=True
     ).start()
     draining = asyncio.create_task(_drain(replica, engine_ready))
     await lifecycle.ended.wait()
@@ -127,6 +129,7 @@ def _load(
     loop: asyncio.AbstractEventLoop,
     engine_ready: asyncio.Future[Engine | None],
     shelf: Shelf | None,
+    ranks: Ranks | None,
 ) -> None:
     """Load the model in a thread of its own, and tell the event loop how it went."""
     lifecycle = replica.lifecycle
@@ -145,8 +148,8 @@ def _load(
 
     try:
         engine: Engine | None = None
-        if replica.config.task == "embed":
-            replica.embed = load_embedder(replica)
+        if replica.config.task != "generate":
+            load_encoder(replica)
         else:
             # Before torch is imported: a build needs the cores, and a refusal should come early.
             held = prepare(replica.config, say, shelf)
@@ -158,6 +161,7 @@ def _load(
                 replica.metrics,
                 on_death,
                 tokenizer=None if shelf is None else shelf.tokenizer(held.artifact),
+                ranks=ranks,
             )
     except ModelRefused as error:
         fail(error.reason, error.message, EXIT_REFUSED)
@@ -171,15 +175,18 @@ def _load(
             loop.call_soon_threadsafe(_become_ready, lifecycle, engine_ready, engine)
 
 
-def load_embedder(replica: Replica) -> EmbedService:
-    """The service of a model that embeds. Raises ModelRefused, ReplicaUnavailable."""
+def load_encoder(replica: Replica) -> None:
+    """The services of a model that embeds or reranks. Raises ModelRefused, ReplicaUnavailable."""
     resolved = resolve(
         replica.config.source, replica.config.revision, Path(replica.config.cache_dir)
     )
     check_digest(resolved, replica.config.source_digest)
-    from tidegate_runtime.server import loading
+    from tidegate_runtime.server import encoders, loading
 
-    return loading.load_embed(replica.config, resolved.files, replica.metrics)
+    loading.use_threads(replica.config.threads)
+    replica.embed, replica.rank = encoders.load_encode(
+        replica.config, resolved.files, replica.metrics
+    )
 
 
 def _become_ready(
@@ -194,10 +201,10 @@ async def _drain(replica: Replica, engine_ready: asyncio.Future[Engine | None]) 
     """Once asked to drain: wait for what is in flight, but no longer than the deadline."""
     lifecycle, drain_s = replica.lifecycle, replica.config.drain_s
     await lifecycle.draining.wait()
-    if not await lifecycle.idle(drain_s) and engine_ready.done():
-        engine = engine_ready.result()
-        if engine is not None:
-            why = f"the replica stopped before this answer was finished (drain_s {drain_s:g})"
-            await asyncio.to_thread(engine.stop, why)
+    is_idle = await lifecycle.idle(drain_s)
+    if engine_ready.done() and (engine := engine_ready.result()) is not None:
+        why = f"the replica stopped before this answer was finished (drain_s {drain_s:g})"
+        await asyncio.to_thread(engine.stop, why)
+    if not is_idle:
         await lifecycle.idle(_LAST_ANSWERS_S)
     lifecycle.end(EXIT_DRAINED)

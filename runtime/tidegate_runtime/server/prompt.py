@@ -1,42 +1,11 @@
-"""From messages and texts to token ids, within the model's context."""
+"""From texts to token ids, and their bounds within the model's context."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
-from tidegate.protocol.openai import ChatMessage
 from tidegate_runtime.errors import RequestRefused
-
-
-def chat_tokens(tokenizer: Any, messages: Sequence[ChatMessage]) -> list[int]:
-    """The model's chat template applied to messages, ready for its answer.
-
-    `developer` is today's name of `system`, which templates know. Raises RequestRefused when there
-    is no template, or when it does not take these messages.
-    """
-    if not tokenizer.chat_template:
-        raise RequestRefused(
-            "This model has no chat template; send a plain prompt to /v1/completions instead.",
-            param="messages",
-            code="no_chat_template",
-        )
-    try:
-        tokens = tokenizer.apply_chat_template(
-            [_as_template_message(message) for message in messages],
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, LookupError) as error:
-        raise RequestRefused(
-            f"The model's chat template does not take these messages: {error}.",
-            param="messages",
-            code="chat_template_error",
-        ) from error
-    return [int(token) for token in tokens]
 
 
 def text_tokens(
@@ -65,6 +34,19 @@ def text_tokens(
     return list(prompt)
 
 
+def check_length(tokens: int, context: int, param: str, what: str) -> None:
+    """Refuse what is longer than the model's context: cut, it would mean something else. Raises
+    RequestRefused.
+    """
+    if tokens > context:
+        raise RequestRefused(
+            f"This model's maximum context length is {context} tokens, but {what} has {tokens}. "
+            "Split it into shorter ones.",
+            param=param,
+            code="context_length_exceeded",
+        )
+
+
 def output_limit(
     prompt_tokens: int, wanted: int | None, silent: int | None, *, context: int, cache: int
 ) -> int:
@@ -87,11 +69,3 @@ def output_limit(
         return wanted
     room = max(1, min(room, cache - prompt_tokens))
     return room if silent is None else min(room, silent)
-
-
-def _as_template_message(message: ChatMessage) -> dict[str, str]:
-    role = "system" if message.role == "developer" else message.role
-    made = {"role": role, "content": message.text}
-    if message.name is not None:
-        made["name"] = message.name
-    return made

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-import pydantic_core
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from litestar.types.asgi_types import HTTPReceiveMessage
@@ -24,7 +23,7 @@ from tidegate.protocol.replica import (
 )
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.server.attributes import HEADER, Attributes, read_attributes
-from tidegate_runtime.server.body import read_body
+from tidegate_runtime.server.body import read_body, read_json
 from tidegate_runtime.server.envelope import send_refusal
 from tidegate_runtime.server.lifecycle import Lifecycle
 
@@ -36,6 +35,8 @@ _SHAPES = {
     "messages": "/v1/chat/completions",
     "prompt": "/v1/completions",
     "input": "/v1/embeddings",
+    "query": "/v1/rerank",
+    "text_1": "/v1/score",
 }
 """The field that tells a body's route."""
 
@@ -89,14 +90,7 @@ class SageMaker:
 
 def route_of(body: bytes) -> str:
     """The route that a body is for, by its shape. Raises RequestRefused (400)."""
-    try:
-        value: Any = pydantic_core.from_json(body, allow_inf_nan=False)
-    except ValueError as error:
-        raise RequestRefused(
-            f"The body is not JSON: {error}. Send a JSON object with content type "
-            "application/json.",
-            code="invalid_json",
-        ) from error
+    value = read_json(body)
     found = [field for field in _SHAPES if isinstance(value, dict) and field in value]
     if len(found) != 1:
         raise RequestRefused(

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from pathlib import Path
-from typing import Any
-
-import jinja2
 
 from tidegate.protocol.replica import ReplicaConfig
 from tidegate_runtime.artifact.checkpoint import load_tokenizer
@@ -44,20 +40,11 @@ def _warm(shelf: Shelf, config: ReplicaConfig) -> None:
         # Taken before the tokenizer is read: what is written meanwhile makes it stale.
         seen = fingerprint(root), manifest_sha256(root)
         tokenizer = load_tokenizer(root)
-        _compile_template(tokenizer)
         kept_bytes = max(_file_bytes(root), resident_bytes() - before)
         shelf.put(WarmModel(held.artifact, tokenizer, *seen, kept_bytes))
         log.info("%s is warm (%d MB)", root.name, kept_bytes // 1_000_000)
     finally:
         held.close()
-
-
-def _compile_template(tokenizer: Any) -> None:
-    """transformers keeps a compiled chat template. No text is tokenised: that starts threads."""
-    if tokenizer.chat_template is None:
-        return
-    with contextlib.suppress(jinja2.TemplateError, ValueError, TypeError):
-        tokenizer.apply_chat_template([{"role": "user", "content": "-"}], tokenize=False)
 
 
 def _file_bytes(root: Path) -> int:

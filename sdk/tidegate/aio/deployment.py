@@ -7,6 +7,7 @@ from collections.abc import Callable
 from tidegate.aio.model import AsyncServedModel
 from tidegate.aio.pump import AsyncPump
 from tidegate.aio.stream import AsyncStream
+from tidegate.protocol.profile import EngineProfile
 from tidegate.protocol.resources import (
     DecisionView,
     DeploymentPhase,
@@ -75,9 +76,24 @@ class AsyncDeployment(AsyncServedModel):
         """Change the bounds on its replicas; an absent one stays. Returns itself."""
         return self._now(await self._pump.run(routes.scale(self.name, min, max)))
 
+    async def add_adapter(self, name: str, source: str) -> AsyncDeployment:
+        """Serve a LoRA adapter as `model:name` while replicas go on. Returns itself."""
+        return self._now(await self._pump.run(routes.add_adapter(self.name, name, source)))
+
+    async def remove_adapter(self, name: str) -> AsyncDeployment:
+        """Serve an adapter no longer; requests that have begun end with it. Returns itself."""
+        return self._now(await self._pump.run(routes.remove_adapter(self.name, name)))
+
     async def wake(self) -> AsyncDeployment:
         """Start a replica before the first request asks for one. Returns itself."""
         return self._now(await self._pump.run(routes.wake(self.name)))
+
+    async def profile(self, seconds: float = 10, replica: str | None = None) -> EngineProfile:
+        """Record where the steps of a ready replica go: the busiest, or the one with that id.
+
+        Raises Conflict when none is ready, or while it is being recorded already.
+        """
+        return await self._pump.run(routes.profile(self.name, seconds, replica))
 
     async def rollout(self) -> RolloutView:
         """The present rollout, or the last one. Raises NotFound before the first."""

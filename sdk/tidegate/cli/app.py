@@ -12,10 +12,13 @@ import typer
 from typer.core import TyperGroup
 
 from tidegate.cli import (
+    adapters,
     artifacts,
     backup,
     batch,
+    compress,
     declare,
+    distill,
     encryption,
     info,
     infra,
@@ -24,6 +27,7 @@ from tidegate.cli import (
     observe,
     offers,
     platform,
+    profile,
     rollout,
     simulate,
     talk,
@@ -58,15 +62,19 @@ for commands in (
     platform,
     declare,
     observe,
+    profile,
     talk,
     manage,
     rollout,
     artifacts,
+    compress,
+    distill,
     backup,
     simulate,
     info,
 ):
     commands.register(app)
+app.add_typer(adapters.app, name="adapters")
 app.add_typer(batch.app, name="batch")
 app.add_typer(keys.app, name="keys")
 app.add_typer(encryption.app, name="encryption")

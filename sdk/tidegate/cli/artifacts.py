@@ -62,7 +62,7 @@ def build(
     answer = run_artifact_command(
         "build",
         source,
-        *_flags(
+        *flags(
             precision=precision.value,
             output=output,
             name=name,
@@ -106,7 +106,7 @@ def quality(
     answer = run_artifact_command(
         "quality",
         str(artifact),
-        *_flags(
+        *flags(
             reference=reference,
             text=text,
             window=window,
@@ -148,7 +148,7 @@ def _rows(rows: dict[str, str]) -> None:
     table(("what", "value"), rows.items(), empty="")
 
 
-def _flags(**values: Any) -> list[str]:
+def flags(**values: Any) -> list[str]:
     """`--some-flag value` for every value that is there."""
     return [
         word

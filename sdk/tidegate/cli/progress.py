@@ -12,6 +12,7 @@ from tidegate.cli.output import console, note
 if TYPE_CHECKING:
     from tidegate.client import Deployment
     from tidegate.protocol.batch import BatchProgress
+    from tidegate.protocol.compress import CompressProgress
     from tidegate.protocol.resources import DeploymentView
     from tidegate.protocol.work import BatchObject
 
@@ -49,6 +50,29 @@ def batch_bar(*, quiet: bool) -> Iterator[Callable[[BatchObject], None]]:
             yield advance
     else:
         yield lambda batch: note(standing(batch))
+
+
+@contextmanager
+def compress_bar(
+    *, quiet: bool
+) -> Iterator[tuple[Callable[[CompressProgress], None], Callable[[str], None]]]:
+    """A bar over the steps of each stage, and what says a line above it; with `quiet`, nothing."""
+    screen = console(stderr=True)
+    if quiet:
+        yield lambda _: None, lambda _: None
+    elif screen.is_terminal:
+        from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=screen) as progress:
+            task = progress.add_task("starting", total=None)
+
+            def advance(step: CompressProgress) -> None:
+                progress.update(task, description=step.stage, total=step.total, completed=step.done)
+
+            yield advance, lambda line: progress.console.print(line, markup=False)
+    else:
+        yield lambda step: note(f"{step.stage}: {step.done} of {step.total}"), note
 
 
 def _short(batch: BatchObject) -> str:

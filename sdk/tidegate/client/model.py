@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any, Unpack
 
-from tidegate.answers import ChatAnswer, ChatChunk, Embeddings, TextAnswer
+from tidegate.answers import ChatAnswer, ChatChunk, Embeddings, Ranks, Scores, TextAnswer
 from tidegate.client.pump import Pump
 from tidegate.client.stream import Stream
 from tidegate.client.work import Batch, Invocation, TableBatch
-from tidegate.routes import batch_input, batches, generate, invocations, table_batch
+from tidegate.protocol.tokenize import TokenizeResponse
+from tidegate.routes import batch_input, batches, generate, invocations, table_batch, tokens
 
 
 class ServedModel:
@@ -67,6 +68,37 @@ class ServedModel:
     ) -> Embeddings:
         """One vector per input."""
         return self._pump.run(generate.embed(self.name, inputs, dimensions, timeout))
+
+    def rerank(
+        self,
+        query: str,
+        documents: list[str],
+        *,
+        top_n: int | None = None,
+        timeout: float | None = None,
+    ) -> Ranks:
+        """The documents by their relevance to the query, the best `top_n` of them."""
+        return self._pump.run(generate.rerank(self.name, query, documents, top_n, timeout))
+
+    def score(
+        self, text_1: str | list[str], text_2: str | list[str], *, timeout: float | None = None
+    ) -> Scores:
+        """A score for one text with each of many, or for each pair of two lists."""
+        return self._pump.run(generate.score(self.name, text_1, text_2, timeout))
+
+    def tokenize(
+        self,
+        text: generate.Messages,
+        *,
+        timeout: float | None = None,
+        **options: Unpack[tokens.Tokenizing],
+    ) -> TokenizeResponse:
+        """The tokens of a prompt, or of a conversation as `chat` would send it."""
+        return self._pump.run(tokens.tokenize(self.name, text, options, timeout))
+
+    def detokenize(self, ids: Sequence[int], *, timeout: float | None = None) -> str:
+        """The text of tokens, special ones included."""
+        return self._pump.run(tokens.detokenize(self.name, ids, timeout))
 
     def submit(
         self,

@@ -7,7 +7,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tidegate.errors import LocalError
@@ -21,10 +21,30 @@ def run_command(name: str, module: str, arguments: Sequence[str]) -> dict[str, A
     """
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    return _answer(name, done.stdout, done.returncode)
+
+
+def run_told(
+    name: str, module: str, arguments: Sequence[str], told: Callable[[str], None]
+) -> dict[str, Any]:
+    """`run_command` for a child whose progress is for us: `told` gets each line of it."""
+    command = [sys.executable, "-m", module, *arguments]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        for line in child.stderr:
+            told(line.rstrip())
+        said = child.stdout.read()
+    return _answer(name, said, child.returncode)
+
+
+def _answer(name: str, said: str | bytes, code: int) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(said)
     except ValueError:
-        code = done.returncode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
         raise LocalError(f"'{name}' {how} before it had a result; see above") from None
     if error := answer.get("error"):

@@ -10,7 +10,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
+
+from tidegate.protocol.rank import RerankRequest, ScoreRequest
+from tidegate.protocol.wire import Answer as Answer
+from tidegate.protocol.wire import ModelName as ModelName
+from tidegate.protocol.wire import WireModel as WireModel
 
 MAX_CHOICES = 8
 MAX_LOGPROBS = 20
@@ -19,22 +31,13 @@ MAX_SEQUENCES = 256
 MAX_STOP_STRINGS = 4
 MAX_STOP_BYTES = 256
 MAX_EMBEDDING_INPUTS = 2048
+MAX_TOOLS = 128
+MAX_GUIDED_CHOICES = 1024
 
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 StopString = Annotated[str, StringConstraints(min_length=1)]
+FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 FinishReason = Literal["stop", "length"]
-
-
-class WireModel(BaseModel):
-    """A shape on the wire: unknown fields are refused, values are not coerced from other types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class Answer(BaseModel):
-    """A shape we return: readers of an older version ignore fields that a newer one adds."""
-
-    model_config = ConfigDict(extra="ignore")
+ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
 
 # --- requests -------------------------------------------------------------------------------------
@@ -42,6 +45,43 @@ class Answer(BaseModel):
 
 class StreamOptions(WireModel):
     include_usage: bool = False
+
+
+class JsonSchema(WireModel):
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: str | None = None
+    schema_: dict[str, Any] = Field(
+        alias="schema", description="JSON Schema, at most 64 KiB and 32 levels deep"
+    )
+    strict: bool | None = Field(
+        default=None,
+        description="false leaves out what cannot be kept, which is refused by name otherwise",
+    )
+
+
+class ResponseFormat(WireModel):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _schema_goes_with_its_type(self) -> ResponseFormat:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            raise ValueError("json_schema: needed with type 'json_schema', and only there")
+        return self
+
+
+GuidedChoice = Annotated[str, StringConstraints(min_length=1)]
+
+
+class ContextCompression(WireModel):
+    """Leave out of a prompt what matters least, until it has so many tokens."""
+
+    target_tokens: int = Field(ge=1, description="of the prompt, its template included")
+    method: Literal["relevance", "surprise", "tokens"] = Field(
+        default="relevance",
+        description="keep sentences that are close to the question; sentences, or words, that "
+        "surprise the model, which has to read them once for that",
+    )
 
 
 class SamplingFields(WireModel):
@@ -67,8 +107,27 @@ class SamplingFields(WireModel):
     min_tokens: int | None = Field(
         default=None, ge=0, description="tokens before an end of sequence; stop strings still stop"
     )
+    guided_json: dict[str, Any] | None = Field(
+        default=None, description="JSON Schema, at most 64 KiB and 32 levels deep"
+    )
+    guided_regex: str | None = Field(
+        default=None, min_length=1, description="matched by the whole text; Rust's regex syntax"
+    )
+    guided_choice: list[GuidedChoice] | None = Field(
+        default=None, min_length=1, max_length=MAX_GUIDED_CHOICES
+    )
+    guided_grammar: str | None = Field(
+        default=None, min_length=1, description="EBNF: GBNF (root ::= …) or Lark (start: …)"
+    )
+    context_compression: ContextCompression | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+
+    @property
+    def guides(self) -> list[str]:
+        """The fields that say what the text must look like."""
+        names = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+        return [name for name in names if getattr(self, name) is not None]
 
     @property
     def stop_strings(self) -> list[str]:
@@ -83,6 +142,12 @@ class SamplingFields(WireModel):
             raise ValueError(f"stop: at most {MAX_STOP_STRINGS} strings are honoured")
         if any(len(text.encode()) > MAX_STOP_BYTES for text in self.stop_strings):
             raise ValueError(f"stop: a stop string is at most {MAX_STOP_BYTES} bytes")
+        return self
+
+    @model_validator(mode="after")
+    def _one_guide_at_most(self) -> SamplingFields:
+        if len(self.guides) > 1:
+            raise ValueError(f"{self.guides[1]}: not together with {self.guides[0]}; choose one")
         return self
 
     @model_validator(mode="after")
@@ -102,25 +167,125 @@ class TextPart(WireModel):
     text: str
 
 
+class PastFunctionCall(WireModel):
+    name: FunctionName
+    arguments: str = Field(description="a JSON object as text")
+
+
+class PastToolCall(WireModel):
+    """A call of an earlier turn, as an answer had it."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    type: Literal["function"]
+    function: PastFunctionCall
+
+
 class ChatMessage(WireModel):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
+    """One turn. An assistant's may be calls alone; a message of role `tool` answers each."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[TextPart] | None = None
     name: str | None = Field(default=None, max_length=64)
+    tool_calls: list[PastToolCall] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_call_id: str | None = Field(default=None, max_length=256)
+    refusal: None = Field(default=None, description="an answer may be sent back as it came")
 
     @property
     def text(self) -> str:
-        """The content as one string; text parts are joined by newlines."""
-        if isinstance(self.content, str):
-            return self.content
+        """The content as one string; text parts are joined by newlines, none at all is empty."""
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
         return "\n".join(part.text for part in self.content)
 
+    @model_validator(mode="after")
+    def _fields_suit_the_role(self) -> ChatMessage:
+        if self.tool_calls is not None and self.role != "assistant":
+            raise ValueError(f"tool_calls: a message of role {self.role!r} calls no tools")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise ValueError(
+                "tool_call_id: a message of role 'tool' says which call it answers, and no other"
+            )
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content: only an assistant's message with tool_calls may lack it")
+        return self
 
-class ChatCompletionRequest(SamplingFields):
+
+class FunctionDefinition(WireModel):
+    name: FunctionName
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(
+        default=None, description="a JSON schema of an object; no arguments when absent"
+    )
+    strict: bool | None = Field(
+        default=None, description="the model can only write arguments that follow the schema"
+    )
+
+
+class Tool(WireModel):
+    """A function that the model may ask its caller to run."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(WireModel):
+    name: FunctionName
+
+
+class NamedToolChoice(WireModel):
+    """This function, and no other answer."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class ToolFields(BaseModel):
+    """The tools of a chat, and whether the model may, must or must not call them."""
+
+    tools: list[Tool] | None = Field(default=None, min_length=1, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = Field(
+        default=None, description="auto when there are tools"
+    )
+    parallel_tool_calls: bool | None = Field(
+        default=None, description="several calls in one answer; true when absent"
+    )
+
+    @model_validator(mode="after")
+    def _choice_is_among_the_tools(self) -> ToolFields:
+        for field in ("tool_choice", "parallel_tool_calls"):
+            if getattr(self, field) is not None and self.tools is None:
+                raise ValueError(f"{field}: only allowed when tools are given")
+        names = [tool.function.name for tool in self.tools or []]
+        if len(set(names)) < len(names):
+            raise ValueError("tools: two functions have the same name; rename one")
+        if isinstance(self.tool_choice, NamedToolChoice):
+            chosen = self.tool_choice.function.name
+            if chosen not in names:
+                raise ValueError(f"tool_choice: {chosen!r} is none of the tools; name one of them")
+        return self
+
+
+class ChatCompletionRequest(SamplingFields, ToolFields):
     messages: list[ChatMessage] = Field(min_length=1)
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    response_format: ResponseFormat | None = None
+
+    @property
+    def guides(self) -> list[str]:
+        formatted = self.response_format is not None and self.response_format.type != "text"
+        return [*(["response_format"] if formatted else []), *super().guides]
+
+    @model_validator(mode="after")
+    def _a_guide_leaves_no_calls(self) -> ChatCompletionRequest:
+        if self.guides and self.tools is not None and self.tool_choice != "none":
+            raise ValueError(
+                f"{self.guides[0]}: not together with tools that may be called; set tool_choice to "
+                "'none', or ask for it in another request"
+            )
+        return self
 
     @property
     def output_limit(self) -> int | None:
@@ -164,6 +329,16 @@ class CompletionRequest(SamplingFields):
         return self
 
     @model_validator(mode="after")
+    def _only_texts_are_compressed(self) -> CompletionRequest:
+        if self.context_compression is None:
+            return self
+        if self.echo:
+            raise ValueError("echo: a prompt that is compressed is not echoed; leave one of them")
+        if not all(isinstance(prompt, str) for prompt in self.prompts):
+            raise ValueError("context_compression: token ids are not compressed; send text")
+        return self
+
+    @model_validator(mode="after")
     def _prompt_is_not_empty(self) -> CompletionRequest:
         if not self.prompts or any(len(prompt) == 0 for prompt in self.prompts):
             raise ValueError("prompt: an empty prompt has nothing to continue")
@@ -203,10 +378,21 @@ class EmbeddingRequest(WireModel):
 # --- answers --------------------------------------------------------------------------------------
 
 
+class PromptTokensDetails(Answer):
+    cached_tokens: int = Field(description="of the prompt, found computed already")
+    compressed_from_tokens: int | None = Field(
+        default=None, description="of the prompt as it was sent, where compression was asked for"
+    )
+    scoring_tokens: int | None = Field(
+        default=None, description="run to compress it; part of prompt_tokens"
+    )
+
+
 class Usage(Answer):
     prompt_tokens: int
     completion_tokens: int = 0
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | None = None
 
 
 class TopLogprob(Answer):
@@ -216,7 +402,7 @@ class TopLogprob(Answer):
 
 
 class TokenLogprob(TopLogprob):
-    top_logprobs: list[TopLogprob] = []
+    top_logprobs: list[TopLogprob] = Field(default=[])
 
 
 class ChoiceLogprobs(Answer):
@@ -224,17 +410,38 @@ class ChoiceLogprobs(Answer):
     refusal: None = None
 
 
+class FunctionCall(Answer):
+    name: str
+    arguments: str = Field(description="a JSON object as text")
+
+
+class ToolCall(Answer):
+    """A function that the model asks its caller to run."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
 class AssistantMessage(Answer):
     role: Literal["assistant"] = "assistant"
     content: str | None = None
     refusal: None = None
+    tool_calls: list[ToolCall] | None = Field(default=None, description="left out without calls")
+
+    @model_serializer(mode="wrap")
+    def _without_no_calls(self, shown: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = shown(self)
+        if self.tool_calls is None:
+            fields.pop("tool_calls", None)
+        return fields
 
 
 class ChatChoice(Answer):
     index: int
     message: AssistantMessage
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: FinishReason
+    finish_reason: ChatFinishReason
 
 
 class ChatCompletion(Answer):
@@ -247,16 +454,31 @@ class ChatCompletion(Answer):
     system_fingerprint: str | None = None
 
 
+class FunctionCallDelta(Answer):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Answer):
+    """A piece of the call `index`: its id, type and function's name first, then its arguments."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCallDelta | None = None
+
+
 class ChatDelta(Answer):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
 
 
 class ChatChunkChoice(Answer):
     index: int
     delta: ChatDelta
     logprobs: ChoiceLogprobs | None = None
-    finish_reason: FinishReason | None = None
+    finish_reason: ChatFinishReason | None = None
 
 
 class ChatCompletionChunk(Answer):
@@ -318,6 +540,8 @@ class ModelCard(Answer):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "tidegate"
+    root: str | None = Field(default=None, description="where the weights of an adapter come from")
+    parent: str | None = Field(default=None, description="the model that an adapter changes")
 
 
 class ModelList(Answer):
@@ -338,10 +562,15 @@ class ErrorResponse(Answer):
     error: ErrorDetail
 
 
-ENDPOINT_REQUESTS: dict[str, type[ChatCompletionRequest | CompletionRequest | EmbeddingRequest]] = {
+ModelRequest = (
+    ChatCompletionRequest | CompletionRequest | EmbeddingRequest | RerankRequest | ScoreRequest
+)
+ENDPOINT_REQUESTS: dict[str, type[ModelRequest]] = {
     "/v1/chat/completions": ChatCompletionRequest,
     "/v1/completions": CompletionRequest,
     "/v1/embeddings": EmbeddingRequest,
+    "/v1/rerank": RerankRequest,
+    "/v1/score": ScoreRequest,
 }
 """The endpoints that do a model's work, in every mode, and the shape each one takes."""
 

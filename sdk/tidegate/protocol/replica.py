@@ -11,6 +11,23 @@ stray process on the same port can neither be used nor impersonated. Only a repl
 
 Exit status: 0 drained, 1 crashed, 3 refused (the configuration or the model is at fault, and
 starting again cannot help).
+
+LoRA adapters serve the model under further names, `model:adapter`, in the `model` of any generation
+request; `GET /v1/models` lists them with the model as their `parent`. Those of `adapters` are
+checked at the start. While the replica is ready:
+
+- `GET /adapters` answers with `AdapterList`.
+- `POST /adapters` with `AdapterRequest` loads one and answers with `AdapterInfo`. The same files
+  again change nothing; other files under a known name replace it for requests that come later, and
+  those under way end with the weights that they began with. 400 (`adapter_refused`) says what is
+  wrong with the adapter; 503 (`adapter_unavailable`, `adapters_busy`) may succeed later.
+- `DELETE /adapters/{name}` forgets one: 204, or 404 (`adapter_not_found`) when it is not known.
+
+At most `max_adapters` are in memory. The longest unused makes room, and is read again when a
+request asks for it. What was added or deleted is forgotten when the process ends.
+
+`POST /profile` with `ProfileRequest` records where the engine's steps go and answers with
+`EngineProfile`; 409 (`profile_running`) while another one does.
 """
 
 from __future__ import annotations
@@ -18,9 +35,10 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tidegate.spec import SpeculationSpec
+from tidegate.spec import KvSpillSpec, SpeculationSpec
+from tidegate.spec.names import DeploymentName
 
 TOKEN_VARIABLE = "TIDEGATE_REPLICA_TOKEN"
 PROJECT_HEADER = "X-Tidegate-Project"
@@ -71,7 +89,10 @@ class ReplicaConfig(BaseModel):
     source_digest: str | None = Field(
         default=None, description="that of the plan's model; another one is refused"
     )
-    task: Literal["generate", "embed"] = "generate"
+    task: Literal["generate", "embed", "rerank"] = "generate"
+    pooling: Literal["mean", "cls", "last"] | None = Field(
+        default=None, description="of task embed; what the model's files say when null"
+    )
     revision: str | None = Field(default=None, description="a hub commit, for hf:// sources")
     host: str = "127.0.0.1"
     port: int = Field(default=0, description="0 lets the kernel choose a free one")
@@ -94,18 +115,58 @@ class ReplicaConfig(BaseModel):
     speculation: SpeculationSpec | None = Field(
         default=None, description="guess next tokens; the output is the same"
     )
+    adapters: dict[DeploymentName, str] = Field(
+        default={}, description="LoRA adapters, name → source: a directory, s3:// or hf://"
+    )
+    max_adapters: int = Field(
+        default=8, ge=1, description="adapters in memory at once; the longest unused makes room"
+    )
+    tool_parser: Literal["hermes", "llama3", "mistral"] | None = Field(
+        default=None, description="how calls of tools are written; by the template when null"
+    )
     context_tokens: int | None = Field(default=None, description="the model's own when null")
+    offload_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="what weights may take of the device's memory; of larger ones some layers are "
+        "brought anew at each step, to a GPU from the host, to a processor from the disk",
+    )
     kv_cache_bytes: int | None = Field(default=None, description="sized from free memory when null")
+    kv_spill: KvSpillSpec | None = Field(
+        default=None, description="prefixes that leave the KV cache are forgotten when null"
+    )
     max_sequences: int = Field(default=16, ge=1, description="sequences decoded in one batch")
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="cpu", description="auto takes a GPU if there is one"
     )
-    threads: int | None = Field(default=None, ge=1, description="every core when null")
+    tensor_parallel: int = Field(
+        default=1,
+        ge=1,
+        le=16,
+        description="processes that the model is divided over, on a GPU each where device has them",
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="of all of them together; every core when null"
+    )
     drain_s: float = Field(default=120.0, ge=0)
     telemetry: Telemetry = Telemetry()
     parent_pid: int | None = Field(
         default=None, description="exit at once when this process is no longer the parent"
     )
+
+    @model_validator(mode="after")
+    def _parts_are_of_a_whole_generator(self) -> ReplicaConfig:
+        if self.task != "generate" and (self.tensor_parallel > 1 or self.offload_bytes is not None):
+            raise ValueError(
+                f"tensor_parallel, offload_bytes: a model for {self.task} is run as a whole; "
+                "remove them"
+            )
+        if self.tensor_parallel > 1 and self.offload_bytes is not None:
+            raise ValueError(
+                f"offload_bytes: a model divided by tensor_parallel {self.tensor_parallel} streams "
+                "no layers; remove one of the two"
+            )
+        return self
 
 
 class ReplicaState(StrEnum):
@@ -143,3 +204,36 @@ class ReplicaReady(BaseModel):
     kv_used: float = Field(default=0.0, description="share of the KV cache's blocks in use")
     waiting: int = Field(default=0, description="sequences that wait for room in a batch")
     message: str | None = None
+
+
+class AdapterRequest(BaseModel):
+    """The body of `POST /adapters`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: DeploymentName
+    source: str = Field(min_length=1, max_length=2048)
+
+
+class AdapterInfo(BaseModel):
+    """One adapter of a replica."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    source: str
+    digest: str = Field(description="of its configuration and weights")
+    rank: int = Field(description="the largest of its updates")
+    targets: list[str] = Field(description="the linears that it changes, as q_proj")
+    weights_bytes: int = Field(description="what its weights take in memory")
+    loaded: bool = Field(description="in memory; else it is read when a request asks for it")
+    in_use: int = Field(description="requests that hold it")
+
+
+class AdapterList(BaseModel):
+    """The body of `GET /adapters`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    adapters: list[AdapterInfo]
+    max_adapters: int

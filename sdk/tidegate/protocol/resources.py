@@ -15,6 +15,7 @@ from tidegate.offers import Covers
 from tidegate.spec import (
     DeploymentSpec,
     GpuSpec,
+    KvSpillSpec,
     Mode,
     ScheduleSpec,
     SpeculationSpec,
@@ -203,6 +204,12 @@ class ScaleRequest(Request):
     max_replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
+class AdapterSource(Request):
+    """Where an adapter comes from."""
+
+    source: Annotated[str, Field(min_length=1, max_length=2048)]
+
+
 # --- rollouts -------------------------------------------------------------------------------------
 
 
@@ -293,6 +300,12 @@ class ModelFacts(Resource):
     embedding_parameters: int = Field(default=0, description="of one table, vocabulary by width")
     tied: bool = Field(default=True, description="the input embedding is the last layer too")
     stored_bits: int = Field(default=16, description="of most weights as stored")
+    idle_parameters: int = Field(
+        default=0, description="of the experts that a token of a mixture does not use"
+    )
+    precision: str | None = Field(
+        default=None, description="of an artifact, which was built in one and stays in it"
+    )
 
 
 class ChangeView(Resource):
@@ -304,7 +317,8 @@ class ChangeView(Resource):
 class PlannedOffer(Resource):
     """The machine of the catalogue that replicas are planned for. US dollars, without tax.
 
-    The bounds are of a dense model, whose every token reads all of its weights.
+    The bounds are of one token after another, which reads all of a dense model's weights, and of a
+    mixture's only the experts that it uses.
     """
 
     provider: str
@@ -348,6 +362,18 @@ class ConsideredOffer(Resource):
     reason: str | None = Field(default=None, description="why it does not fit")
 
 
+class PlannedOffload(Resource):
+    """Layers that do not fit the device and are brought to it anew at each step."""
+
+    resident_bytes: int = Field(description="of the device's memory for weights")
+    streamed_layers: int
+    step_bytes: int = Field(description="that each step brings")
+    link: Literal["disk", "host"] = Field(description="where they come from")
+    steps_per_gb: float = Field(
+        description="steps a second, at most, for each GB/s that the link gives"
+    )
+
+
 class ResolvedPlan(Resource):
     """A declaration with every default resolved and its cost predicted."""
 
@@ -360,8 +386,14 @@ class ResolvedPlan(Resource):
     memory_bytes: int = Field(description="predicted memory of one replica")
     threads: int | None = None
     gpu: GpuSpec | None = Field(default=None, description="of one replica")
+    tensor_parallel: int = Field(default=1, description="devices that the model is divided over")
+    offload: PlannedOffload | None = Field(default=None, description="null where all weights fit")
     offer: PlannedOffer | None = Field(default=None, description="null where nothing is rented")
     speculation: SpeculationSpec | None = None
+    kv_spill: KvSpillSpec | None = None
+    tool_parser: Literal["hermes", "llama3", "mistral"] | None = Field(
+        default=None, description="null where the chat template says it"
+    )
     min_replicas: int
     max_replicas: int
     target_in_flight: int | None = Field(default=None, description="null where it is learned")

@@ -29,6 +29,11 @@ MAX_INVOCATION_ITEMS = 1_000_000
 """Items of `input` or `prompt` in one invocation: a request that is answered at once takes fewer
 (`openai.MAX_EMBEDDING_INPUTS`, `openai.MAX_SEQUENCES`)."""
 
+Endpoint = Literal[
+    "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/v1/score"
+]
+"""Those that do a model's work."""
+
 
 class InvocationState(StrEnum):
     QUEUED = "queued"
@@ -82,7 +87,7 @@ class InvocationReference(WireModel):
     """A body that lies elsewhere: it is read from `input_uri` when the invocation runs."""
 
     model: ModelName
-    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+    endpoint: Endpoint
     input_uri: str = Field(
         min_length=1,
         max_length=2048,
@@ -188,7 +193,7 @@ class BatchRequest(WireModel):
     """`input_file_id`; or `input` and `output`, which are not OpenAI's."""
 
     input_file_id: str | None = Field(default=None, min_length=1, max_length=64)
-    endpoint: Literal["/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
+    endpoint: Endpoint
     completion_window: CompletionWindow
     metadata: Metadata | None = None
     output_expires_after: ExpiresAfter | None = None

@@ -52,15 +52,17 @@ def declaration_of(
 
 def with_absolute_paths(spec: DeploymentSpec, base: Path) -> DeploymentSpec:
     """The same declaration, naming the same files from any working directory."""
-    model = spec.model.model_copy(update={"source": _absolute(spec.model.source, base)})
+    model = spec.model.model_copy(update={"source": absolute(spec.model.source, base)})
     runtime = spec.runtime.model_copy(
-        update={"adapters": {k: _absolute(v, base) for k, v in spec.runtime.adapters.items()}}
+        update={"adapters": {k: absolute(v, base) for k, v in spec.runtime.adapters.items()}}
     )
     speculation = runtime.speculation
-    if speculation is not None and speculation.draft_model is not None:
-        draft = _absolute(speculation.draft_model, base)
-        absolute = speculation.model_copy(update={"draft_model": draft})
-        runtime = runtime.model_copy(update={"speculation": absolute})
+    if speculation is not None:
+        sources = speculation.model_dump(include={"draft_model", "heads"}, exclude_none=True)
+        resolved = {field: absolute(source, base) for field, source in sources.items()}
+        runtime = runtime.model_copy(
+            update={"speculation": speculation.model_copy(update=resolved)}
+        )
     return spec.model_copy(update={"model": model, "runtime": runtime})
 
 
@@ -69,7 +71,8 @@ def body_of(spec: DeploymentSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", exclude_defaults=True)
 
 
-def _absolute(source: str, base: Path) -> str:
+def absolute(source: str, base: Path) -> str:
+    """The same source, naming the same files from any working directory."""
     if "://" in source:
         return source
     return str((base / Path(source).expanduser()).resolve())

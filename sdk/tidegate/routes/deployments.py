@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from tidegate.errors import DeploymentFailed, NotFound
 from tidegate.flow.pages import collected, pages, read
 from tidegate.flow.poll import poll
 from tidegate.flow.steps import Emit, Emitting, Flow, Request, Sleep, ask
+from tidegate.protocol.profile import EngineProfile
 from tidegate.protocol.resources import (
     DecisionView,
     DeploymentPhase,
@@ -22,7 +24,7 @@ from tidegate.protocol.resources import (
     ReplicaView,
     RevisionView,
 )
-from tidegate.routes.declare import body_of
+from tidegate.routes.declare import absolute, body_of
 from tidegate.spec import DeploymentSpec, Mode
 
 T = TypeVar("T")
@@ -42,6 +44,8 @@ HOPELESS = frozenset(
 LOG_INTERVAL_S = 0.5
 EVENT_WAIT_S = 25
 LOG_LIMIT = 100
+PROFILE_SILENCE_S = 90.0
+"""Beyond the seconds that are recorded."""
 
 
 def path(name: str, *rest: str) -> str:
@@ -136,9 +140,27 @@ def scale(name: str, minimum: int | None, maximum: int | None) -> Flow[Seen]:
     return read(reply, DeploymentView), reply.headers.get("etag")
 
 
+def add_adapter(name: str, adapter: str, source: str) -> Flow[Seen]:
+    body = {"source": absolute(source, Path.cwd())}
+    reply = yield from ask(Request("PUT", path(name, "adapters", adapter), json=body))
+    return read(reply, DeploymentView), reply.headers.get("etag")
+
+
+def remove_adapter(name: str, adapter: str) -> Flow[Seen]:
+    reply = yield from ask(Request("DELETE", path(name, "adapters", adapter)))
+    return read(reply, DeploymentView), reply.headers.get("etag")
+
+
 def wake(name: str) -> Flow[Seen]:
     reply = yield from ask(Request("POST", path(name, "wake")))
     return read(reply, DeploymentView), reply.headers.get("etag")
+
+
+def profile(name: str, seconds: float, replica: str | None) -> Flow[EngineProfile]:
+    body = {"seconds": seconds} if replica is None else {"seconds": seconds, "replica": replica}
+    silence_s = seconds + PROFILE_SILENCE_S
+    request = Request("POST", path(name, "profile"), json=body, timeout_s=silence_s)
+    return read((yield from ask(request)), EngineProfile)
 
 
 def replicas(name: str) -> Flow[list[ReplicaView]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from tidegate.answers import ChatAnswer, ChatChunk, Embeddings, TextAnswer
+from tidegate.answers import ChatAnswer, ChatChunk, Embeddings, Ranks, Scores, TextAnswer
 from tidegate.flow.pages import read
 from tidegate.flow.sse import events
 from tidegate.flow.steps import Emitting, Flow, Request, ask
@@ -14,6 +14,7 @@ from tidegate.protocol.openai import ChatMessage
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+RERANK, SCORE = "/v1/rerank", "/v1/score"
 
 Message = Mapping[str, Any] | ChatMessage
 Messages = str | Sequence[Message]
@@ -40,15 +41,23 @@ class Sampling(TypedDict, total=False):
     ignore_eos: bool
     min_tokens: int
     max_tokens: int
+    guided_json: dict[str, Any]
+    guided_regex: str
+    guided_choice: list[str]
+    guided_grammar: str
     user: str
 
 
 class ChatSampling(Sampling, total=False):
     """What a chat takes besides."""
 
+    response_format: dict[str, Any]
     max_completion_tokens: int
     logprobs: bool
     top_logprobs: int
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: str | Mapping[str, Any]
+    parallel_tool_calls: bool
 
 
 class StreamSampling(ChatSampling, total=False):
@@ -102,6 +111,24 @@ def embed(
         body["dimensions"] = dimensions
     reply = yield from ask(Request("POST", EMBEDDINGS, json=body, timeout_s=timeout_s))
     return read(reply, Embeddings)
+
+
+def rerank(
+    model: str, query: str, documents: list[str], top_n: int | None, timeout_s: float | None
+) -> Flow[Ranks]:
+    body: dict[str, Any] = {"model": model, "query": query, "documents": documents}
+    if top_n is not None:
+        body["top_n"] = top_n
+    reply = yield from ask(Request("POST", RERANK, json=body, timeout_s=timeout_s))
+    return read(reply, Ranks)
+
+
+def score(
+    model: str, text_1: str | list[str], text_2: str | list[str], timeout_s: float | None
+) -> Flow[Scores]:
+    body = {"model": model, "text_1": text_1, "text_2": text_2}
+    reply = yield from ask(Request("POST", SCORE, json=body, timeout_s=timeout_s))
+    return read(reply, Scores)
 
 
 def _message(message: Message) -> dict[str, Any]:

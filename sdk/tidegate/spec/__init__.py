@@ -13,13 +13,11 @@ from tidegate.spec.deployment import (
     HardwareSpec,
     Mode,
     ModelSpec,
-    Precision,
+    Pooling,
     ProvisionerName,
-    RuntimeSpec,
     ScalingSpec,
     ScheduleSpec,
     SloSpec,
-    SpeculationSpec,
     Task,
 )
 from tidegate.spec.diff import Change, diff
@@ -32,6 +30,13 @@ from tidegate.spec.rollout import (
     ShadowSpec,
     Strategy,
 )
+from tidegate.spec.runtime import (
+    KvSpillSpec,
+    OffloadSpec,
+    Precision,
+    RuntimeSpec,
+    SpeculationSpec,
+)
 from tidegate.spec.schema import json_schema
 from tidegate.spec.source import ModelSource, SourceKind, check_files, parse_source
 from tidegate.spec.text import dump, load, parse
@@ -43,9 +48,12 @@ __all__ = [
     "DeploymentSpec",
     "GpuSpec",
     "HardwareSpec",
+    "KvSpillSpec",
     "Mode",
     "ModelSource",
     "ModelSpec",
+    "OffloadSpec",
+    "Pooling",
     "Precision",
     "ProvisionerName",
     "RollbackSpec",

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import ByteSize, Field, StringConstraints, model_validator
 
 from tidegate.spec.declaration import Declaration
+from tidegate.spec.names import DeploymentName, LabelKey, LabelValue
 from tidegate.spec.rollout import RolloutSpec
+from tidegate.spec.runtime import Precision, RuntimeSpec
 from tidegate.spec.source import parse_source
 from tidegate.spec.timing import Cron, IdleTimeout
-
-NAME_PATTERN = r"^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
-LABEL_KEY_PATTERN = r"^[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,61}[a-zA-Z0-9])?$"
-
-DeploymentName = Annotated[
-    str,
-    StringConstraints(pattern=NAME_PATTERN),
-    Field(description="lower-case letters, digits and hyphens, at most 63, starting with a letter"),
-]
-LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]
-LabelValue = Annotated[str, StringConstraints(max_length=256)]
 
 
 class Mode(StrEnum):
@@ -42,18 +33,22 @@ class Task(StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    RERANK = "rerank"
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it reads a text as a whole and generates none."""
+        return self is not Task.GENERATE
 
 
-class Precision(StrEnum):
-    """The number format of the weights while serving."""
+class Pooling(StrEnum):
+    """How the vectors of a text's tokens become one."""
 
-    AUTO = "auto"
-    """The plan chooses: int4 for a GGUF file of 4 bits, else int8; bf16 for embeddings."""
-    FP32 = "fp32"
-    BF16 = "bf16"
-    INT8 = "int8"
-    INT4 = "int4"
-    FP8 = "fp8"
+    MEAN = "mean"
+    CLS = "cls"
+    """The first token's."""
+    LAST = "last"
+    """The last token's, as decoders trained for embedding have it."""
 
 
 class ProvisionerName(StrEnum):
@@ -70,7 +65,16 @@ class ModelSpec(Declaration):
     revision: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     """A commit, tag or branch; only for `hf://` sources."""
     task: Task = Task.GENERATE
-    """`generate` for chat and completions, `embed` for embeddings."""
+    """`generate` for chat and completions, `embed` for embeddings, `rerank` for a cross-encoder,
+    which scores pairs of texts."""
+    pooling: Pooling | None = None
+    """For `embed` only; what the model's files say when absent, else the mean."""
+
+    @model_validator(mode="after")
+    def _pooling_embeds(self) -> ModelSpec:
+        if self.pooling is not None and self.task is not Task.EMBED:
+            raise ValueError("pooling: only model.task 'embed' pools; remove it")
+        return self
 
     @model_validator(mode="after")
     def _source_is_readable(self) -> ModelSpec:
@@ -78,40 +82,11 @@ class ModelSpec(Declaration):
         return self
 
 
-class SpeculationSpec(Declaration):
-    method: Literal["ngram", "draft"]
-    """`ngram` looks up the prompt and needs no extra weights; `draft` runs a smaller model."""
-    draft_model: str | None = None
-    """The source of the draft model; required by, and only for, `draft`."""
-    max_tokens: Annotated[int, Field(ge=1, le=15)] = 15
-    """Proposed tokens per step, at most; how many pay is found out while serving."""
-
-    @model_validator(mode="after")
-    def _draft_has_a_model(self) -> SpeculationSpec:
-        if self.method == "draft" and self.draft_model is None:
-            raise ValueError("draft_model: method 'draft' needs the source of a draft model")
-        if self.method == "ngram" and self.draft_model is not None:
-            raise ValueError("draft_model: method 'ngram' uses no draft model; remove it")
-        return self
-
-
-class RuntimeSpec(Declaration):
-    precision: Precision = Precision.AUTO
-    context_tokens: Annotated[int, Field(ge=16)] | None = None
-    """Prompt and output together; the model's own context when absent."""
-    kv_cache: Annotated[ByteSize, Field(ge=1024 * 1024)] | None = None
-    """Memory for one replica's KV cache, as bytes or text such as `2GiB`; planned when absent."""
-    max_sequences: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Sequences that one replica decodes in one batch."""
-    speculation: SpeculationSpec | None = None
-    adapters: dict[DeploymentName, str] = Field(default_factory=dict)
-    """LoRA adapters: name → source."""
-
-
 class GpuSpec(Declaration):
     type: str | None = None
     """For instance `H200`; any when absent."""
     count: Annotated[int, Field(ge=1, le=16)] = 1
+    """Of one replica, whose model is divided over all of them."""
 
 
 class HardwareSpec(Declaration):
@@ -189,11 +164,24 @@ class DeploymentSpec(Declaration):
             _check_schedule,
             _check_idle,
             _check_precision,
-            _check_embedding,
+            _check_encoder,
+            _check_tensor_parallel,
+            _check_offload,
             _check_drift,
         ):
             check(self)
         return self
+
+    def with_adapter(self, name: str, source: str | None) -> DeploymentSpec:
+        """The same declaration with an adapter, or without it when there is no source.
+
+        Raises ValidationError as any declaration does.
+        """
+        adapters = {key: value for key, value in self.runtime.adapters.items() if key != name}
+        if source is not None:
+            adapters[name] = source
+        runtime = self.runtime.model_dump() | {"adapters": adapters}
+        return DeploymentSpec.model_validate(self.model_dump() | {"runtime": runtime})
 
     def with_replicas(self, minimum: int | None, maximum: int | None) -> DeploymentSpec:
         """The same declaration with other replica bounds; None keeps the present one."""
@@ -252,20 +240,62 @@ def _check_precision(spec: DeploymentSpec) -> None:
         )
 
 
-def _check_embedding(spec: DeploymentSpec) -> None:
-    if spec.model.task is not Task.EMBED:
+def _check_encoder(spec: DeploymentSpec) -> None:
+    task = spec.model.task
+    if not task.encodes:
         return
     if spec.runtime.speculation is not None:
         raise ValueError(
-            "runtime.speculation: an embedding model generates nothing to speculate on; remove it"
+            f"runtime.speculation: model.task '{task}' generates nothing to speculate on; remove it"
         )
+    if spec.runtime.kv_spill is not None:
+        raise ValueError("runtime.kv_spill: an embedding model keeps no KV cache; remove it")
     if spec.runtime.adapters:
         raise ValueError("runtime.adapters: adapters need model.task 'generate'; remove them")
+    if spec.runtime.tool_parser is not None:
+        raise ValueError("runtime.tool_parser: an embedding model calls no tools; remove it")
+
+
+def _devices(spec: DeploymentSpec) -> int:
+    """What one replica's model is divided over."""
+    gpu = spec.hardware.gpu
+    return spec.runtime.tensor_parallel or (gpu.count if gpu else 1)
+
+
+def _check_tensor_parallel(spec: DeploymentSpec) -> None:
+    ranks, gpu = spec.runtime.tensor_parallel, spec.hardware.gpu
+    task = spec.model.task
+    if task is not Task.GENERATE and (ranks or 1) > 1:
+        raise ValueError(f"runtime.tensor_parallel: a model for {task} is not divided; remove it")
+    if ranks is not None and gpu is not None and gpu.count != ranks:
+        raise ValueError(
+            f"runtime.tensor_parallel: {ranks} is not hardware.gpu.count ({gpu.count}), and a "
+            "model is divided over all GPUs of its replica; leave it out"
+        )
+    if _devices(spec) == 1:
+        return
+    for field, value, what in (
+        ("runtime.offload", spec.runtime.offload, "streams no layers"),
+        ("runtime.kv_spill", spec.runtime.kv_spill, "spills no prefixes"),
+        ("runtime.adapters", spec.runtime.adapters, "takes no adapters"),
+    ):
+        if value:
+            raise ValueError(
+                f"{field}: a model that is divided over several devices {what}; remove it"
+            )
+
+
+def _check_offload(spec: DeploymentSpec) -> None:
+    if spec.runtime.offload is not None and spec.model.task is not Task.GENERATE:
+        raise ValueError(
+            f"runtime.offload: a model for {spec.model.task.value} is kept whole; remove it"
+        )
 
 
 def _check_drift(spec: DeploymentSpec) -> None:
     rollback_on = spec.rollout.rollback_on
-    if spec.model.task is Task.EMBED and rollback_on and rollback_on.drift is not None:
+    task = spec.model.task
+    if task.encodes and rollback_on and rollback_on.drift is not None:
         raise ValueError(
-            "rollout.rollback_on.drift: an embedding model writes no text to compare; remove it"
+            f"rollout.rollback_on.drift: model.task '{task}' writes no text to compare; remove it"
         )

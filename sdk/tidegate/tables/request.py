@@ -46,6 +46,10 @@ class RowRequest:
 
 def row_request(wanted: RowTerms, endpoint: str) -> RowRequest:
     """Raises TableError when it does not say what to ask, or of which model."""
+    if endpoint not in (CHAT, COMPLETIONS, EMBEDDINGS):
+        raise TableError(
+            f"endpoint: {endpoint!r} does not answer a row with one cell; send a file of lines"
+        )
     if (wanted.column is None) == (wanted.template is None):
         raise TableError("column: give exactly one of 'column' and 'template'")
     template = wanted.template

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.api import metrics as metrics_routes
+from tidegate_controlplane.api import profiles as profile_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.gateway import routes
-from tidegate_controlplane.gateway.catalog import Catalog, Served
+from tidegate_controlplane.gateway.catalog import Adapter, Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
 from tidegate_controlplane.gateway.metrics import Metrics
+from tidegate_controlplane.gateway.profiler import Profiler
 from tidegate_controlplane.gateway.replica_client import ReplicaClient
 from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
@@ -118,6 +121,10 @@ class Replica:
     url: str = ""
     token: str = "replica-token"
     asked: list[Any] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    """Of what it was asked."""
+    adapters: Script = field(default_factory=lambda: Script.json({}))
+    """What it answers when it is told of an adapter."""
     headers: list[dict[str, str]] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -156,6 +163,7 @@ class Replica:
         self.headers.append(headers)
         body = await reader.readexactly(int(headers["content-length"]))
         self.asked.append(json.loads(body))
+        self.paths.append(asked.split()[1])
         await self._answer_while_connected(reader, writer)
 
     async def _answer_while_connected(
@@ -174,7 +182,7 @@ class Replica:
         await asyncio.gather(answering, leaving, return_exceptions=True)
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
-        script = self.script
+        script = self.adapters if self.paths[-1] == "/adapters" else self.script
         is_begun = False
         for part in script.parts:
             if isinstance(part, asyncio.Event):
@@ -281,7 +289,11 @@ class Platform:
     USAGE, DONE, COMPLETION = USAGE, DONE, COMPLETION
 
     def deploy(
-        self, name: str = "smol", mode: Mode = Mode.SERVERLESS, task: Task = Task.GENERATE
+        self,
+        name: str = "smol",
+        mode: Mode = Mode.SERVERLESS,
+        task: Task = Task.GENERATE,
+        adapters: dict[str, str] | None = None,
     ) -> str:
         """A deployment without replicas; its id."""
         served = Served(
@@ -291,6 +303,7 @@ class Platform:
             mode=mode,
             task=task,
             created_at=datetime(2026, 1, 1, tzinfo=UTC),
+            adapters=tuple(starmap(Adapter, (adapters or {}).items())),
         )
         self.services.catalog.put(served)
         return served.deployment_id
@@ -342,17 +355,19 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
         client = await stack.enter_async_context(ReplicaClient())
         missing: Any = None
         trials = Trials(clock, Copier(client))
+        catalog = Catalog()
         services = Services(
             settings=settings,
             clock=clock,
             database=database,
             endpoints=endpoints,
-            catalog=Catalog(),
+            catalog=catalog,
             keys=keys,
             quotas=Quotas(clock),
             usage=UsageBook(database, clock),
             watch=watch,
             forwarder=Forwarder(endpoints, client, clock, trials, watch),
+            profiler=Profiler(catalog, endpoints, client),
             deployments=missing,
             offers=missing,
             files=missing,
@@ -362,7 +377,13 @@ async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
             rotation=missing,
             ready=asyncio.Event(),
         )
-        handlers = [*routes.HANDLERS, *metrics_routes.HANDLERS, control_route, broken_route]
+        handlers = [
+            *routes.HANDLERS,
+            *metrics_routes.HANDLERS,
+            *profile_routes.HANDLERS,
+            control_route,
+            broken_route,
+        ]
         app = build_app(services, handlers)
 
         async def listen(replica: Replica) -> Replica:

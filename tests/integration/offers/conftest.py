@@ -75,7 +75,16 @@ async def http(
 ) -> AsyncIterator[httpx.AsyncClient]:
     clock, settings = SystemClock(), Settings(data_dir=tmp_path)
     keys = KeyService(database, load_pepper(settings.pepper_path), clock)
-    names = ("endpoints", "catalog", "usage", "forwarder", "deployments", "files", "batches")
+    names = (
+        "endpoints",
+        "catalog",
+        "usage",
+        "forwarder",
+        "profiler",
+        "deployments",
+        "files",
+        "batches",
+    )
     services = Services(
         settings=settings,
         clock=clock,

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tidegate.protocol.resources import ResolvedPlan
-from tidegate.spec import Mode
+from tidegate.spec import KvSpillSpec, Mode
 from tidegate_controlplane.provision.base import Launch
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("replica.py")))
@@ -23,6 +23,7 @@ def launch(behaviour: str = "good", key: str = "rep_1", drain_timeout_s: float =
         weights_bytes=1,
         memory_bytes=1,
         threads=2,
+        kv_spill=KvSpillSpec.model_validate({"disk": "2MiB"}),
         min_replicas=0,
         max_replicas=1,
         target_in_flight=1,
@@ -38,6 +39,7 @@ def launch(behaviour: str = "good", key: str = "rep_1", drain_timeout_s: float =
         model_name="smol",
         source=behaviour,
         task="generate",
+        pooling=None,
         revision="abc123",
         digest=digest,
         plan=plan,

@@ -268,6 +268,7 @@ async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[St
             usage=UsageBook(database, clock),
             watch=watch,
             forwarder=Forwarder(endpoints, client, clock, trials, watch),
+            profiler=missing,
             deployments=deployments,
             offers=missing,
             files=missing,

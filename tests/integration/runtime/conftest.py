@@ -313,7 +313,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer: Any) -> Calla
 
     def make(kind: str, *, chat: bool = True, **options: Any) -> Path:
         root = tmp_path_factory.mktemp(kind)
-        config = getattr(transformers, f"{kind}Config")(**{**TINY, **options})
+        name = "Gemma3TextConfig" if kind == "Gemma3" else f"{kind}Config"
+        config = getattr(transformers, name)(**{**TINY, **options})
         torch.manual_seed(0)
         getattr(transformers, f"{kind}ForCausalLM")(config).save_pretrained(root)
         tiny_tokenizer.chat_template = CHAT_TEMPLATE if chat else None

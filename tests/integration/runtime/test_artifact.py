@@ -388,14 +388,16 @@ def test_a_replica_alone_keeps_to_its_token(
     assert [card["id"] for card in found["data"]] == ["mine"]
 
 
-def test_a_draft_model_makes_no_difference_to_the_tokens(
+@pytest.mark.soak
+def test_speculation_by_a_model_makes_no_difference_to_the_tokens(
     alone: Callable[..., Any], tiny_llama: Path, artifact_of: Callable[..., Path]
 ) -> None:
     # A model that drafts for itself is always right; int8 beside fp32 is, mostly.
     artifact = str(artifact_of(tiny_llama, "int8"))
     body = {"model": "tiny", "prompt": "one two one two", "temperature": 0, "max_tokens": 48}
     found, metrics = [], []
-    for more in ((), ("--speculation", "draft", "--draft-model", str(tiny_llama))):
+    draft = ("--speculation", "draft", "--draft-model", str(tiny_llama))
+    for more in ((), draft, ("--speculation", "early_exit", "--exit-layer", "1")):
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         where = ("--artifact", artifact, "--model-name", "tiny", "--port", str(port))
@@ -405,9 +407,12 @@ def test_a_draft_model_makes_no_difference_to_the_tokens(
         found.append(made.raise_for_status().json())
         metrics.append(httpx.get(f"{url}/metrics").text)
         process.kill()
-    plain, drafted = found
-    assert drafted["choices"][0]["text"] == plain["choices"][0]["text"]
-    assert drafted["usage"] == plain["usage"]
+    plain, *others = found
+    for each in others:
+        assert each["choices"][0]["text"] == plain["choices"][0]["text"]
+        assert each["usage"] == plain["usage"]
+    made_guesses = 'vllm:spec_decode_num_draft_tokens_total{model_name="tiny"} '
+    assert f"{made_guesses}0.0" not in metrics[2]
     counter = 'vllm:spec_decode_num_accepted_tokens_total{model_name="tiny"} '
     assert f"{counter}0.0" in metrics[0]
     accepted = metrics[1].split(counter)[1].split()[0]

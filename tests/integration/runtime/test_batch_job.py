@@ -152,14 +152,18 @@ def test_an_artifact_in_s3_is_brought_here_and_says_its_name(
     assert [answer["custom_id"] for answer in place.lines("output/results/")] == ["q-1"]
 
 
-def test_lines_of_an_embedding_model_are_embedded(place: Place, encoder: Path) -> None:
+def test_lines_of_an_embedding_model_are_embedded_and_scored(place: Place, encoder: Path) -> None:
     body = {"model": "minilm", "input": "hello"}
     fields = {"custom_id": "e", "method": "POST", "url": "/v1/embeddings", "body": body}
-    place.put("input/a.jsonl", json.dumps(fields))
+    scored = {"model": "minilm", "text_1": "hello", "text_2": ["hello", "the sea"]}
+    score = {"custom_id": "s", "method": "POST", "url": "/v1/score", "body": scored}
+    place.put("input/a.jsonl", json.dumps(fields) + "\n" + json.dumps(score))
     embeds = {"TIDEGATE_TASK": "embed", "TIDEGATE_MODEL_NAME": "minilm", "TIDEGATE_DEVICE": "cpu"}
     assert run(place, embeds | {"TIDEGATE_SOURCE": str(encoder)}) == 0
-    (answer,) = place.lines("output/results/")
-    assert len(answer["response"]["body"]["data"][0]["embedding"]) > 1
+    embedded, scores = (answer["response"]["body"] for answer in place.lines("output/results/"))
+    assert len(embedded["data"][0]["embedding"]) > 1
+    same, other = (each["score"] for each in scores["data"])
+    assert same == pytest.approx(1.0, abs=0.01) != pytest.approx(other, abs=0.01)
 
 
 def changed_input(place: Place) -> None:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,10 +123,56 @@ def test_an_input_beyond_the_context_is_refused_not_cut(client: httpx.Client) ->
     assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
+def test_documents_are_ranked_and_pairs_scored_by_the_cosine_of_their_vectors(
+    client: httpx.Client,
+) -> None:
+    made = vectors(client, input=TEXTS)
+    body = {"model": "test-model", "query": TEXTS[1], "documents": [{"text": TEXTS[2]}, TEXTS[0]]}
+    ranked = client.post("/v1/rerank", json={**body, "top_n": 1, "return_documents": True}).json()
+    cosines = [float(made[1] @ made[2]), float(made[1] @ made[0])]
+    best = int(np.argmax(cosines))
+    (result,) = ranked["results"]
+    assert (result["index"], result["document"]["text"]) == (best, [TEXTS[2], TEXTS[0]][best])
+    assert result["relevance_score"] == pytest.approx(max(cosines), abs=1e-5)
+    score = {"model": "test-model", "text_1": TEXTS[1], "text_2": [TEXTS[2], TEXTS[0]]}
+    scores = client.post("/v1/score", json=score).json()["data"]
+    assert [each["score"] for each in scores] == pytest.approx(cosines, abs=1e-5)
+
+
+def test_its_tokens_are_those_that_are_embedded(client: httpx.Client) -> None:
+    asked = {"model": "test-model", "prompt": TEXTS[0], "return_token_strs": True}
+    made = client.post("/v1/tokenize", json=asked).json()
+    assert made["count"] == embed(client, input=TEXTS[0])["usage"]["prompt_tokens"]
+    assert made["token_strs"][0] == "[CLS]"
+    chat = {"model": "test-model", "messages": [{"role": "user", "content": "a"}]}
+    error = client.post("/v1/tokenize", json=chat).json()["error"]
+    assert (error["param"], error["code"]) == ("messages", "no_chat_template")
+
+
+def test_lists_that_cannot_be_paired_are_refused(client: httpx.Client) -> None:
+    body = {"model": "test-model", "text_1": ["a", "b"], "text_2": ["a", "b", "c"]}
+    error = client.post("/v1/score", json=body).json()["error"]
+    assert (error["param"], error["code"]) == ("text_1", "invalid_value")
+
+
+def test_clients_at_once_get_what_each_gets_alone(client: httpx.Client) -> None:
+    texts = [" ".join(TEXTS[n % 3] for n in range(count)) for count in range(1, 13)]
+    alone = vectors(client, input=texts)
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(lambda text: vectors(client, input=text)[0], texts))
+    assert np.allclose(together, alone, atol=1e-5)
+
+
 def test_an_embedding_model_does_not_chat(client: httpx.Client) -> None:
     body = {"model": "test-model", "messages": [{"role": "user", "content": "x"}]}
     error = client.post("/v1/chat/completions", json=body).json()["error"]
     assert error["code"] == "wrong_task"
+
+
+def test_an_embedding_model_has_no_steps_to_profile(client: httpx.Client) -> None:
+    error = client.post("/profile", json={"seconds": 1}).json()["error"]
+    assert error["code"] == "wrong_task"
+    assert "profile one that generates" in error["message"]
 
 
 def test_a_pooling_that_is_not_honoured_is_refused(

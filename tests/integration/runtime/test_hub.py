@@ -21,6 +21,12 @@ REPOSITORIES = {
         "pytorch_model.bin": b"pickle",
         "README.md": b"hello",
     },
+    "good/adapter": {
+        "adapter_config.json": b"{}",
+        "adapter_model.safetensors": b"weights",
+        "optimizer.pt": b"pickle",
+    },
+    "bad/adapter": {"adapter_config.json": b"{}", "adapter_model.bin": b"pickle"},
     "bad/pickled": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
     "bad/remote": {"config.json": b'{"auto_map": {}}', "model.safetensors": b"weights"},
 }
@@ -35,6 +41,18 @@ except (ModelRefused, ReplicaUnavailable) as error:
     print(error.reason)
 else:
     print(files.root)
+"""
+FETCH_ADAPTER = """
+import sys
+from pathlib import Path
+from tidegate_runtime.adapters.source import fetch_adapter
+from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
+try:
+    root = fetch_adapter(sys.argv[1], Path(sys.argv[3]))
+except (ModelRefused, ReplicaUnavailable) as error:
+    print(error.reason)
+else:
+    print(root)
 """
 
 
@@ -96,10 +114,10 @@ def hub() -> Iterator[str]:
     server.server_close()
 
 
-def fetch(hub: str, cache: Path, source: str, revision: str = "") -> str:
+def fetch(hub: str, cache: Path, source: str, revision: str = "", program: str = RESOLVE) -> str:
     """Resolve in a process of its own: the library reads its endpoint when it is imported."""
     made = subprocess.run(
-        [sys.executable, "-c", RESOLVE, source, revision, str(cache)],
+        [sys.executable, "-c", program, source, revision, str(cache)],
         env={**os.environ, "HF_ENDPOINT": hub, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(cache)},
         capture_output=True,
         text=True,
@@ -137,3 +155,22 @@ def test_what_cannot_be_served_is_refused(
 
 def test_a_hub_that_is_away_is_worth_another_try(tmp_path: Path) -> None:
     assert fetch("http://127.0.0.1:9", tmp_path, "hf://good/model") == "SourceUnavailable"
+
+
+def test_an_adapter_is_its_two_files(hub: str, tmp_path: Path) -> None:
+    root = Path(fetch(hub, tmp_path, "hf://good/adapter", program=FETCH_ADAPTER))
+    there = {path.name for path in root.iterdir() if path.is_file()}
+    assert there == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("hf://bad/adapter", "PickledWeights"),
+        ("hf://good/model", "NotAnAdapter"),
+        ("hf://no/adapter", "SourceNotFound"),
+    ],
+)
+def test_what_is_no_adapter_is_refused(hub: str, tmp_path: Path, source: str, reason: str) -> None:
+    assert fetch(hub, tmp_path, source, program=FETCH_ADAPTER) == reason
+    assert not list(tmp_path.rglob("*.bin"))

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +270,22 @@ def test_a_model_without_a_chat_template_points_to_completions(
         body = {"model": "test-model", "prompt": "x" * 70}
         assert client.post("/v1/completions", json=body).status_code == 400
     assert httpx.get(replica.url + "/readyz").json()["context_tokens"] == 64
+
+
+def test_a_poisoned_chat_template_is_refused_and_harms_nobody(
+    spawn: Callable[..., Any], tiny: Callable[..., Path]
+) -> None:
+    root = tiny("Llama", chat=False)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (root / "chat_template.jinja").write_text(loop)
+    replica = spawn(source=str(root))
+    assert replica.wait_for("ready")
+    body = {"model": "test-model", "prompt": "x", "max_tokens": 64, "temperature": 0}
+    with replica.client() as client:
+        alone = client.post("/v1/completions", json=body).json()["choices"]
+        with ThreadPoolExecutor(1) as beside:
+            refused = beside.submit(client.post, "/v1/chat/completions", json=chat())
+            assert client.post("/v1/completions", json=body).json()["choices"] == alone
+            error = refused.result().json()["error"]
+    assert (refused.result().status_code, error["code"]) == (400, "chat_template_stopped")
+    assert replica.status["state"] == "ready"

@@ -17,6 +17,7 @@ import httpx
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tidegate_runtime.adapters.source import fetch_adapter
 from tidegate_runtime.artifact.resolve import resolve
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 
@@ -207,3 +208,22 @@ def test_a_server_that_is_away_is_worth_another_try(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(ReplicaUnavailable, match="cannot be reached"):
         resolve(f"s3://{BUCKET}/served", None, tmp_path)
+
+
+@pytest.mark.usefixtures("here")
+def test_an_adapter_is_its_two_files_and_another_when_they_change(
+    bucket: Any, tmp_path: Path
+) -> None:
+    files = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"w", "optimizer.pt": b"x"}
+    for name, body in files.items():
+        bucket.put_object(Bucket=BUCKET, Key=f"adapter/{name}", Body=body)
+    first = fetch_adapter(f"s3://{BUCKET}/adapter", tmp_path)
+    assert {path.name for path in first.iterdir()} == set(files) - {"optimizer.pt"}
+    assert fetch_adapter(f"s3://{BUCKET}/adapter/", tmp_path) == first
+    bucket.put_object(Bucket=BUCKET, Key="adapter/adapter_model.safetensors", Body=b"other")
+    assert fetch_adapter(f"s3://{BUCKET}/adapter", tmp_path) != first
+    bucket.delete_object(Bucket=BUCKET, Key="adapter/adapter_config.json")
+    with pytest.raises(ModelRefused, match=r"has no adapter_config\.json"):
+        fetch_adapter(f"s3://{BUCKET}/adapter", tmp_path)
+    with pytest.raises(ModelRefused, match="has no adapter_config"):
+        fetch_adapter(f"s3://{BUCKET}/nothing-here", tmp_path)

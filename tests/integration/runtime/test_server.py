@@ -66,6 +66,8 @@ def test_the_capital_of_france_is_paris(client: httpx.Client) -> None:
     made = answer(client, chat())
     assert made["choices"][0]["message"]["content"] == "The capital of France is Paris."
     assert made["choices"][0]["finish_reason"] == "stop"
+    cached = made["usage"].pop("prompt_tokens_details")["cached_tokens"]
+    assert cached in (0, 16, 32), "others asked it, or what begins like it"
     assert made["usage"] == {"prompt_tokens": 37, "completion_tokens": 8, "total_tokens": 45}
 
 
@@ -188,6 +190,28 @@ def test_token_ids_are_a_prompt_and_are_checked(client: httpx.Client) -> None:
     assert "49152" in error["message"]
 
 
+def test_the_tokens_of_a_chat_are_as_many_as_its_usage_says(client: httpx.Client) -> None:
+    asked = {"model": "test-model", "messages": FRANCE, "return_token_strs": True}
+    made = client.post("/v1/tokenize", json=asked).json()
+    usage = answer(client, chat(max_tokens=1))["usage"]
+    assert (made["count"], len(made["tokens"])) == (usage["prompt_tokens"], usage["prompt_tokens"])
+    assert made["token_strs"][0] == "<|im_start|>"
+    ids = {"model": "test-model", "tokens": made["tokens"]}
+    text = client.post("/v1/detokenize", json=ids).json()["prompt"]
+    assert text.endswith(
+        "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_the_tokens_of_a_prompt_are_those_that_a_completion_reads(client: httpx.Client) -> None:
+    asked = {"model": "test-model", "prompt": complete()["prompt"]}
+    made = client.post("/v1/tokenize", json=asked).json()
+    usage = answer(client, complete(max_tokens=1))["usage"]
+    assert (made["count"], made["token_strs"]) == (usage["prompt_tokens"], None)
+    error = refused(client, "/v1/tokenize", 404, json={**asked, "model": "another"})
+    assert error["code"] == "model_not_found"
+
+
 def test_logit_bias_forbids_a_token(client: httpx.Client) -> None:
     made = answer(client, chat(logprobs=True, top_logprobs=0, max_tokens=1))
     usual = made["choices"][0]["message"]["content"]
@@ -213,7 +237,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(client: httpx.C
         (b'{"a":' * 70 + b"1" + b"}" * 70, 400, "json_too_deep"),
         (b"x" * (9 << 20), 413, "body_too_large"),
         (json.dumps(chat(model="other")).encode(), 404, "model_not_found"),
-        (json.dumps(chat(tools=[])).encode(), 400, "unsupported_parameter"),
+        (json.dumps(chat(functions=[])).encode(), 400, "unsupported_parameter"),
         (json.dumps(chat(temperature=3)).encode(), 400, "invalid_value"),
         (json.dumps(chat(logit_bias={"x": 1})).encode(), 400, "invalid_token_id"),
     ],
@@ -339,3 +363,28 @@ def test_a_replica_alone_takes_the_id_of_whoever_asks_and_needs_none(real: Any) 
     named, nameless = [line for line in lines if line["logger"].endswith("access")][-2:]
     assert (named["request"], named["status"]) == ("mine-7", 200)
     assert "request" not in nameless
+
+
+def test_a_long_chat_is_cut_to_what_its_question_is_about(client: httpx.Client) -> None:
+    history = [
+        {"role": "user", "content": f"{thing} is number {number}. I like it. It is old."}
+        for number, thing in enumerate(("A train", "The sea", "Rome", "Bread", "Music", "Rain"))
+    ]
+    turns = [each for one in history for each in (one, {"role": "assistant", "content": "Good."})]
+    asked = [*turns, {"role": "user", "content": "Which number is Rome?"}]
+    whole = answer(client, chat(messages=asked, max_tokens=2))["usage"]
+    for method in ("relevance", "surprise", "tokens"):
+        target = {"target_tokens": 150, "method": method}
+        made = answer(client, chat(messages=asked, max_tokens=2, context_compression=target))
+        details = made["usage"]["prompt_tokens_details"]
+        assert details["compressed_from_tokens"] == whole["prompt_tokens"]
+        left = made["usage"]["prompt_tokens"] - details["scoring_tokens"]
+        assert 130 < left <= 150 < whole["prompt_tokens"]
+        assert (details["scoring_tokens"] > 0) == (method != "relevance")
+    error = refused(
+        client,
+        "/v1/chat/completions",
+        400,
+        json=chat(messages=asked, context_compression={"target_tokens": 20}),
+    )
+    assert error["code"] == "context_compression_impossible"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from tidegate_runtime.artifact.load import LoadedModel, load_generator
 from tidegate_runtime.artifact.memory import available_bytes
@@ -73,6 +76,90 @@ async def test_greedy_tokens_are_those_of_transformers(
     assert found == [expected(root, prompt, 40) for prompt in PROMPTS]
     assert len({tuple(tokens) for tokens in found}) == len(PROMPTS)
     engine.stop("done")
+
+
+MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Gemma": {"head_dim": 16},
+    "Gemma2": {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 20},
+    "Gemma3": {
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 20,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "Phi": {},
+    "Phi3": {"pad_token_id": 0, "sliding_window": 20},
+    "Mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "Qwen3Moe": MOE,
+}
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+async def test_tokens_and_logprobs_of_a_family_are_those_of_transformers(
+    tiny: Callable[..., Path], artifact_of: Callable[..., Path], kind: str
+) -> None:
+    root = tiny(kind, **FAMILIES[kind])
+    engine = make_engine(artifact_of(root))
+    engine._scheduler.step_tokens = 19
+    model = transformers.AutoModelForCausalLM.from_pretrained(root, dtype=torch.float32)
+    # In chunks and in company, and again from the blocks that the first left.
+    whole, again = [*PROMPTS[:4], list(range(70))], list(range(64))
+    for prompts in (whole, [again]):
+        found = await asyncio.gather(*(outputs_of(engine, prompt, 8) for prompt in prompts))
+        for prompt, outputs in zip(prompts, found, strict=True):
+            tokens = [output.token for output in outputs]
+            with torch.inference_mode():
+                logits = model(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+            assert tokens == logits.argmax(-1).tolist()
+            wanted = logits.log_softmax(-1).amax(-1).tolist()
+            logprobs = [output.logprobs.logprob for output in outputs]
+            assert logprobs == pytest.approx(wanted, abs=1e-4)
+    engine.stop("done")
+
+
+async def outputs_of(engine: Engine, prompt: list[int], count: int) -> list[Any]:
+    sampling = SamplingParams(temperature=0.0, logprobs=0)
+    request = SequenceRequest(tuple(prompt), count, sampling, ignore_eos=True)
+    async with engine.generate([request]) as events:
+        return [event async for event in events]
+
+
+HOSTILE = {
+    "hidden_size": (64, r"weight 'model\.[a-z_.0-9]+' has the shape"),
+    "num_attention_heads": (2, r"weight 'model\.[a-z_.0-9]+' has the shape"),
+    "num_hidden_layers": (2, r"weight 'model\.layers\.2\..*counts 2 layers"),
+    "vocab_size": (300, "weight '(model.embed_tokens|lm_head).weight' has the shape"),
+    "model_type": ("nothing", "nothing"),
+}
+
+
+@pytest.mark.parametrize("field", HOSTILE)
+def test_a_configuration_that_does_not_fit_its_weights_is_refused(
+    tiny: Callable[..., Path], artifact_of: Callable[..., Path], field: str
+) -> None:
+    root = tiny("Llama", head_dim=8)
+    value, why = HOSTILE[field]
+    config = json.loads((root / "config.json").read_text())
+    (root / "config.json").write_text(json.dumps({**config, field: value}))
+    with pytest.raises(ModelRefused, match=why):
+        artifact_of(root)
+
+
+@pytest.mark.parametrize("kind", ["Mixtral", "Qwen3Moe"])
+@pytest.mark.parametrize("lacks", ["whole", "row"])
+def test_a_mixture_with_a_broken_expert_is_refused_with_its_name(
+    tiny: Callable[..., Path], artifact_of: Callable[..., Path], kind: str, lacks: str
+) -> None:
+    root = tiny(kind, **FAMILIES[kind])
+    weights = load_file(root / "model.safetensors")
+    name = next(name for name in weights if ".experts.2." in name)
+    weights[name] = weights[name][:-1].clone()
+    if lacks == "whole":
+        del weights[name]
+    save_file(weights, root / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelRefused, match=re.escape(name)):
+        artifact_of(root, "int8")
 
 
 async def test_a_scaling_that_is_not_the_usual_one_is_honoured(
@@ -162,31 +249,13 @@ def refusal(
     return refused.value
 
 
-def test_a_sliding_window_that_bites_is_refused_with_the_context_that_works(
+def test_a_mixture_that_would_be_wrong_is_refused_by_name(
     tiny: Callable[..., Path], artifact_of: Callable[..., Path]
 ) -> None:
-    refused = refusal(tiny("Mistral", sliding_window=64), artifact_of)
+    options = {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}
+    refused = refusal(tiny("GptOss", **options), artifact_of)
     assert refused.reason == "UnsupportedModel"
-    assert "context_tokens to 64" in refused.message
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "word"),
-    [
-        ("Gemma2", {"head_dim": 8, "sliding_window": 4096}, "softcap"),
-        ("GptOss", {"head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, "s_aux"),
-    ],
-)
-def test_attention_that_would_be_wrong_is_refused_by_name(
-    tiny: Callable[..., Path],
-    artifact_of: Callable[..., Path],
-    kind: str,
-    options: dict[str, Any],
-    word: str,
-) -> None:
-    refused = refusal(tiny(kind, **options), artifact_of)
-    assert refused.reason == "UnsupportedModel"
-    assert word in refused.message
+    assert "'model.layers.0.mlp.experts' are no plain gated feed-forward" in refused.message
 
 
 def test_an_encoder_is_not_served_as_a_generator(

@@ -107,6 +107,7 @@ async def plane(data_dir: Path, replica_url: str) -> None:
                 usage=usage,
                 watch=watch,
                 forwarder=forwarder,
+                profiler=missing,
                 deployments=missing,
                 offers=missing,
                 files=work.files,

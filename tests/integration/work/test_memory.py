@@ -98,6 +98,7 @@ def growth(tmp_path: Path, items: int, item_bytes: int, floats: int) -> tuple[in
         return peak_bytes(plane) - before, answered
 
 
+@pytest.mark.soak
 def test_forty_mebibytes_in_and_more_out_cost_a_part_of_that(tmp_path: Path) -> None:
     grown, answered = growth(tmp_path, items=640, item_bytes=64 * 1024, floats=4000)
     assert answered > 40 * MIB

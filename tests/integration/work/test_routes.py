@@ -37,6 +37,7 @@ async def http(house):
             usage=missing,
             watch=Watch(Metrics(), house.clock),
             forwarder=missing,
+            profiler=missing,
             deployments=missing,
             offers=missing,
             files=work.files,

@@ -28,7 +28,7 @@ def test_a_container_bounds_the_memory_of_the_machine(
         (
             "NVIDIA H200, 143771\nNVIDIA H200, 143771",
             0,
-            MachineGpu("NVIDIA H200", 143771 * 1024**2),
+            MachineGpu("NVIDIA H200", 143771 * 1024**2, count=2),
         ),
         ("No devices were found", 6, None),
         ("", 0, None),

@@ -2,10 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from tests.unit.runtime.fake_decoder import FakeDecoder
 
 from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.engine.engine import Engine
@@ -14,7 +12,10 @@ from tidegate_runtime.engine.output import TokenOutput
 from tidegate_runtime.engine.scheduler import STEP_TOKENS, Scheduler
 from tidegate_runtime.engine.sequence import SamplingParams, Sequence, SequenceRequest
 from tidegate_runtime.engine.step import StepReport
+from tidegate_runtime.models.base import Decoder
+from tidegate_runtime.speculation.base import Proposer
 from tidegate_runtime.speculation.depth import StepTimes
+from tidegate_runtime.spill.open import SpillPlan, open_spill
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -56,20 +57,25 @@ class Steps:
 
 
 def make_engine(
-    decoder: FakeDecoder,
+    decoder: Decoder,
     *,
     blocks: int = 256,
     max_sequences: int = 8,
     step_tokens: int = STEP_TOKENS,
     eager: bool = False,
+    open_proposer: Callable[[BlockManager], Proposer | None] = lambda _: None,
+    spill: SpillPlan | None = None,
     **options: Any,
 ) -> Engine:
     """An engine that is running; an eager one speculates whatever it costs."""
     decoder.allocate(blocks)
+    manager = BlockManager(blocks)
+    recalls = None if spill is None else open_spill(spill, decoder, manager)
     scheduler = Scheduler(
-        BlockManager(blocks), max_sequences=max_sequences, step_tokens=step_tokens
+        manager, max_sequences=max_sequences, step_tokens=step_tokens, spill=recalls
     )
-    options = {"eos_tokens": frozenset[int](), "observer": Steps(), **options}
+    options = {"proposer": open_proposer(manager), **options}
+    options = {"recalls": recalls, "eos_tokens": frozenset[int](), "observer": Steps(), **options}
     engine = Engine(ModelRunner(decoder), scheduler, Letters(), **options)
     if eager and engine._speculator is not None:
         engine._speculator._times = FreeRows()

@@ -38,6 +38,9 @@ class FakeDecoder:
         self.pool = np.full((blocks, BLOCK_TOKENS), 0xDEAD, dtype=np.uint64)
         self.writes = np.zeros(blocks, dtype=np.int64)
 
+    def pool_tensors(self) -> list[torch.Tensor]:
+        return [torch.from_numpy(self.pool.view(np.int64))]
+
     def forward(self, batch: StepBatch) -> StepLogits:
         self._check(batch)
         self.steps += 1

@@ -36,9 +36,9 @@ def test_64_levels_of_nesting_are_read_and_65_are_not() -> None:
 
 def test_an_unknown_field_is_refused_by_name() -> None:
     refused = refusal(
-        b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "tools": []}'
+        b'{"model": "m", "messages": [{"role": "user", "content": "x"}], "functions": []}'
     )
-    assert (refused.param, refused.code) == ("tools", "unsupported_parameter")
+    assert (refused.param, refused.code) == ("functions", "unsupported_parameter")
 
 
 async def test_a_body_in_pieces_is_put_together() -> None:

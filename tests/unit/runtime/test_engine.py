@@ -56,6 +56,8 @@ class BrokenDecoder:
 class Oracle:
     """Guesses that are right up to a given number, and wrong from there on."""
 
+    at_once = False
+
     def __init__(self, right: int) -> None:
         self.right = right
 

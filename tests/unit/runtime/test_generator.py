@@ -64,6 +64,19 @@ async def test_choices_of_one_prompt_share_its_computation(
     assert count(metrics, "prompt_tokens") == 3 * 50
 
 
+async def test_usage_says_what_of_each_prompt_was_cached(generator: Generator) -> None:
+    first = await generator.complete(complete(n=3, max_tokens=2), NOBODY)
+    prompts = [LONG, list(reversed(LONG)), LONG]
+    again = await generator.complete(complete(prompt=prompts, n=2, max_tokens=1), NOBODY)
+    found = [made.usage.prompt_tokens_details for made in (first, again) if made.usage]
+    assert [details and details.cached_tokens for details in found] == [0, 48 + 0 + 48]
+    asked = complete(stream=True, stream_options={"include_usage": True}, max_tokens=1)
+    *_, last = [chunk async for chunk in generator.stream_complete(asked, NOBODY)]
+    assert last.usage is not None
+    assert last.usage.prompt_tokens_details is not None
+    assert last.usage.prompt_tokens_details.cached_tokens == 48
+
+
 async def test_a_prompt_is_scored_without_a_completion(generator: Generator) -> None:
     asked = complete(max_tokens=0, echo=True, logprobs=1)
     made = await generator.complete(asked, NOBODY)

@@ -64,6 +64,8 @@ async def around() -> Any:
         (CHAT, "/v1/chat/completions"),
         ({"prompt": "x"}, "/v1/completions"),
         ({"input": "x"}, "/v1/embeddings"),
+        ({"query": "x", "documents": ["y"]}, "/v1/rerank"),
+        ({"text_1": "x", "text_2": "y"}, "/v1/score"),
     ],
 )
 async def test_a_route_gets_the_whole_body_that_chose_it(

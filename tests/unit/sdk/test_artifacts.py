@@ -1,4 +1,4 @@
-"""`tidegate build` and `tidegate quality`: a child process does it, and its word is passed on."""
+"""`tidegate build`, `quality`, `compress`: a child process does it, and its word is passed on."""
 
 from __future__ import annotations
 
@@ -42,10 +42,11 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     package.mkdir()
     (package / "__init__.py").touch()
 
-    def says(answer: str, status: int = 0) -> Path:
+    def says(answer: str, status: int = 0, told: str = "") -> Path:
         (package / "artifact.py").write_text(
             "import json, pathlib, sys\n"
             f"pathlib.Path({str(tmp_path / 'asked')!r}).write_text(json.dumps(sys.argv[1:]))\n"
+            f"sys.stderr.write({told!r})\n"
             f"print({answer!r})\n"
             f"sys.exit({status})\n"
         )
@@ -73,6 +74,77 @@ def test_a_quality_report_is_a_table_or_json(child: Any) -> None:
     child(json.dumps(answer))
     assert "511 in windows of 512" in run("quality", "/made", "--text", "/t").stdout
     assert json.loads(run("quality", "/made", "--json").stdout) == answer
+
+
+ROW = {
+    "name": "gptq",
+    "precision": "int4",
+    "weights_bytes": 2 * 1024**2,
+    "memory_bytes": 3 * 1024**2,
+    "decode_tokens_per_s": 81.25,
+    "prefill_tokens_per_s": 900.4,
+    **QUALITY,
+}
+SOURCE = {**dict.fromkeys(ROW), "name": "source", "precision": "16 bits", "weights_bytes": 4}
+COMPRESSED = {
+    "artifact": "/made",
+    "rows": [{**SOURCE, "perplexity": 13.9}, ROW],
+    "text": "prose",
+    "tokens": 511,
+}
+
+
+def test_a_smaller_model_is_ordered_by_its_options_and_shown_beside_its_source(child: Any) -> None:
+    told = '{"stage": "layers", "done": 3, "total": 30}\nreading /models/x\n'
+    asked = child(json.dumps(COMPRESSED), told=told)
+    result = run(
+        *("compress", "/models/x", "--method", "wanda", "--method", "gptq", "--precision", "int4"),
+        *("-o", "/made", "--text", "/t", "--sparsity", "2:4", "--act-order"),
+    )
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(asked.read_text()) == [
+        *("compress", "/models/x", "--method", "wanda", "--method", "gptq"),
+        *("--precision", "int4", "--output", "/made", "--text", "/t", "--window", "512"),
+        *("--windows", "32", "--sparsity", "2:4", "--quality-windows", "8", "--act-order"),
+        *("--progress", "--json"),
+    ]
+    for line in ("layers: 3 of 30\n", "reading /models/x\n", "/made holds this as quality.json"):
+        assert line in result.stderr
+    for word in ("source", "16 bits", "13.900", "2.0 MiB", "1.0072", "96.60%", "81.2 tok/s"):
+        assert word in result.stdout
+    assert "None" not in result.stdout
+
+
+def test_a_smaller_model_s_report_is_json_without_its_progress(child: Any) -> None:
+    child(json.dumps(COMPRESSED), told='{"stage": "layers", "done": 3, "total": 30}\n')
+    made = ("compress", "/x", "--method", "rtn", "--precision", "int4", "-o", "/made", "--json")
+    result = run(*made)
+    assert json.loads(result.stdout) == COMPRESSED
+    assert result.stderr == ""
+
+
+def test_heads_are_ordered_by_their_options_and_shown_beside_untrained_ones(
+    child: Any, tmp_path: Path
+) -> None:
+    answer = {
+        "heads": "/made",
+        "method": "early_exit",
+        "acceptance": [0.5125],
+        "untrained_acceptance": [0.0625],
+    }
+    asked = child(json.dumps(answer))
+    (tmp_path / "stand_in" / "artifact.py").rename(tmp_path / "stand_in" / "distill.py")
+    order = ("distill", "/models/x", "--text", "/t", "-o", "/made", "--method", "early-exit")
+    result = run(*order, "--exit-layer", "6", "--epochs", "2")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(asked.read_text()) == [
+        *("/models/x", "--text", "/t", "--output", "/made", "--method", "early-exit"),
+        *("--exit-layer", "6", "--levels", "3", "--precision", "auto", "--tokens", "65536"),
+        *("--shortlist", "4096", "--epochs", "2", "--json"),
+    ]
+    for word in ("first 1", "6.2%", "51.2%"):
+        assert word in result.stdout
+    assert "runtime.speculation.method early_exit, heads /made" in result.stderr
 
 
 def test_a_refusal_is_an_error_with_its_reason(child: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tidegate.cli.app import app
+from tidegate.protocol.api_keys import read_secret
 
 SMOL = "/api/v1/deployments/smol"
 DECLARED = "name: smol\nmodel: /models/smol.gguf\nmode: serverless\n"
@@ -394,6 +395,21 @@ def test_scale_wake_and_delete_say_what_became_of_it(smol: Any, shapes: Any) -> 
     assert run("delete", "smol").stdout == "smol is deleted\n"
 
 
+def test_adapters_are_added_listed_and_removed(smol: Any, shapes: Any) -> None:
+    spec = {**shapes.deployment()["spec"], "runtime": {"adapters": {"poet": "s3://adapters/poet"}}}
+    smol.on("PUT", f"{SMOL}/adapters/poet", shapes.deployment(spec=spec))
+    added = run("adapters", "add", "smol", "poet", "s3://adapters/poet")
+    assert added.stdout == "smol:poet is served from s3://adapters/poet\n"
+    assert "smol has no adapters" in run("adapters", "ls", "smol").output
+    smol.on("GET", SMOL, shapes.deployment(spec=spec))
+    assert "smol:poet" in run("adapters", "ls", "smol").output
+    assert json.loads(run("adapters", "ls", "smol", "--json").stdout) == {
+        "poet": "s3://adapters/poet"
+    }
+    smol.on("DELETE", f"{SMOL}/adapters/poet", shapes.deployment())
+    assert run("adapters", "remove", "smol", "poet").stdout == "smol:poet is no longer served\n"
+
+
 def test_a_new_keys_secret_is_all_that_goes_to_standard_output(served: Any) -> None:
     created = {
         "id": "key_1",
@@ -413,6 +429,14 @@ def test_a_new_keys_secret_is_all_that_goes_to_standard_output(served: Any) -> N
     listed = {key: value for key, value in created.items() if key != "key"}
     served.on("GET", "/api/v1/api-keys", {"data": [listed]})
     assert json.loads(run("keys", "ls", "--json").stdout)[0]["id"] == "key_1"
+
+
+def test_a_first_key_is_made_without_any_platform(served: Any) -> None:
+    result = run("keys", "new")
+    assert read_secret(result.stdout.strip()) is not None
+    assert "TIDEGATE_ADMIN_KEY" in result.stderr
+    assert read_secret(json.loads(run("keys", "new", "--json").stdout)["key"]) is not None
+    assert served.asked == []
 
 
 def test_plan_models_and_usage_have_tables_and_json(served: Any) -> None:

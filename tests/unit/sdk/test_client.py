@@ -202,6 +202,18 @@ async def test_text_alone_is_one_message_of_the_user(client: Any, canned: Any, s
     }
 
 
+async def test_calls_of_tools_are_close_at_hand(client: Any, canned: Any, shapes: Any) -> None:
+    made = shapes.chat("")
+    call = {"id": "c", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    made["choices"][0]["message"] |= {"content": None, "tool_calls": [call]}
+    canned.on("POST", "/v1/chat/completions", made)
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    answer = await got(client.model("smol").chat("When?", tools=tools, tool_choice="required"))
+    assert [call.function.name for call in answer.tool_calls] == ["now"]
+    assert answer.text == ""
+    assert canned.asked[0].json["tools"] == tools
+
+
 async def test_a_stream_gives_text_piece_by_piece(client: Any, canned: Any, shapes: Any) -> None:
     stream = shapes.sse(shapes.chunk("Pa"), shapes.chunk("ris"))
     canned.on("POST", "/v1/chat/completions", stream)
@@ -228,6 +240,24 @@ async def test_completions_and_embeddings_have_their_part_at_hand(client: Any, c
     model = client.model("smol")
     assert (await got(model.complete("The capital is"))).text == " Paris"
     assert (await got(model.embed(["a", "b"]))).vectors == [[1.0], [2.0]]
+
+
+async def test_text_and_conversations_become_tokens_and_text_again(
+    client: Any, canned: Any
+) -> None:
+    made = {"count": 2, "max_model_len": 8, "tokens": [5, 6], "token_strs": None}
+    canned.on("POST", "/v1/tokenize", made, made)
+    canned.on("POST", "/v1/detokenize", {"prompt": "hi"})
+    model, messages = client.model("smol:poet"), [{"role": "user", "content": "hi"}]
+    found = await got(model.tokenize("hi", add_special_tokens=False))
+    assert (found.count, found.max_model_len, found.tokens) == (2, 8, [5, 6])
+    await got(model.tokenize(messages, add_generation_prompt=False))
+    assert await got(model.detokenize(found.tokens)) == "hi"
+    assert [asked.json for asked in canned.asked] == [
+        {"model": "smol:poet", "prompt": "hi", "add_special_tokens": False},
+        {"model": "smol:poet", "messages": messages, "add_generation_prompt": False},
+        {"model": "smol:poet", "tokens": [5, 6]},
+    ]
 
 
 async def test_submitting_makes_up_a_key_and_the_result_is_waited_for(
@@ -504,6 +534,20 @@ async def test_scaling_sends_only_the_bounds_that_are_given(
     assert await got(smol.scale(max=3)) is smol
     assert canned.asked[-1].json == {"max_replicas": 3}
     assert smol.view.generation == 2
+
+
+async def test_an_adapter_comes_and_goes_and_a_path_is_made_absolute(
+    smol: Any, canned: Any, shapes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    canned.on("PUT", f"{SMOL}/adapters/poet", shapes.deployment(generation=2))
+    assert await got(smol.add_adapter("poet", "adapters/poet")) is smol
+    assert canned.asked[-1].json == {"source": str(tmp_path / "adapters" / "poet")}
+    await got(smol.add_adapter("poet", "s3://bucket/poet"))
+    assert canned.asked[-1].json == {"source": "s3://bucket/poet"}
+    canned.on("DELETE", f"{SMOL}/adapters/poet", shapes.deployment(generation=3))
+    await got(smol.remove_adapter("poet"))
+    assert smol.view.generation == 3
 
 
 async def test_a_key_is_made_with_its_limits_and_none_means_none(client: Any, canned: Any) -> None:

@@ -184,6 +184,57 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one(
             "adapters need model.task 'generate'",
         ),
         (
+            {"model": {"source": "/m", "task": "embed"}, "runtime": {"tool_parser": "hermes"}},
+            "runtime.tool_parser",
+            "hermes",
+            "calls no tools",
+        ),
+        (
+            {
+                "model": {"source": "/m", "task": "embed"},
+                "runtime": {"tensor_parallel": 2},
+            },
+            "runtime.tensor_parallel",
+            2,
+            "a model for embed is not divided",
+        ),
+        (
+            {"runtime": {"tensor_parallel": 2}, "hardware": {"gpu": {"count": 4}}},
+            "runtime.tensor_parallel",
+            2,
+            "2 is not hardware.gpu.count (4)",
+        ),
+        (
+            {"model": {"source": "/m", "task": "embed"}, "runtime": {"offload": {}}},
+            "runtime.offload",
+            {},
+            "a model for embed is kept whole",
+        ),
+        (
+            {"runtime": {"offload": {}}, "hardware": {"gpu": {"count": 2}}},
+            "runtime.offload",
+            {},
+            "divided over several devices streams no layers",
+        ),
+        (
+            {"runtime": {"kv_spill": {"memory": "1GiB"}, "tensor_parallel": 2}},
+            "runtime.kv_spill",
+            {"memory": "1GiB"},
+            "divided over several devices spills no prefixes",
+        ),
+        (
+            {"model": {"source": "/m", "task": "embed"}, "runtime": {"kv_spill": {"disk": "1GiB"}}},
+            "runtime.kv_spill",
+            {"disk": "1GiB"},
+            "an embedding model keeps no KV cache",
+        ),
+        (
+            {"runtime": {"kv_spill": {}}},
+            "runtime.kv_spill.memory",
+            None,
+            "set it, disk or both",
+        ),
+        (
             {"runtime": {"speculation": {"method": "draft"}}},
             "runtime.speculation.draft_model",
             None,
@@ -194,6 +245,36 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one(
             "runtime.speculation.draft_model",
             "/d",
             "uses no draft model",
+        ),
+        (
+            {"runtime": {"speculation": {"method": "early_exit"}}},
+            "runtime.speculation.exit_layer",
+            None,
+            "needs the layer to guess after, or heads",
+        ),
+        (
+            {"runtime": {"speculation": {"method": "medusa"}}},
+            "runtime.speculation.heads",
+            None,
+            "method 'medusa' needs a directory of heads; make one with tidegate distill",
+        ),
+        (
+            {"runtime": {"speculation": {"method": "hydra", "heads": "/h", "exit_layer": 3}}},
+            "runtime.speculation.exit_layer",
+            3,
+            "method 'hydra' uses no exit layer; remove it, or set method to 'early_exit'",
+        ),
+        (
+            {"runtime": {"speculation": {"method": "ngram", "heads": "/h"}}},
+            "runtime.speculation.heads",
+            "/h",
+            "set method to 'early_exit' or 'medusa' or 'hydra'",
+        ),
+        (
+            {"runtime": {"speculation": {"method": "medusa", "heads": "s3://b/h"}}},
+            "runtime.speculation.heads",
+            "s3://b/h",
+            "is no directory; copy it to the machine of the replicas",
         ),
         ({"model": "ftp://x"}, "model.source", "ftp://x", "use a directory, a .gguf file"),
         ({"model": "s3://bucket"}, "model.source", "s3://bucket", "is not a model source"),
@@ -224,6 +305,7 @@ def test_an_impossible_combination_is_refused_with_field_value_and_reason(
         ("scaling", {"max_replicas": 0}),
         ("runtime", {"kv_cache": "lots"}),
         ("runtime", {"context_tokens": 1}),
+        ("runtime", {"kv_spill": {"disk": "1KiB"}}),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_by_its_field(field: str, value: Any) -> None:
@@ -315,6 +397,7 @@ def _specs(draw: st.DrawFn) -> DeploymentSpec:
                 "context_tokens": draw(st.none() | st.integers(16, 10**6)),
                 "adapters": draw(st.dictionaries(NAMES, st.just("/adapter"), max_size=2)),
                 "speculation": draw(st.none() | st.just({"method": "ngram"})),
+                "kv_spill": draw(st.none() | st.just({"memory": 1024**2, "disk": "2GiB"})),
             },
             "scaling": {
                 "min_replicas": draw(st.none() | st.just(low.get(mode, 0))),

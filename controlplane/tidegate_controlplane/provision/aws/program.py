@@ -92,9 +92,15 @@ def environment(launch: Launch) -> dict[str, str]:
         "model_name": launch.model_name,
         "source_digest": launch.digest,
         "task": launch.task,
+        "pooling": launch.pooling,
         "precision": plan.precision,
         "context_tokens": plan.context_tokens,
         "kv_cache_bytes": plan.kv_cache_bytes or None,
         "max_sequences": plan.max_sequences,
+        "speculation": plan.speculation and plan.speculation.model_dump_json(exclude_none=True),
+        "kv_spill": plan.kv_spill and plan.kv_spill.model_dump_json(exclude_none=True),
+        "tensor_parallel": plan.tensor_parallel if plan.tensor_parallel > 1 else None,
+        "offload_bytes": plan.offload.resident_bytes if plan.offload else None,
+        "tool_parser": plan.tool_parser,
     }
     return {f"TIDEGATE_{key.upper()}": str(value) for key, value in told.items() if value}

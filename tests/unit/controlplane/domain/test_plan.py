@@ -8,8 +8,13 @@ from typing import Any
 import pytest
 
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
-from tidegate.spec import DeploymentSpec, Precision, SpecIssue
-from tidegate_controlplane.domain.footprint import PROCESS_BYTES, kv_bytes_per_token, weights_bytes
+from tidegate.spec import DeploymentSpec, GpuSpec, Precision, SpecIssue
+from tidegate_controlplane.domain.footprint import (
+    PROCESS_BYTES,
+    host_bytes,
+    kv_bytes_per_token,
+    weights_bytes,
+)
 from tidegate_controlplane.domain.plan import (
     Capabilities,
     Refusal,
@@ -18,6 +23,7 @@ from tidegate_controlplane.domain.plan import (
     resolve,
     warnings,
 )
+from tidegate_controlplane.domain.size import need
 
 GIB = 1024**3
 MACHINE = Capabilities(
@@ -216,7 +222,20 @@ def test_auto_is_the_precision_that_suits_the_model(
 def test_an_embedding_model_is_not_packed() -> None:
     (issue,) = refused(spec(task="embed", runtime={"precision": "int8"}), PACKING)
     assert issue.field == "runtime.precision"
-    assert "not available for an embedding model; use bf16, fp32" in issue.message
+    assert "not available for model.task 'embed'; use bf16, fp32" in issue.message
+
+
+def test_adapters_are_not_carried_through_sagemaker() -> None:
+    anywhere = replace(MACHINE, provisioners=frozenset({"local", "aws"}))
+    adapters = {"adapters": {"law": "s3://adapters/law"}}
+    planned(spec(runtime=adapters))
+    issues = refused(spec(runtime=adapters, hardware={"provisioner": "aws"}), machine=anywhere)
+    assert "runtime.adapters" in {issue.field for issue in issues}
+
+
+def test_replicas_stay_when_only_their_adapters_change() -> None:
+    with_one = spec(runtime={"adapters": {"law": "/adapters/law"}})
+    assert fingerprint(with_one, "sha256:a") == fingerprint(spec(), "sha256:a")
 
 
 def test_the_default_kv_cache_takes_a_sixteenth_of_the_machine_at_most() -> None:
@@ -235,6 +254,42 @@ def test_speculation_by_the_text_itself_is_planned_as_it_was_asked_for() -> None
     assert planned(spec()).speculation is None
 
 
+def test_how_calls_are_written_is_planned_as_it_was_declared() -> None:
+    assert planned(spec(runtime={"tool_parser": "llama3"})).tool_parser == "llama3"
+    assert planned(spec()).tool_parser is None
+
+
+@pytest.mark.parametrize(
+    "asked", [{"method": "early_exit", "exit_layer": 6}, {"method": "hydra", "heads": "/heads"}]
+)
+def test_speculation_by_the_model_itself_is_planned_on_this_machine(asked: dict[str, Any]) -> None:
+    plan = planned(spec(runtime={"speculation": asked}))
+    assert plan.speculation is not None
+    assert plan.speculation.model_dump(exclude_defaults=True) == asked
+
+
+def test_heads_are_not_read_on_other_machines() -> None:
+    elsewhere = {"hardware": {"provisioner": "ray"}}
+    heads = {"speculation": {"method": "hydra", "heads": "/heads"}}
+    issues = {issue.field: issue for issue in refused(spec(runtime=heads, **elsewhere))}
+    assert issues["runtime.speculation.heads"].value == "/heads"
+    assert "machine only; use hardware.provisioner 'local'" in (
+        issues["runtime.speculation.heads"].message
+    )
+    exits = {"speculation": {"method": "early_exit", "exit_layer": 6}}
+    assert not [i for i in refused(spec(runtime=exits, **elsewhere)) if "speculation" in i.field]
+
+
+def test_a_divided_model_is_not_looked_into() -> None:
+    asked = {"method": "early_exit", "exit_layer": 6}
+    divided = spec(runtime={"speculation": asked, "tensor_parallel": 2})
+    issues = {issue.field: issue.message for issue in refused(divided)}
+    assert (
+        "'early_exit' looks into the model, which is divided over 2 devices; use 'ngram'"
+        in (issues["runtime.speculation.method"])
+    )
+
+
 def test_an_embedding_model_keeps_no_kv_cache() -> None:
     assert planned(spec(task="embed")).kv_cache_bytes == 0
 
@@ -251,12 +306,6 @@ CASES: list[tuple[dict[str, Any], str, Any, str]] = [
         {"runtime": {"speculation": {"method": "draft", "draft_model": "/models/small"}}},
         "runtime.speculation",
         {"method": "draft", "draft_model": "/models/small", "max_tokens": 15},
-        "remove it",
-    ),
-    (
-        {"runtime": {"adapters": {"law": "/adapters/law"}}},
-        "runtime.adapters",
-        {"law": "/adapters/law"},
         "remove it",
     ),
     ({"hardware": {"gpu": {"count": 1}}}, "hardware.gpu", {"type": None, "count": 1}, "remove it"),
@@ -314,7 +363,7 @@ def test_this_machines_memory_cores_and_lack_of_gpus_bind_no_replica_that_runs_e
     assert plan.gpu is not None
     assert (plan.gpu.type, plan.gpu.count, plan.threads) == ("H200", 1, 1000)
     assert machine_bytes(plan) == 0 < plan.memory_bytes
-    assert warnings(plan, small) == []
+    assert warnings(plan, FACTS, small) == []
 
 
 def test_all_reasons_are_given_at_once() -> None:
@@ -337,7 +386,7 @@ def test_all_reasons_are_given_at_once() -> None:
 
 
 def test_a_plan_that_fits_has_no_warnings() -> None:
-    assert warnings(planned(spec()), MACHINE) == []
+    assert warnings(planned(spec()), FACTS, MACHINE) == []
 
 
 @pytest.mark.parametrize(
@@ -349,7 +398,7 @@ def test_a_plan_that_fits_has_no_warnings() -> None:
     ],
 )
 def test_what_works_but_may_surprise_is_warned_of(parts: dict[str, Any], said: str) -> None:
-    (warning,) = warnings(planned(spec(**parts)), MACHINE)
+    (warning,) = warnings(planned(spec(**parts)), FACTS, MACHINE)
     assert warning.startswith(said)
 
 
@@ -375,3 +424,58 @@ def test_replicas_are_replaced_when_the_way_they_run_changes(parts: dict[str, An
 
 def test_replicas_are_replaced_when_the_files_of_the_model_change() -> None:
     assert fingerprint(spec(), "sha256:a") != fingerprint(spec(), "sha256:b")
+
+
+def test_spilled_prefixes_take_memory_beside_the_model_and_disk_takes_none() -> None:
+    without = planned(spec())
+    plan = planned(spec(runtime={"kv_spill": {"memory": "1GiB", "disk": "10GiB"}}))
+    assert plan.kv_spill is not None
+    assert (plan.kv_spill.memory, plan.kv_spill.disk) == (GIB, 10 * GIB)
+    assert plan.memory_bytes - without.memory_bytes == GIB
+    on_disk = planned(spec(runtime={"kv_spill": {"disk": "10GiB"}}))
+    assert on_disk.memory_bytes == without.memory_bytes
+    assert host_bytes(plan) == plan.memory_bytes
+    on_gpu = plan.model_copy(update={"gpu": GpuSpec(), "memory_bytes": without.memory_bytes})
+    assert host_bytes(on_gpu) == without.memory_bytes - plan.kv_cache_bytes + GIB
+    assert "spilled prefixes 1.0 GiB" in need(plan)
+
+
+@pytest.mark.parametrize(
+    ("parts", "field"),
+    [
+        ({"runtime": {"tensor_parallel": 3}}, "runtime.tensor_parallel"),
+        ({"hardware": {"provisioner": "ray", "gpu": {"count": 3}}}, "hardware.gpu.count"),
+    ],
+)
+def test_a_model_whose_heads_have_no_equal_parts_is_refused(parts: Any, field: str) -> None:
+    anywhere = replace(MACHINE, provisioners=frozenset({"local", "ray"}))
+    (issue,) = refused(spec(**parts), machine=anywhere)
+    assert (issue.field, issue.value) == (field, 3)
+    assert "the model's 4 key/value heads; use 1, 2, 4" in issue.message
+
+
+def test_each_process_of_a_divided_model_has_its_own_memory_and_wants_a_core() -> None:
+    plan = planned(spec(runtime={"tensor_parallel": 2}, hardware={"cpu": 1}))
+    assert plan.tensor_parallel == 2
+    assert plan.memory_bytes == plan.weights_bytes + plan.kv_cache_bytes + 2 * PROCESS_BYTES
+    cost, turns = warnings(plan, FACTS, MACHINE)
+    assert "2 devices wait for each other 21 times" in cost
+    assert "2 processes will take turns on 1 cores" in turns
+
+
+ARTIFACT = FACTS.model_copy(update={"precision": "fp32"})
+
+
+def test_an_artifact_is_served_in_the_precision_that_it_was_built_in() -> None:
+    assert planned(spec(), ARTIFACT).precision == "fp32"
+    assert planned(spec(runtime={"precision": "fp32"}), ARTIFACT).precision == "fp32"
+    (issue,) = refused(spec(runtime={"precision": "bf16"}), facts=ARTIFACT)
+    assert issue.field == "runtime.precision"
+    assert "which is in fp32; remove it" in issue.message
+
+
+def test_an_artifact_is_served_on_this_machine_only() -> None:
+    machine = replace(MACHINE, provisioners=frozenset({"local", "ray"}))
+    (issue,) = refused(spec(hardware={"provisioner": "ray"}), machine, ARTIFACT)
+    assert issue.field == "model.source"
+    assert "served on this machine only" in issue.message

@@ -37,7 +37,13 @@ EIGHT_BILLION = ModelFacts(
     embedding_parameters=128_256 * 4096,
     tied=False,
 )
-SEVENTY_BILLION = EIGHT_BILLION.model_copy(update={"parameters": 70_553_706_496, "layers": 80})
+SEVENTY_BILLION = EIGHT_BILLION.model_copy(
+    update={
+        "parameters": 70_553_706_496,
+        "layers": 80,
+        "embedding_parameters": 128_256 * 8192,
+    }
+)
 PLATFORM = Capabilities(
     provisioners=frozenset({"local", "ray", "aws"}),
     precisions=frozenset({Precision.FP32, Precision.BF16, Precision.INT8, Precision.INT4}),
@@ -45,6 +51,7 @@ PLATFORM = Capabilities(
     cores=2,
     market=Market(Covers.SAGEMAKER, "us-west-2", bundled_offers()),
 )
+UNDIVIDED = replace(PLATFORM, gpus_per_replica=1)
 ON_GPU = {"provisioner": "aws", "gpu": {}}
 
 
@@ -82,7 +89,7 @@ def test_a_rented_machine_is_chosen_though_this_one_is_far_too_small() -> None:
     assert plan.offer.usd_per_hour == 1.1267
     assert plan.offer.source.startswith("AWS Price List API") and plan.offer.as_of
     assert machine_bytes(plan) == 0
-    assert warnings(plan, PLATFORM) == []
+    assert warnings(plan, EIGHT_BILLION, PLATFORM) == []
 
 
 def test_the_cache_fills_what_the_weights_leave_of_the_gpu() -> None:
@@ -230,14 +237,14 @@ OWN = replace(PLATFORM, memory_bytes=32 * GIB, gpu=MachineGpu("NVIDIA L4", 24 * 
     [
         (HERE, PLATFORM, {}, "this machine has no GPU; remove it, or set hardware.provisioner"),
         ({**HERE, "gpu": {"type": "H100"}}, OWN, {}, "this machine's GPU is NVIDIA L4"),
-        ({**HERE, "gpu": {"count": 2}}, OWN, {}, "one replica runs on at most 1"),
-        ({**ON_GPU, "gpu": {"count": 2}}, PLATFORM, {}, "raise scaling.max_replicas"),
+        ({**HERE, "gpu": {"count": 2}}, OWN, {}, "this machine has 1 x NVIDIA L4; set"),
+        ({**ON_GPU, "gpu": {"count": 2}}, UNDIVIDED, {}, "raise scaling.max_replicas"),
         (HERE, OWN, {"scaling": {"max_replicas": 2}}, "2 of them share 21.6 GiB (90%)"),
         (
             HERE,
             OWN,
             {"model": {"source": "/models/llama", "task": "embed"}},
-            "an embedding model runs on processors; remove it",
+            "model.task 'embed' runs on processors; remove it",
         ),
     ],
 )
@@ -259,13 +266,23 @@ def test_this_machines_gpu_is_filled_by_its_replicas_in_equal_shares() -> None:
     assert machine_bytes(two) == two.weights_bytes + PROCESS_BYTES
 
 
-def test_more_gpus_are_given_where_the_runtime_divides_a_model() -> None:
-    divided = replace(PLATFORM, gpus_per_replica=8)
+def test_this_machines_gpus_hold_equal_parts_of_a_model_that_is_too_large_for_one() -> None:
+    four = replace(OWN, gpu=MachineGpu("NVIDIA L4", 24 * GIB, count=4))
+    divided = spec(hardware={**HERE, "gpu": {"count": 4}}, runtime={"context_tokens": 8192})
+    plan = planned(divided, SEVENTY_BILLION, four)
+    assert plan.tensor_parallel == 4
+    assert int(24 * GIB * 0.9) < plan.memory_bytes <= 4 * int(24 * GIB * 0.9)
+
+
+def test_a_model_is_divided_over_all_gpus_of_its_replica() -> None:
     plan = planned(
         spec(hardware={"provisioner": "aws", "gpu": {"type": "H100", "count": 4}}),
         SEVENTY_BILLION,
-        divided,
     )
+    assert plan.tensor_parallel == 4
+    (cost,) = warnings(plan, SEVENTY_BILLION, PLATFORM)
+    # Two sums a layer and one of the embeddings, 8192 numbers of two bytes each.
+    assert "4 devices wait for each other 161 times and exchange 161 x 16.4 kB" in cost
     assert plan.offer is not None
     assert (plan.offer.instance_type, plan.offer.gpus, plan.offer.replicas) == (
         "ml.p5.48xlarge",

@@ -13,10 +13,13 @@ from tidegate_controlplane.gateway.catalog import Catalog, Served
 from tidegate_controlplane.web.body import JsonBody
 
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+RERANK, SCORE = "/v1/rerank", "/v1/score"
 BODIES: dict[str, dict[str, Any]] = {
     CHAT: {"messages": [{"role": "user", "content": "hi"}]},
     COMPLETIONS: {"prompt": "hi"},
     EMBEDDINGS: {"input": "hi"},
+    RERANK: {"query": "hi", "documents": ["ho"]},
+    SCORE: {"text_1": "hi", "text_2": "ho"},
 }
 
 
@@ -85,6 +88,9 @@ def test_a_mode_that_does_not_answer_here_names_its_door(path: str, mode: Mode, 
         (CHAT, Task.EMBED, "/v1/embeddings"),
         (COMPLETIONS, Task.EMBED, "/v1/embeddings"),
         (EMBEDDINGS, Task.GENERATE, "/v1/chat/completions"),
+        (EMBEDDINGS, Task.RERANK, "/v1/rerank or /v1/score"),
+        (RERANK, Task.GENERATE, "/v1/chat/completions"),
+        (SCORE, Task.GENERATE, "/v1/chat/completions"),
     ],
 )
 def test_a_model_that_does_other_work_names_its_door(path: str, task: Task, door: str) -> None:
@@ -93,10 +99,17 @@ def test_a_model_that_does_other_work_names_its_door(path: str, task: Task, door
     assert caught.value.code == "wrong_task"
 
 
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS])
+@pytest.mark.parametrize("task", [Task.EMBED, Task.RERANK])
+@pytest.mark.parametrize("path", [RERANK, SCORE])
+def test_ranks_and_scores_are_asked_of_both_kinds_of_encoders(path: str, task: Task) -> None:
+    admitted = asked(catalog_of("smol", task=task), path)
+    assert (admitted.path, admitted.is_stream, admitted.ask.most_tokens) == (path, False, 0)
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, EMBEDDINGS, RERANK, SCORE])
 def test_a_field_that_is_not_honoured_is_refused_by_name_before_the_model_is_looked_for(
     path: str,
 ) -> None:
-    with pytest.raises(BadRequest, match="'tools'") as caught:
-        asked(catalog_of(), path, tools=[])
-    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "tools")
+    with pytest.raises(BadRequest, match="'functions'") as caught:
+        asked(catalog_of(), path, functions=[])
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "functions")

@@ -165,3 +165,14 @@ def _meaning(event: bytes) -> Any:
         return json.loads(event.removeprefix(b"data: "))
     except ValueError:
         return event
+
+
+@pytest.mark.parametrize("head", [{"id": "c"}, {"usage": None, "id": "c"}])
+def test_a_piece_of_a_call_counts_as_a_token_of_a_cut_stream(head: dict[str, Any]) -> None:
+    def call(**function: str) -> bytes:
+        delta = {"tool_calls": [{"index": 0, "function": function}]}
+        return event({**head, "choices": [{"index": 0, "delta": delta}]})
+
+    pieces = [chat(""), call(name="f", arguments=""), call(arguments="{"), call(arguments='"')]
+    _, events = filtered(pieces, keep_usage=True)
+    assert events.token_events == 2

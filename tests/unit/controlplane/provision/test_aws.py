@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import signal
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 from tests.integration.provision.aws.conftest import SETTINGS, aws_launch
 
+from tidegate.spec import SpeculationSpec
 from tidegate_controlplane.domain.replicas import Exited, NoCapacity
 from tidegate_controlplane.provision.aws.copies import Seen
 from tidegate_controlplane.provision.aws.failures import explain
@@ -131,6 +134,13 @@ def test_the_image_is_told_what_was_planned() -> None:
     assert told["TIDEGATE_MODEL_NAME"] == "smol"
     assert told["TIDEGATE_MAX_SEQUENCES"] == "3"
     assert told["TIDEGATE_SOURCE_DIGEST"] == "sha256:d"
+    assert "TIDEGATE_TOOL_PARSER" not in told
+    asked = {"tool_parser": "mistral", "speculation": SpeculationSpec(method="ngram")}
+    plan = aws_launch().plan.model_copy(update=asked)
+    told = environment(replace(aws_launch(), plan=plan, task="embed", pooling="cls"))
+    assert told["TIDEGATE_TOOL_PARSER"] == "mistral"
+    assert json.loads(told["TIDEGATE_SPECULATION"])["method"] == "ngram"
+    assert told["TIDEGATE_POOLING"] == "cls"
 
 
 # --- which replica is which copy ------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_a_good_line_is_a_request_for_its_deployment(rules):
         ({"priority": 1}, "priority"),
         ({"body": {"model": "live"}}, "messages"),
         ({"body": BODY | {"stream": True}}, "stream"),
-        ({"body": BODY | {"tools": []}}, "tools"),
+        ({"body": BODY | {"functions": []}}, "functions"),
         ({"body": BODY | {"model": "absent"}}, "model"),
         ({"body": BODY | {"model": "vectors"}}, "model"),
     ],

@@ -24,6 +24,8 @@ CHAT = {"model": "live", "messages": [{"role": "user", "content": "hi"}]}
         ("messages", "/v1/chat/completions"),
         ("prompt", "/v1/completions"),
         ("input", "/v1/embeddings"),
+        ("query", "/v1/rerank"),
+        ("text_1", "/v1/score"),
     ],
 )
 def test_the_endpoint_follows_from_the_field_that_only_it_has(field, endpoint):
@@ -68,9 +70,9 @@ def test_a_stream_is_refused_by_name():
 
 
 def test_an_unknown_field_is_refused_by_name():
-    with pytest.raises(BadRequest, match="'tools'") as refused:
-        check(CHAT | {"tools": []}, "/v1/chat/completions")
-    assert refused.value.param == "tools"
+    with pytest.raises(BadRequest, match="'functions'") as refused:
+        check(CHAT | {"functions": []}, "/v1/chat/completions")
+    assert refused.value.param == "functions"
 
 
 def test_an_unknown_model_is_not_found(catalog):

@@ -29,6 +29,7 @@ def test_every_field_of_a_plan_can_be_said() -> None:
             "TIDEGATE_KV": "int8",
             "TIDEGATE_MAX_SEQUENCES": "32",
             "TIDEGATE_SPECULATION": '{"method": "ngram"}',
+            "TIDEGATE_KV_SPILL": '{"memory": "1GiB"}',
             "SM_MODEL_DIR": "/elsewhere",
         }
     )
@@ -36,6 +37,8 @@ def test_every_field_of_a_plan_can_be_said() -> None:
     assert (config.context_tokens, config.max_sequences) == (2048, 32)
     assert config.speculation is not None
     assert config.speculation.method == "ngram"
+    assert config.kv_spill is not None
+    assert config.kv_spill.memory == 1024**3
 
 
 def test_the_model_directory_is_where_the_environment_says() -> None:
@@ -56,7 +59,11 @@ def test_what_is_no_artifact_needs_a_name(tmp_path: Path) -> None:
         ("TIDEGATE_DEVICE", "tpu", "'tpu'"),
         ("TIDEGATE_KV", "", "'' says nothing"),
         ("TIDEGATE_SPECULATION", "ngram", "'ngram' is not JSON"),
-        ("TIDEGATE_CONTEXT", "2048", "'2048' sets nothing; use one of TIDEGATE_CACHE_DIR"),
+        (
+            "TIDEGATE_CONTEXT",
+            "2048",
+            "'2048' sets nothing; use one of TIDEGATE_ADAPTERS, TIDEGATE_CACHE_DIR",
+        ),
         ("TIDEGATE_HOST", "127.0.0.1", "'127.0.0.1' sets nothing"),
     ],
 )
