@@ -308,7 +308,7 @@ async def test_a_sweep_ends_exactly_the_process_that_was_started(
             FormerReplica("rep_3", "dep", "local", 2**22 - 1, 5),
         ]
     )
-    assert former.wait(5) == -signal.SIGKILL
+    assert former.wait(60) == -signal.SIGKILL
     assert reused.poll() is None
 
 

@@ -165,4 +165,4 @@ def test_its_process_ends_with_it() -> None:
     process = fresh._process
     assert process is not None
     del fresh
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
