@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from tidegate.protocol.resources import ConsideredOffer, ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
+from tidegate_controlplane.domain.adapters import Updates
 from tidegate_controlplane.domain.on_offer import Market, staying
 from tidegate_controlplane.domain.plan import (
     Capabilities,
@@ -17,7 +18,7 @@ from tidegate_controlplane.domain.plan import (
     resolve,
 )
 from tidegate_controlplane.errors import Invalid
-from tidegate_controlplane.models.adapters import missing_adapters
+from tidegate_controlplane.models.adapters import AdapterSizes, missing_adapters
 from tidegate_controlplane.models.inspect import inspect
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.deployments import facts_of_digest, median_cold_start_s
@@ -35,6 +36,8 @@ class Planned:
     fingerprint: str
     offers: list[ConsideredOffer]
     """That the plan's was chosen among."""
+    left_out: tuple[str, ...] = ()
+    """What the plan does not reckon with, in words."""
 
     def beside(self, revision: Revision | None) -> Planned:
         """The same; on the machines of `revision`, the wanted one, when its replicas stay."""
@@ -54,6 +57,7 @@ class Planner:
         """`market` says what there is to rent at the moment, where anything can be rented."""
         self._database = database
         self._market = market
+        self._sizes = AdapterSizes()
         self.capabilities = capabilities
 
     async def plan(self, spec: DeploymentSpec) -> Planned:
@@ -64,10 +68,12 @@ class Planner:
         digest = found.facts.digest
         cold_start_s = await self._database.read(lambda s: median_cold_start_s(s, digest))
         here = await self._capabilities_for(spec)
-        plan = resolved(spec, found.facts, here, cold_start_s)
+        sizes = await self._sizes.of(spec)
+        plan = resolved(spec, found.facts, here, cold_start_s, sizes.known)
         offers = alternatives(spec, found.facts, plan, here)
         run = fingerprint(spec, digest)
-        return Planned(spec, found.facts, found.revision, plan, run, offers)
+        left_out = tuple(sizes.warnings)
+        return Planned(spec, found.facts, found.revision, plan, run, offers, left_out)
 
     async def _capabilities_for(self, spec: DeploymentSpec) -> Capabilities:
         if self._market is None or spec.hardware.provisioner is not ProvisionerName.AWS:
@@ -83,9 +89,10 @@ def resolved(
     facts: ModelFacts,
     capabilities: Capabilities,
     cold_start_s: float | None,
+    adapters: Iterable[Updates] = (),
 ) -> ResolvedPlan:
     """The plan of `spec` for a model. Raises Invalid with every issue when there is none."""
-    plan = resolve(spec, facts, capabilities, cold_start_s)
+    plan = resolve(spec, facts, capabilities, cold_start_s, adapters)
     if isinstance(plan, Refusal):
         raise _invalid(plan.issues)
     return plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from tidegate.spec import (
     ProvisionerName,
     SpecIssue,
 )
+from tidegate_controlplane.domain.adapters import Updates, loaded_bytes, remedy
 from tidegate_controlplane.domain.division import (
     division_cost,
     division_issue,
@@ -39,6 +41,7 @@ LOCAL, AWS = ProvisionerName.LOCAL.value, ProvisionerName.AWS.value
 GROUP = 32
 """Packed weights are cut into groups of so many inputs."""
 ENCODER_PRECISIONS = frozenset({Precision.FP32, Precision.BF16})
+MAX_ADAPTERS = 8
 KV_SHARE = 16
 """The default KV cache takes at most one sixteenth of the machine's memory."""
 IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0, Mode.BATCH: 15.0}
@@ -78,8 +81,12 @@ def resolve(
     facts: ModelFacts,
     capabilities: Capabilities,
     cold_start_s: float | None = None,
+    adapters: Iterable[Updates] = (),
 ) -> ResolvedPlan | Refusal:
-    """Fill every default and predict the memory of one replica; refuse what cannot run."""
+    """Fill every default and predict the memory of one replica; refuse what cannot run.
+
+    `adapters` are those declared whose weights are known.
+    """
     issues = [
         *_unsupported(spec, facts, capabilities),
         *_impossible(spec, facts, capabilities),
@@ -91,6 +98,9 @@ def resolve(
     context = spec.runtime.context_tokens or facts.context_tokens
     weights = weights_bytes(facts, precision)
     kv_cache = _kv_cache_bytes(spec, facts, context, precision, _shared_bytes(spec, capabilities))
+    most_adapters = spec.runtime.max_adapters or MAX_ADAPTERS
+    on_gpu = spec.hardware.gpu is not None
+    loaded = loaded_bytes(adapters, most_adapters, precision, on_gpu=on_gpu)
     low, high = replica_bounds(spec)
     plan = ResolvedPlan(
         provisioner=spec.hardware.provisioner.value,
@@ -102,7 +112,10 @@ def resolve(
         memory_bytes=weights
         + kv_cache
         + tensor_parallel(spec) * PROCESS_BYTES
-        + _spilled_beside(spec),
+        + _spilled_beside(spec)
+        + loaded,
+        adapters_bytes=loaded,
+        max_adapters=most_adapters,
         threads=spec.hardware.cpu,
         gpu=spec.hardware.gpu,
         tensor_parallel=tensor_parallel(spec),
@@ -269,6 +282,7 @@ def _unsupported(
         )
     for field, value in (
         ("runtime.adapters", runtime.adapters or None if provisioner == AWS else None),
+        ("runtime.max_adapters", runtime.max_adapters if provisioner == AWS else None),
         ("slo.ttft_ms", spec.slo.ttft_ms),
         ("slo.itl_ms", spec.slo.itl_ms),
     ):
@@ -409,7 +423,8 @@ def _exceeds_bound(spec: DeploymentSpec, plan: ResolvedPlan) -> SpecIssue | None
     return SpecIssue(
         "hardware.memory",
         int(bound),
-        f"one replica needs {need(plan)}, more than {size(int(bound))}; raise it, or {REMEDY}",
+        f"one replica needs {need(plan)}, more than {size(int(bound))}; raise it, or "
+        f"{remedy(plan)}{REMEDY}",
     )
 
 
@@ -422,7 +437,8 @@ def _beyond_machine(
         "model.source",
         spec.model.source,
         f"one replica needs {need(plan)}, and this machine has "
-        f"{size(capabilities.memory_bytes)} for replicas; {REMEDY}, stream layers from the disk "
+        f"{size(capabilities.memory_bytes)} for replicas; {remedy(plan)}{REMEDY}, stream layers "
+        "from the disk "
         "(runtime.offload: {}), or use a smaller model",
     )
 

@@ -248,6 +248,7 @@ class LocalProvisioner(Provisioner):
                 "speculation": plan.speculation,
                 "kv_spill": plan.kv_spill,
                 "tool_parser": plan.tool_parser,
+                "max_adapters": plan.max_adapters,
                 "kv_cache_bytes": plan.kv_cache_bytes or None,
                 "max_sequences": plan.max_sequences,
                 "device": "cuda" if plan.gpu else "cpu",

@@ -384,6 +384,10 @@ class ResolvedPlan(Resource):
     kv_cache_bytes: int
     weights_bytes: int = Field(description="bytes of the weights in the planned precision")
     memory_bytes: int = Field(description="predicted memory of one replica")
+    adapters_bytes: int = Field(
+        default=0, description="of that, what the largest `max_adapters` of its adapters take"
+    )
+    max_adapters: int = Field(default=8, description="adapters in one replica's memory at once")
     threads: int | None = None
     gpu: GpuSpec | None = Field(default=None, description="of one replica")
     tensor_parallel: int = Field(default=1, description="devices that the model is divided over")

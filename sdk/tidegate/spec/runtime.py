@@ -119,6 +119,8 @@ class RuntimeSpec(Declaration):
     adapters: dict[DeploymentName, str] = Field(default_factory=dict)
     """LoRA adapters, served as `deployment:name`: name → directory, `s3://…` or `hf://…`. They come
     and go while replicas serve."""
+    max_adapters: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Of these in one replica's memory at once; the longest unused makes room. 8 when absent."""
 
     @field_validator("adapters")
     @classmethod

@@ -70,6 +70,7 @@ async def test_the_replica_is_told_what_was_planned(nursery: Nursery) -> None:
     assert config.source_digest == "sha256:d"
     assert (config.precision, config.context_tokens, config.kv_cache_bytes) == ("fp32", 128, 1024)
     assert (config.max_sequences, config.threads, config.drain_s) == (3, 2, 5.0)
+    assert config.max_adapters == 5
     assert config.kv_spill == launch().plan.kv_spill
     assert (config.parent_pid, config.device) == (os.getpid(), "cpu")
 
