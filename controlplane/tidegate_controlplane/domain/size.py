@@ -18,8 +18,10 @@ def need(plan: ResolvedPlan) -> str:
     if plan.kv_spill is not None and plan.gpu is None:
         spilled = int(plan.kv_spill.memory or 0)
     weights = plan.offload.resident_bytes if plan.offload else plan.weights_bytes
-    process = plan.memory_bytes - weights - plan.kv_cache_bytes - spilled
+    drafting = plan.draft.weights_bytes + plan.draft.kv_cache_bytes if plan.draft else 0
+    process = plan.memory_bytes - weights - plan.kv_cache_bytes - spilled - drafting
     beside = f", spilled prefixes {size(spilled)}" if spilled else ""
+    beside += f", draft model {size(drafting)}" if drafting else ""
     return (
         f"{size(plan.memory_bytes)} (weights {size(weights)}, KV cache "
         f"{size(plan.kv_cache_bytes)}{beside}, process {size(process)})"
