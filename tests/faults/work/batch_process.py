@@ -1,13 +1,16 @@
 """A process that carries out every batch of a data directory, with a replica that is a sleep.
 
-Run as `python batch_process.py DATA_DIR LINES`. It begins a batch when there is none, notes each
-request that a replica is asked in DATA_DIR/asked, and ends when the batch has ended.
+Run as `python batch_process.py DATA_DIR LINES [KILL_AT]`. It begins a batch when there is none,
+notes each request that a replica is asked in DATA_DIR/asked, and ends when the batch has ended, or
+at once and without a word when KILL_AT of them are noted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +34,7 @@ from tidegate_controlplane.work.service import Work
 from tidegate_controlplane.work.worker import Plane
 
 LINES = int(sys.argv[2])
+KILL_AT = int(sys.argv[3]) if len(sys.argv) > 3 else None
 PRINCIPAL = Principal("key_1", "prj_1", "one", KeyRole.ADMIN, None, None)
 SERVED = Served("dep_m", "prj_1", "m", Mode.BATCH, Task.GENERATE, datetime.now(UTC))
 
@@ -45,7 +49,9 @@ class Replica:
         async with self.endpoints.acquire(served.deployment_id, deadline):
             with self.notes.open("a") as notes:
                 notes.write(f"{prompt}\n")
-            await asyncio.sleep(0.03)
+            if KILL_AT is not None and len(self.notes.read_bytes().splitlines()) >= KILL_AT:
+                os.kill(os.getpid(), signal.SIGKILL)
+            await asyncio.sleep(0.01)
             return Answer(200, json.dumps({"text": f"echo {prompt}"}).encode())
 
 

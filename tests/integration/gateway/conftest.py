@@ -13,6 +13,7 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 import uvicorn
@@ -27,7 +28,7 @@ from tidegate_controlplane.api import metrics as metrics_routes
 from tidegate_controlplane.api import profiles as profile_routes
 from tidegate_controlplane.app import Services, build_app
 from tidegate_controlplane.clock import SystemClock
-from tidegate_controlplane.gateway import routes
+from tidegate_controlplane.gateway import probe, routes
 from tidegate_controlplane.gateway.catalog import Adapter, Catalog, Served
 from tidegate_controlplane.gateway.endpoints import Demand, Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
@@ -50,6 +51,10 @@ LIMITS = LimitSettings(
     reader_stall_s=0.5,
     invocation_run_s=60,
 )
+
+
+PATIENT = aiohttp.ClientTimeout(total=60)
+"""A machine that is busy with something else makes no replica of a test hang."""
 
 
 @asynccontextmanager
@@ -342,7 +347,10 @@ class Platform:
 
 
 @pytest.fixture
-async def platform(tmp_path: Path, migrated: Path) -> AsyncIterator[Platform]:
+async def platform(
+    tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Platform]:
+    monkeypatch.setattr(probe, "PATIENCE", PATIENT)
     settings = Settings(data_dir=tmp_path, limits=LIMITS)
     clock = SystemClock()
     shutil.copy(migrated, settings.database_path)

@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 
 from tidegate_controlplane.domain.ejection import FAILURES
+from tidegate_controlplane.gateway import probe
 from tidegate_controlplane.gateway.replica import Ask
 
 CHAT = "/v1/chat/completions"
@@ -44,6 +45,13 @@ async def test_500_requests_at_once_against_zero_replicas_are_all_answered(platf
     assert replica.most_running <= 5, "a replica of capacity 4 is sent one more"
 
 
+@pytest.fixture
+def hasty(platform: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas that hang are found out."""
+    monkeypatch.setattr(probe, "PATIENCE", aiohttp.ClientTimeout(total=0.5))
+
+
+@pytest.mark.usefixtures("hasty")
 async def test_requests_on_a_replica_that_hangs_are_answered_by_another(platform: Any) -> None:
     platform.deploy()
     hung = await platform.replica(platform.Script.json(platform.COMPLETION), "rep_a")
@@ -60,6 +68,7 @@ async def test_requests_on_a_replica_that_hangs_are_answered_by_another(platform
     assert platform.services.endpoints.wanted.is_set()
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_who_waits_on_a_replica_that_hangs_and_was_withdrawn_is_moved_too(
     platform: Any,
 ) -> None:

@@ -119,7 +119,7 @@ class Conformance:
 
     async def test_a_drained_replica_ends_what_it_has_first(self, place: Place) -> None:
         endpoint = await place.served()
-        running = asyncio.create_task(place.ask(endpoint, seconds=0.5))
+        running = asyncio.create_task(place.ask(endpoint, seconds=1.0))
         while not (await place.said(endpoint) or {}).get("in_flight"):
             await asyncio.sleep(0.01)
         for _ in range(2):

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.integration.gateway.conftest import DONE, USAGE, Replica, Script, chunk, serve
+from tests.integration.gateway.conftest import DONE, PATIENT, USAGE, Replica, Script, chunk, serve
 from tests.tiny_model import write_tiny_model
 
 from tidegate.protocol.resources import ApiKeyRequest, KeyRole, LogLine, ReplicaPhase, RolloutView
@@ -29,7 +29,7 @@ from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
 from tidegate_controlplane.domain.replicas import Exited, Missing, Observation, Running
-from tidegate_controlplane.gateway import routes
+from tidegate_controlplane.gateway import probe, routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
@@ -237,7 +237,10 @@ def model(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def stage(tmp_path: Path, migrated: Path, model: Path) -> AsyncIterator[Stage]:
+async def stage(
+    tmp_path: Path, migrated: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Stage]:
+    monkeypatch.setattr(probe, "PATIENCE", PATIENT)
     settings, clock = Settings(data_dir=tmp_path), SystemClock()
     shutil.copy(migrated, settings.database_path)
     async with AsyncExitStack() as stack:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from tests.integration.runtime.conftest import run_artifact
+from tests.ports import free_port
 
 from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import DeploymentSpec, ModelSpec
@@ -334,12 +334,6 @@ def wait_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> dict[st
             return said
         time.sleep(0.05)
     raise AssertionError(log.read_text())
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 def test_an_artifact_is_served_alone(

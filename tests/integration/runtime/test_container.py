@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.ports import free_port
 
 COMMAND = [sys.executable, "-m", "tidegate_runtime.container"]
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -39,9 +40,7 @@ def environment(directory: Path, **told: str) -> dict[str, str]:
 def container(
     tiny_llama: Path, artifact_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Container]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     directory = tmp_path_factory.mktemp("container")
     told = {"SM_MODEL_DIR": str(artifact_of(tiny_llama)), "TIDEGATE_PORT": str(port)}
     with (directory / "log").open("wb") as log:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ import boto3
 import httpx
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
+from tests.ports import free_port, free_ports
 
 from tidegate_runtime.adapters.source import fetch_adapter
 from tidegate_runtime.artifact.resolve import resolve
@@ -24,30 +23,12 @@ from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 BUCKET = "models"
 
 
-def free_port() -> int:
-    """A port below the ephemeral range, so that no client takes it meanwhile."""
-    for port in range(21000 + os.getpid() % 5000, 32000):
-        with socket.socket() as candidate:
-            try:
-                candidate.bind(("127.0.0.1", port))
-                # weed listens for gRPC on the same port plus 10000.
-                with socket.socket() as companion:
-                    companion.bind(("127.0.0.1", port + 10000))
-            except OSError:
-                continue
-            if port not in TAKEN:
-                TAKEN.add(port)
-                return port
-    raise AssertionError("no free port")
-
-
-TAKEN: set[int] = set()
-
-
 @pytest.fixture(scope="module")
 def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A running S3 server, as the environment that leads to it."""
-    port = free_port()
+    roles = ("master", "volume", "filer", "s3")
+    port, *ports = free_ports(8)
+    served = list(zip(roles, (*ports[:3], port), ports[3:], strict=True))
     directory = tmp_path_factory.mktemp("weed")
     identity = {
         "name": "test",
@@ -63,11 +44,9 @@ def s3_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[st
             f"-dir={directory}",
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
-            f"-master.port={free_port()}",
-            f"-volume.port={free_port()}",
-            f"-filer.port={free_port()}",
+            *(f"-{role}.port={at}" for role, at, _ in served),
+            *(f"-{role}.port.grpc={at}" for role, _, at in served),
             "-s3",
-            f"-s3.port={port}",
             f"-s3.config={directory / 's3.json'}",
             "-master.volumeSizeLimitMB=64",
         ],
@@ -96,7 +75,7 @@ def bucket(s3_environment: dict[str, str]) -> Iterator[Any]:
         aws_secret_access_key="secret",
         region_name="us-east-1",
     )
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while True:
         try:
             client.create_bucket(Bucket=BUCKET)

@@ -305,23 +305,31 @@ def test_the_openai_client_works_unmodified(real: Any) -> None:
             api.completions.create(model="test-model", prompt="x", max_tokens=100_000)
 
 
+def generated(real: Any) -> float:
+    found: float = real.metric("vllm:generation_tokens_total")
+    return found
+
+
 def wait_until_free(real: Any) -> None:
-    started = time.monotonic()
+    deadline = time.monotonic() + 60
     while real.metric("vllm:kv_cache_usage_perc") or real.metric("tidegate_requests_in_flight"):
-        assert time.monotonic() - started < 1.0, "blocks are still held after 1 s"
+        assert time.monotonic() < deadline, "blocks are still held"
         time.sleep(0.02)
 
 
-def test_a_client_that_leaves_a_stream_frees_its_blocks_within_a_second(real: Any) -> None:
+def test_a_client_that_leaves_a_stream_frees_its_blocks_before_the_end(real: Any) -> None:
+    before = generated(real)
     body = chat(stream=True, max_tokens=4000, ignore_eos=True)
     with real.client() as client, client.stream("POST", "/v1/chat/completions", json=body) as lines:
         received = lines.iter_lines()  # kept: a collected iterator would close the stream
         next(received)
         assert real.metric("vllm:kv_cache_usage_perc") > 0
     wait_until_free(real)
+    assert 0 < generated(real) - before < 4000
 
 
-def test_a_client_that_leaves_a_whole_answer_frees_its_blocks_within_a_second(real: Any) -> None:
+def test_a_client_that_leaves_a_whole_answer_frees_its_blocks_before_the_end(real: Any) -> None:
+    before = generated(real)
     body = json.dumps(chat(max_tokens=4000, ignore_eos=True)).encode()
     with socket.create_connection(("127.0.0.1", real.status["port"])) as raw:
         raw.sendall(
@@ -329,10 +337,11 @@ def test_a_client_that_leaves_a_whole_answer_frees_its_blocks_within_a_second(re
             b"authorization: Bearer a-token-for-tests\r\n"
             b"content-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
         )
-        started = time.monotonic()
+        deadline = time.monotonic() + 60
         while not real.metric("vllm:kv_cache_usage_perc"):
-            assert time.monotonic() - started < 5.0
+            assert time.monotonic() < deadline
     wait_until_free(real)
+    assert generated(real) - before < 4000
 
 
 def test_an_idle_replica_uses_no_core(real: Any) -> None:

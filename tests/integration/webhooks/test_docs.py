@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import socket
 import sys
 from pathlib import Path
+
+from tests.ports import free_port
 
 from tidegate.protocol.webhooks import DeliveryState
 
@@ -17,9 +18,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "webhooks.md"
 async def test_the_receiver_of_the_page_verifies_what_it_is_sent(post):
     block = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert block is not None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     post = post.with_settings(ports=(port,), tries=99)
     hook = await post.declare(f"http://127.0.0.1:{port}/")
     environment = {**os.environ, "SECRET": hook.secret, "PORT": str(port)}
@@ -29,7 +28,7 @@ async def test_the_receiver_of_the_page_verifies_what_it_is_sent(post):
     try:
         async with post.delivering():
             sent = await post.hooks.test("prj_1", hook.id)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 said = await process.stdout.readline()
             [delivery] = await post.ended(hook.id)
     finally:

@@ -67,7 +67,7 @@ def worker_of(engine: Engine) -> SpillWorker:
 async def saved(engine: Engine) -> None:
     """Wait until the worker has kept what was released."""
     await wait_for_no_blocks(engine)
-    assert await asyncio.to_thread(worker_of(engine).settle, 5.0)
+    assert await asyncio.to_thread(worker_of(engine).settle, 60.0)
 
 
 def ask(prompt: tuple[int, ...], count: int = 8, **fields: Any) -> SequenceRequest:
@@ -225,7 +225,7 @@ async def test_in_a_crowd_every_token_is_the_one_computed(
     for number in range(40):
         stem = chance.choice(stems)[: chance.randrange(20, 200)]
         tail = tuple(chance.choices(range(1, 29), k=chance.randrange(1, 40)))
-        asked.append(ask((*stem, *tail), chance.randrange(1, 30), priority=number % 3))
+        asked.append(ask((*stem, *tail), chance.randrange(1, 60), priority=number % 3))
     plain = make_engine(FakeDecoder(), blocks=512)
     expected = [await tokens_of(plain, replace(one, priority=0)) for one in asked]
     plain.stop("done")
@@ -233,17 +233,15 @@ async def test_in_a_crowd_every_token_is_the_one_computed(
     spill = plan(tmp_path, counts, memory_bytes=memory_bytes, disk_bytes=disk_bytes)
     steps = Steps()
     engine = make_engine(FakeDecoder(), blocks=36, step_tokens=48, spill=spill, observer=steps)
-    found = await asyncio.gather(*(_late(engine, one, chance.random() / 4) for one in asked))
-    assert found == expected
+    for _ in range(10):  # whom the engine meets first is the threads' affair
+        found = await asyncio.gather(*(tokens_of(engine, one) for one in asked))
+        assert found == expected
+        if steps.total.preempted:
+            break
     assert steps.total.preempted > 0
     assert counts.hits > 0
     await saved(engine)
     engine.stop("done")
-
-
-async def _late(engine: Engine, request: SequenceRequest, seconds: float) -> list[int | None]:
-    await asyncio.sleep(seconds)
-    return await tokens_of(engine, request)
 
 
 # --- below the engine -----------------------------------------------------------------------------
