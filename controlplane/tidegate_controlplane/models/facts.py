@@ -7,10 +7,11 @@ import struct
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tidegate.protocol.resources import ModelFacts
-from tidegate_controlplane.models.quantized import stored_bits, weight_counts
+from tidegate_controlplane.models.quantized import stored_bits, torchao_weights, weight_counts
 from tidegate_controlplane.models.source import ModelFiles, SourceError
 from tidegate_controlplane.models.vocabulary import digest_of_gguf, digest_of_tokenizer
 
@@ -48,10 +49,11 @@ def safetensors_facts(files: ModelFiles, listing: Mapping[str, int], digest: str
     config = read_json(files, "config.json")
     weights = sorted(name for name in listing if name.endswith(".safetensors"))
     headers = [safetensors_header(files, name) for name in weights]
-    shapes = {name: shape for header in headers for name, shape in header.items()}
+    shapes = {name: shape for header in headers for name, shape in header.shapes.items()}
+    metadata = {key: text for header in headers for key, text in header.metadata.items()}
     weights_bytes = sum(listing[name] for name in weights)
     try:
-        facts = config_facts(config, digest, shapes, weights_bytes)
+        facts = config_facts(config, digest, shapes, weights_bytes, metadata)
         told = {"tokens_digest": digest_of_tokenizer(files, listing)}
         facts = facts.model_copy(update=told)
         return checked(_within_sentence_limit(facts, files, listing))
@@ -76,15 +78,18 @@ def config_facts(
     digest: str,
     shapes: Mapping[str, Sequence[int]],
     weights_bytes: int,
+    metadata: Mapping[str, str] | None = None,
 ) -> ModelFacts:
-    """From `config.json` and the shapes of the weights.
+    """From `config.json`, and the shapes of the weights and what their files say of themselves.
 
-    A model of several parts keeps what describes its language part under `text_config`.
+    A model of several parts keeps what describes its language part under `text_config`. Raises
+    SourceError when its quantization is not read.
     """
     text = config.get("text_config", config)
     heads = int(text["num_attention_heads"])
-    bits = stored_bits(config)
-    counts = weight_counts(shapes, bits)
+    torchao = torchao_weights(config, metadata or {})
+    bits = stored_bits(config, torchao)
+    counts = weight_counts(shapes, bits, torchao)
     return ModelFacts(
         format="safetensors",
         architecture=str((config.get("architectures") or [config["model_type"]])[0]),
@@ -178,8 +183,16 @@ def _stored_bits(reader: Any) -> int:
     return count.most_common(1)[0][0]
 
 
-def safetensors_header(files: ModelFiles, name: str) -> dict[str, list[int]]:
-    """The shape of every tensor. Source: the safetensors format, an 8-byte length and JSON."""
+@dataclass(frozen=True)
+class SafetensorsHeader:
+    """The shape of every tensor of a file, and what the file says of itself."""
+
+    shapes: Mapping[str, list[int]]
+    metadata: Mapping[str, str]
+
+
+def safetensors_header(files: ModelFiles, name: str) -> SafetensorsHeader:
+    """Raises SourceError. Source: the safetensors format, an 8-byte length and JSON."""
     prefix = files.read(name, 0, 8)
     if len(prefix) < 8:
         raise SourceError(f"{name!r} is not a safetensors file: it is shorter than its header")
@@ -188,10 +201,10 @@ def safetensors_header(files: ModelFiles, name: str) -> dict[str, list[int]]:
         raise SourceError(f"{name!r} is not a safetensors file: its header would be {length} bytes")
     try:
         header = json.loads(files.read(name, 8, length))
-        return {
-            key: [int(size) for size in item["shape"]]
-            for key, item in header.items()
-            if key != "__metadata__"
-        }
+        metadata = header.pop("__metadata__", None) or {}
+        return SafetensorsHeader(
+            {key: [int(size) for size in item["shape"]] for key, item in header.items()},
+            {str(key): str(text) for key, text in metadata.items()},
+        )
     except (*MALFORMED, RecursionError) as error:
         raise SourceError(f"{name!r} is not a safetensors file: {error}") from error

@@ -6,6 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tidegate.spec.quantized import (
+    METHODS,
+    TorchaoTensor,
+    codes_name,
+    method_fault,
+    most_bits,
+    torchao_fault,
+    torchao_tensors,
+)
+from tidegate_controlplane.models.source import SourceError
+
 WORD_BITS = 32
 FULL_BITS = 16
 PACKED = (".qweight", ".weight_packed")
@@ -16,10 +27,32 @@ BESIDE = (
     *(".input_scale", ".input_zero_point"),
 )
 """Tensors that are no weights."""
+TORCHAO = "._weight_"
+"""Within the names of what torchao keeps of a weight."""
 
 
-def stored_bits(config: Mapping[str, Any]) -> int:
-    """Of most weights; 16 where they are not quantized, or in a way that is not known here.
+def torchao_weights(
+    config: Mapping[str, Any], metadata: Mapping[str, str]
+) -> dict[str, TorchaoTensor]:
+    """The weights that torchao quantized, none in other models.
+
+    Raises SourceError for a quantization that is not read, by the name that a build gives it.
+    """
+    fault, found = method_fault(config), {}
+    said = config.get("quantization_config") or {}
+    if said.get("quant_method") == "torchao":
+        try:
+            found = torchao_tensors(metadata)
+        except ValueError as error:
+            raise _refused(str(error)) from error
+        fault = torchao_fault(said.get("quant_type"), found)
+    if fault:
+        raise _refused(fault)
+    return found
+
+
+def stored_bits(config: Mapping[str, Any], torchao: Mapping[str, TorchaoTensor]) -> int:
+    """Of most weights; 16 where they are not quantized.
 
     Raises what reading something else than a configuration raises.
     """
@@ -28,13 +61,27 @@ def stored_bits(config: Mapping[str, Any]) -> int:
     found = [said.get("bits"), said.get("w_bit"), *(g["weights"]["num_bits"] for g in groups)]
     if said.get("quant_method") == "fp8":
         found.append(8)
+    found.append(most_bits(torchao.values()))
     return next((int(bits) for bits in found if bits), FULL_BITS)
 
 
-def weight_counts(shapes: Mapping[str, Sequence[int]], bits: int) -> dict[str, int]:
+def weight_counts(
+    shapes: Mapping[str, Sequence[int]], bits: int, torchao: Mapping[str, TorchaoTensor]
+) -> dict[str, int]:
     """How many weights each tensor holds; those that hold none are left out."""
-    return {
+    plain = {
         name: math.prod(shape) * (WORD_BITS // bits if name.endswith(PACKED) else 1)
         for name, shape in shapes.items()
-        if not name.endswith(BESIDE)
+        if not name.endswith(BESIDE) and not (torchao and TORCHAO in name)
     }
+    return plain | {
+        name: math.prod(told.shape or shapes.get(codes_name(name), (0,)))
+        for name, told in torchao.items()
+    }
+
+
+def _refused(fault: str) -> SourceError:
+    return SourceError(
+        f"it {fault}; read are {', '.join(METHODS)}: use one of these, its original weights, or a "
+        "GGUF file"
+    )

@@ -115,12 +115,15 @@ class PackPlan:
         self, stack: str, weight: torch.Tensor | QuantizedWeight
     ) -> dict[str, torch.Tensor]:
         """The tensors of every expert of a stack `[experts, out, in]`."""
-        count, values = self.skeleton.experts[stack], as_values(weight)
-        if len(values) != count:
+        count, shape = self.skeleton.experts[stack], _shape(weight)
+        if shape[0] != count:
             entry = self.linears[expert_name(stack, 0)]
-            raise misshapen(stack, tuple(values.shape), (count, entry.out, entry.inputs))
+            raise misshapen(stack, shape, (count, entry.out, entry.inputs))
         packed: dict[str, torch.Tensor] = {}
-        for number, expert in enumerate(values):
+        for number in range(count):
+            expert = (
+                weight.of_stack(number) if isinstance(weight, QuantizedWeight) else weight[number]
+            )
             packed |= self.pack(f"{expert_name(stack, number)}.weight", expert)
         return packed
 

@@ -162,6 +162,15 @@ def places_of(root: Path) -> dict[str, Path]:
     return found
 
 
+def metadata_of(root: Path) -> dict[str, str]:
+    """What the files of weights say of themselves, together."""
+    found: dict[str, str] = {}
+    for path in weight_files(root):
+        with safe_open(path, framework="pt") as file:
+            found |= file.metadata() or {}
+    return found
+
+
 def _tied(model: Any) -> set[str]:
     """State names whose tensor is in the state under another name too: a file needs one of them."""
     kept: dict[int, str] = {}

@@ -31,13 +31,19 @@ class QuantizedWeight:
     """value = scale * code + minimum, groups of 32 along `in`.
 
     `codes` uint8 `[out, in]`, 0..15 or 0..255; `scales` fp16 `[out, in / 32]`; `minimums` the same
-    for 4 bits, None for 8, where the minimum is -128 times the scale.
+    for 4 bits, None for 8, where the minimum is -128 times the scale. A stack of weights has one
+    dimension more in front of all.
     """
 
     codes: torch.Tensor
     scales: torch.Tensor
     minimums: torch.Tensor | None
     bits: int
+
+    def of_stack(self, number: int) -> QuantizedWeight:
+        """One weight of a stack."""
+        minimums = None if self.minimums is None else self.minimums[number]
+        return QuantizedWeight(self.codes[number], self.scales[number], minimums, self.bits)
 
 
 def quantize(weight: torch.Tensor, bits: int) -> QuantizedWeight:
@@ -59,14 +65,14 @@ def quantize(weight: torch.Tensor, bits: int) -> QuantizedWeight:
 
 
 def dequantize(quantized: QuantizedWeight) -> torch.Tensor:
-    """The values as float32 `[out, in]`."""
+    """The values as float32 `[out, in]`; of a stack `[weights, out, in]`."""
     codes = _groups(quantized.codes.float())
     scales = quantized.scales.float().unsqueeze(-1)
     if quantized.minimums is None:
         values = (codes - _MIDDLE) * scales
     else:
         values = codes * scales + quantized.minimums.float().unsqueeze(-1)
-    return values.flatten(1)
+    return values.flatten(-2)
 
 
 def quantize_activations(inputs: torch.Tensor) -> torch.Tensor:
@@ -114,13 +120,13 @@ def unpack(
 
 
 def _groups(weight: torch.Tensor) -> torch.Tensor:
-    """`[out, in]` → `[out, in / 32, 32]`."""
+    """`[..., out, in]` → `[..., out, in / 32, 32]`."""
     if weight.shape[-1] % GROUP:
         raise ValueError(
             f"a weight with {weight.shape[-1]} inputs cannot be cut into groups of {GROUP}; "
             "serve this model in precision fp32"
         )
-    return weight.reshape(weight.shape[0], -1, GROUP)
+    return weight.reshape(*weight.shape[:-1], -1, GROUP)
 
 
 def _divisor(scales: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.ops.quantized import QuantizedWeight
+
+Weight = torch.Tensor | QuantizedWeight
+"""What a layer is read into: its values, or its codes where the kernels can hold them."""
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,27 @@ from typing import Any, Protocol
 
 import torch
 
+from tidegate.spec.quantized import (
+    METHODS,
+    codes_name,
+    method_fault,
+    most_bits,
+    torchao_fault,
+    torchao_tensors,
+)
+from tidegate_runtime.artifact.guard import guarded
 from tidegate_runtime.artifact.quantized.awq import Awq
 from tidegate_runtime.artifact.quantized.compressed import Compressed
 from tidegate_runtime.artifact.quantized.fp8 import Fp8
 from tidegate_runtime.artifact.quantized.gptq import Gptq
 from tidegate_runtime.artifact.quantized.parts import Parts
+from tidegate_runtime.artifact.quantized.torchao import Torchao
+from tidegate_runtime.artifact.safetensors import metadata_of, places_of
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.ops.quantized import QuantizedWeight
 
 _BITS = (4, 8)
+_FULL_BITS = 16
 _TILE = (128, 128)
 _PACKED = "pack-quantized"
 _COMPRESSED = {_PACKED: "int", "int-quantized": "int", "float-quantized": "float"}
@@ -46,10 +58,9 @@ def read_scheme(path: Path, config: Any) -> Scheme | None:
     if not given:
         return None
     said = dict(given) if isinstance(given, Mapping) else given.to_dict()
-    method = str(said.get("quant_method", "an unknown method"))
-    if method not in _METHODS:
-        raise _refused(path, f"is quantized by {method!r}, which is not read")
-    return _METHODS[method](path, said)
+    if fault := method_fault({"quantization_config": said}):
+        raise _refused(path, fault)
+    return _METHODS[str(said["quant_method"])](path, said)
 
 
 def _gptq(path: Path, said: Mapping[str, Any]) -> Scheme:
@@ -95,17 +106,32 @@ def _fp8(path: Path, said: Mapping[str, Any]) -> Scheme:
     return Fp8(int(height), int(width))
 
 
+def _torchao(path: Path, said: Mapping[str, Any]) -> Scheme:
+    try:
+        tensors = torchao_tensors(guarded(path, lambda: metadata_of(path)))
+    except ValueError as error:
+        raise _refused(path, str(error)) from error
+    if fault := torchao_fault(said.get("quant_type"), tensors):
+        raise _refused(path, fault)
+    stored = guarded(path, lambda: places_of(path))
+    if lost := next((name for name in tensors if codes_name(name) not in stored), None):
+        raise _refused(path, f"lacks {codes_name(lost)!r}, where torchao keeps {lost!r}")
+    bits = most_bits(tensors.values())
+    return Torchao(tensors, bits or _FULL_BITS)
+
+
 _METHODS: Mapping[str, Callable[[Path, Mapping[str, Any]], Scheme]] = {
     "gptq": _gptq,
     "awq": _awq,
     "compressed-tensors": _compressed,
     "fp8": _fp8,
+    "torchao": _torchao,
 }
 
 
 def _refused(path: Path, what: str) -> ModelRefused:
     return ModelRefused(
         "UnsupportedModel",
-        f"{str(path)!r} {what}; read are {', '.join(_METHODS)}: use one of these, its original "
+        f"{str(path)!r} {what}; read are {', '.join(METHODS)}: use one of these, its original "
         "weights, or a GGUF file",
     )

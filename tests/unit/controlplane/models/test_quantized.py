@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from tidegate_controlplane.models.facts import config_facts
+from tidegate_controlplane.models.source import SourceError
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -55,3 +57,68 @@ def test_a_quantized_model_is_as_large_as_what_its_words_stand_for(name: str) ->
 def test_what_is_not_quantized_is_counted_as_it_is() -> None:
     facts = config_facts(CONFIG, "sha256:a", EMBEDDING, 1000)
     assert (facts.parameters, facts.stored_bits) == (640, 16)
+
+
+TORCHAO: dict[str, tuple[dict[str, Any], dict[str, list[int]], int]] = {
+    "Int4Tensor": (
+        {"shape": [64, 128]},
+        {"qdata": [64, 64], "scale": [4, 64], "zero_point": [4, 64]},
+        4,
+    ),
+    "Int4TilePackedTo4dTensor": (
+        {"shape": [64, 128]},
+        {"qdata": [8, 8, 32, 4], "scale_and_zero": [32, 64, 2]},
+        4,
+    ),
+    "Int8Tensor": ({}, {"qdata": [64, 128], "scale": [64, 1], "zero_point": [64, 1]}, 8),
+    "Float8Tensor": ({}, {"qdata": [64, 128], "scale": [64, 1]}, 8),
+    "IntxUnpackedToInt8Tensor": (
+        {"target_dtype": {"_type": "torch.dtype", "_data": "int3"}},
+        {"qdata": [64, 128], "scale": [64, 4], "zero_point": [64, 4]},
+        4,
+    ),
+}
+AO = {"quantization_config": {"quant_method": "torchao", "quant_type": {"default": {}}}}
+
+
+def metadata_of(kind: str, data: dict[str, Any]) -> dict[str, str]:
+    described = {
+        "model.embed_tokens.weight": {"_type": "Tensor"},
+        f"{LAYER}.weight": {"_type": kind, "_data": data},
+    }
+    texts = {name: json.dumps(told) for name, told in described.items()}
+    return {"format": "pt", "tensor_names": json.dumps(list(described)), **texts}
+
+
+@pytest.mark.parametrize("kind", TORCHAO)
+def test_a_torchao_model_is_as_large_as_its_metadata_says(kind: str) -> None:
+    data, parts, bits = TORCHAO[kind]
+    shapes = EMBEDDING | {f"{LAYER}._weight_{part}": shape for part, shape in parts.items()}
+    facts = config_facts(CONFIG | AO, "sha256:a", shapes, 1000, metadata_of(kind, data))
+    assert (facts.parameters, facts.stored_bits) == (640 + 64 * 128, bits)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "metadata", "says"),
+    [
+        ({"quant_method": "bitsandbytes"}, {}, "it is quantized by 'bitsandbytes', which is not"),
+        ({"quant_method": "torchao"}, {"format": "pt"}, "without the metadata that describes"),
+        (
+            {"quant_method": "torchao"},
+            metadata_of("NVFP4Tensor", {}),
+            f"it has '{LAYER}.weight' as a torchao NVFP4Tensor, which is not read",
+        ),
+        (
+            {"quant_method": "torchao", "quant_type": {"int4_tile_packed_ntile": 16}},
+            metadata_of("Int4TilePackedTo4dTensor", {"shape": [64, 128]}),
+            "it has torchao tiles of 16 outputs",
+        ),
+    ],
+)
+def test_a_quantization_that_is_not_read_is_refused_by_name(
+    quantization: dict[str, Any], metadata: dict[str, str], says: str
+) -> None:
+    config = CONFIG | {"quantization_config": quantization}
+    with pytest.raises(SourceError, match=says) as caught:
+        config_facts(config, "sha256:a", EMBEDDING, 1000, metadata)
+    assert "fp8, torchao: use one of these" in str(caught.value)

@@ -1,7 +1,7 @@
 """Linear layers as other programs write them quantized, and the values that they stand for.
 
 Every value is made here from its code by the format's own formula, one element at a time where the
-order of elements is what matters.
+order of elements is what matters. The random numbers are torch's, so that no layer is like another.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 Stored = dict[str, torch.Tensor]
+Scales = Callable[[int, int], torch.Tensor]
+"""From outputs and groups to fp16 scales."""
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
@@ -30,12 +32,17 @@ def words(codes: list[int], bits: int) -> list[int]:
 
 
 def random_codes(out: int, inputs: int, bits: int) -> torch.Tensor:
-    return torch.randint(0, 1 << bits, (out, inputs), generator=torch.Generator().manual_seed(out))
+    return torch.randint(0, 1 << bits, (out, inputs))
 
 
 def random_scales(out: int, groups: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
-    made = torch.rand(out, groups, generator=torch.Generator().manual_seed(groups)) * 0.02 + 0.005
+    made = torch.rand(out, groups) * 0.02 + 0.005
     return made.to(dtype)
+
+
+def short_scales(out: int, groups: int) -> torch.Tensor:
+    """Of so few digits that fp16 holds their products with zeros of 4 bits."""
+    return (torch.randint(64, 128, (out, groups)) * 2.0**-12).half()
 
 
 def values_of(
@@ -49,17 +56,25 @@ def random_zeros(out: int, groups: int, bits: int, *, symmetric: bool) -> torch.
     if symmetric:
         return torch.full((out, groups), 1 << bits - 1)
     high = (1 << bits) - 1
-    return torch.randint(1, high, (out, groups), generator=torch.Generator().manual_seed(7))
+    return torch.randint(1, high, (out, groups))
 
 
-def gptq(bits: int, group: int, *, symmetric: bool, act_order: bool, version: int) -> Layout:
+def gptq(
+    bits: int,
+    group: int,
+    *,
+    symmetric: bool,
+    act_order: bool,
+    version: int,
+    scales_of: Scales = random_scales,
+) -> Layout:
     def write(out: int, inputs: int) -> tuple[Stored, torch.Tensor]:
         codes, groups = random_codes(out, inputs, bits), inputs // group
-        scales = random_scales(out, groups)
+        scales = scales_of(out, groups)
         zeros = random_zeros(out, groups, bits, symmetric=symmetric)
         index = torch.arange(inputs) // group
         if act_order:
-            index = index[torch.randperm(inputs, generator=torch.Generator().manual_seed(3))]
+            index = index[torch.randperm(inputs)]
         stored_zeros = zeros - (1 if version == 1 else 0)
         stored = {
             "qweight": torch.tensor(
@@ -78,7 +93,7 @@ def gptq(bits: int, group: int, *, symmetric: bool, act_order: bool, version: in
     return Layout(config, write)
 
 
-def awq(group: int) -> Layout:
+def awq(group: int, scales_of: Scales = random_scales) -> Layout:
     def spread(row: list[int]) -> list[int]:
         ordered = [
             row[start + AWQ_ORDER[place]] for start in range(0, len(row), 8) for place in range(8)
@@ -87,7 +102,7 @@ def awq(group: int) -> Layout:
 
     def write(out: int, inputs: int) -> tuple[Stored, torch.Tensor]:
         codes, groups = random_codes(out, inputs, 4), inputs // group
-        scales, zeros = random_scales(out, groups), random_zeros(out, groups, 4, symmetric=False)
+        scales, zeros = scales_of(out, groups), random_zeros(out, groups, 4, symmetric=False)
         stored = {
             "qweight": torch.tensor([spread(row) for row in codes.T.tolist()], dtype=torch.int32),
             "qzeros": torch.tensor([spread(row) for row in zeros.T.tolist()], dtype=torch.int32),
@@ -106,7 +121,7 @@ def compressed(form: str, bits: int, kind: str, group: int | None, *, symmetric:
         scales = random_scales(out, groups, torch.bfloat16)
         index = torch.arange(inputs) // (inputs // groups)
         if kind == "float":
-            weight = torch.randn(out, inputs, generator=torch.Generator().manual_seed(out))
+            weight = torch.randn(out, inputs)
             stored = weight.to(torch.float8_e4m3fn)
             return {"weight": stored, "weight_scale": scales}, stored.float() * scales.float()
         half = 1 << bits - 1
@@ -138,7 +153,7 @@ def compressed(form: str, bits: int, kind: str, group: int | None, *, symmetric:
 
 def fp8_tiles(height: int, width: int) -> Layout:
     def write(out: int, inputs: int) -> tuple[Stored, torch.Tensor]:
-        weight = torch.randn(out, inputs, generator=torch.Generator().manual_seed(out))
+        weight = torch.randn(out, inputs)
         stored = weight.to(torch.float8_e4m3fn)
         scales = torch.rand(-(-out // height), -(-inputs // width)) + 0.5
         wide = scales.repeat_interleave(height, 0)[:out].repeat_interleave(width, 1)[:, :inputs]
@@ -154,6 +169,8 @@ class Layout:
     config: dict[str, Any]
     write: Callable[[int, int], tuple[Stored, torch.Tensor]] = field(repr=False)
     """From a size to what is stored and the values `[out, in]`."""
+    described: Callable[[int, int], dict[str, Any]] | None = field(default=None, repr=False)
+    """From a size to what the metadata of the file says of the weight, where it does."""
 
 
 LAYOUTS = {

@@ -180,6 +180,30 @@ def test_every_expert_of_a_stack_is_a_linear_of_its_own(tmp_path: Path, precisio
         assert (dense - state["up"][number]).abs().max() < {4: 0.3, 8: 0.03, 16: 0.02}[bits]
 
 
+@pytest.mark.parametrize("precision", ["int4", "fp32"])
+def test_a_stack_of_codes_is_kept_expert_by_expert(tmp_path: Path, precision: str) -> None:
+    shape = skeleton(**MIXTURE)
+    state: dict[str, Any] = {
+        name: weight for name, weight in weights(shape).items() if "up" not in name
+    }
+    own = [quantize(torch.randn(40, 32), 4) for _ in range(2)]
+    state["up"] = QuantizedWeight(
+        torch.stack([each.codes for each in own]),
+        torch.stack([each.scales for each in own]),
+        torch.stack([each.minimums for each in own if each.minimums is not None]),
+        4,
+    )
+    found = write(tmp_path / "w.safetensors", PackPlan.of(shape, precision), state)
+    for number, expert in enumerate(own):
+        if precision == "fp32":
+            assert torch.equal(found["up"][number], dequantize(expert))
+            continue
+        read = unpack({name: found[f"up.{number}.{name}"] for name in PARTS}, 40, 4)
+        assert isinstance(read, QuantizedWeight)
+        assert torch.equal(read.codes, expert.codes)
+        assert torch.equal(dequantize(read), dequantize(expert))
+
+
 def test_a_stack_with_too_few_experts_is_refused() -> None:
     plan = PackPlan.of(skeleton(**MIXTURE), "int8")
     with pytest.raises(ModelRefused, match=r"'up' has the shape \[1, 40, 32\].*\[2, 40, 32\]"):

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
+from tests.unit.runtime.artifact.quantized_checkpoints import write_checkpoint
 from tests.unit.runtime.artifact.quantized_layouts import KEPT, LAYOUTS, Layout
-from tests.unit.runtime.tiny_decoders import tiny_model
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tests.unit.runtime.artifact.torchao_layouts import TORCHAO, TORCHAO_KEPT
 
 from tidegate_runtime.artifact.check import check_path
 from tidegate_runtime.artifact.checkpoint import Checkpoint, open_checkpoint
@@ -22,40 +19,17 @@ from tidegate_runtime.artifact.pack import as_values
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.ops.quantized import QuantizedWeight
 
-SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+ALL = LAYOUTS | TORCHAO
 LAYER = "model.layers.0.mlp.down_proj"
-
-
-def write_checkpoint(path: Path, layout: Layout) -> Any:
-    """A tiny Llama in a layout; the same model with the values that it stands for."""
-    model = tiny_model("Llama", **SIZES)
-    state, stored = model.state_dict(), {}
-    for name, module in model.named_modules():
-        if type(module) is torch.nn.Linear and name != "lm_head":
-            parts, values = layout.write(module.out_features, module.in_features)
-            del state[f"{name}.weight"]
-            stored |= {f"{name}.{part}": tensor.contiguous() for part, tensor in parts.items()}
-            module.weight.data = values
-    path.mkdir()
-    model.config.save_pretrained(path)
-    config = json.loads((path / "config.json").read_text())
-    config |= {"architectures": ["LlamaForCausalLM"], "quantization_config": layout.config}
-    (path / "config.json").write_text(json.dumps(config))
-    save_file(
-        stored | {name: t.contiguous() for name, t in state.items()}, path / "model.safetensors"
-    )
-    words = Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
-    transformers.PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(path)
-    return model
 
 
 def opened(path: Path) -> Checkpoint:
     return open_checkpoint(check_path(path))
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_weight_is_what_its_format_says(name: str, tmp_path: Path) -> None:
-    model = write_checkpoint(tmp_path / "model", LAYOUTS[name])
+    model = write_checkpoint(tmp_path / "model", ALL[name])
     checkpoint = opened(tmp_path / "model")
     expected = dict(model.state_dict())
     kept = 0
@@ -65,8 +39,8 @@ def test_every_weight_is_what_its_format_says(name: str, tmp_path: Path) -> None
         torch.testing.assert_close(as_values(weight).float(), wanted, rtol=1e-3, atol=2e-4)
         kept += isinstance(weight, QuantizedWeight)
     assert expected == {} or set(expected) == {"lm_head.weight"}
-    assert kept == (14 if name in KEPT else 0)
-    bits = LAYOUTS[name].config.get("bits") or (4 if "int4" in name else 8)
+    assert kept == (14 if name in KEPT | TORCHAO_KEPT else 0)
+    bits = ALL[name].config.get("bits") or (4 if "int4" in name else 8)
     assert checkpoint.stored_bits == bits
     assert getattr(checkpoint.config, "quantization_config", None) is None
 
@@ -82,7 +56,6 @@ def test_symmetric_codes_of_four_bits_lose_nothing_at_all(tmp_path: Path) -> Non
     ("config", "says"),
     [
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "'bitsandbytes', which is not"),
-        ({"quant_method": "torchao", "quant_type": "int4"}, "'torchao', which is not"),
         ({"quant_method": "gptq", "bits": 3}, "GPTQ weights of 3 bits, and 4 and 8 are read"),
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "'marlin'"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "'gemv', and 4 bits for 'gemm'"),
@@ -103,7 +76,10 @@ def test_a_format_that_is_not_read_is_refused_by_name(
     write_checkpoint(tmp_path / "model", Layout(config, LAYOUTS["awq 32"].write))
     with pytest.raises(ModelRefused, match=says) as caught:
         opened(tmp_path / "model")
-    assert "read are gptq, awq, compressed-tensors, fp8: use one of these" in caught.value.message
+    assert (
+        "read are gptq, awq, compressed-tensors, fp8, torchao: use one of these"
+        in caught.value.message
+    )
 
 
 def cut(stored: dict[str, torch.Tensor], part: str) -> None:
