@@ -256,8 +256,9 @@ class Forwarder:
             async with asyncio.timeout(max(0.0, until - self._clock.monotonic())) as limit:
                 slot.first_byte = limit
                 self._prober.watch(served.deployment_id, slot)
+                told = slot.replica.adapters
                 response = await bring(
-                    self._client, slot.replica, served.adapter, question.request_id
+                    self._client, slot.endpoint, told, served.adapter, question.request_id
                 ) or await self._client.send(slot.endpoint, question)
                 attempt.callback(response.close)
                 first = await hop.beginning(response, whole=question.whole)

@@ -111,7 +111,7 @@ async def beginning(response: Reply, *, whole: bool) -> bytes:
             said = await response.content.read(MOST_REFUSAL_BYTES)
             if response.status == TOO_MANY or any(code in said for code in FULL):
                 raise ReplicaFull
-            if any(code in said for code in ELSEWHERE):
+            if is_elsewhere(response.status, said):
                 return said
             raise ReplicaFailed(f"it answered {response.status}")
         if response.content_type not in ("application/json", EVENT_STREAM):
@@ -121,6 +121,11 @@ async def beginning(response: Reply, *, whole: bool) -> bytes:
         return await response.content.readany()
     except BROKEN as error:
         raise ReplicaFailed(type(error).__name__) from error
+
+
+def is_elsewhere(status: int, said: bytes) -> bool:
+    """Whether an answer tells of a fault that is not the replica's."""
+    return status in REPLICA_AT_FAULT and any(code in said for code in ELSEWHERE)
 
 
 async def pieces(

@@ -2,7 +2,7 @@
 
 A copy is made when the answer it is compared with is whole, so that nobody waits for it, and runs
 at batch priority, so that it slows nobody on the same replica. Few run at once; what is too much,
-or finds no replica, is dropped.
+or finds no replica, is dropped. A replica is told of an adapter before the first copy for it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from tidegate.protocol.replica import Priority
 from tidegate_controlplane.errors import DeadlinePassed
 from tidegate_controlplane.gateway import hop
+from tidegate_controlplane.gateway.adapters import bring
 from tidegate_controlplane.gateway.answers import is_finished
-from tidegate_controlplane.gateway.catalog import Served
+from tidegate_controlplane.gateway.catalog import Adapter, Served
 from tidegate_controlplane.gateway.hop import OK, Question, ReplicaFailed, ReplicaFull
 from tidegate_controlplane.gateway.replica import Ask, Endpoint
 from tidegate_controlplane.gateway.replica_client import ReplicaClient
@@ -47,6 +48,8 @@ class Copier:
         self._client = client
         self._running: defaultdict[str, set[asyncio.Task[None]]] = defaultdict(set)
         self._turn = itertools.count()
+        self._told: defaultdict[str, dict[Endpoint, set[Adapter]]] = defaultdict(dict)
+        """By deployment: the adapters that each replica was told of."""
 
     def send(
         self,
@@ -65,6 +68,7 @@ class Copier:
 
     def drop(self, deployment_id: str) -> None:
         """End the copies of a deployment; nothing is compared any more."""
+        self._told.pop(deployment_id, None)
         for task in self._running.pop(deployment_id, set()):
             task.cancel()
 
@@ -78,7 +82,9 @@ class Copier:
     async def _copy(
         self, original: Original, target: Endpoint, compare: Callable[[bytes | None], None]
     ) -> None:
-        """A replica that takes nothing now is no fault of its revision: the copy is dropped."""
+        """A replica that takes nothing now is no fault of its revision, nor is an adapter whose
+        source does not answer: the copy is dropped.
+        """
         answer = None
         try:
             async with asyncio.timeout(COPY_S):
@@ -92,10 +98,15 @@ class Copier:
     async def _ask(self, original: Original, target: Endpoint) -> bytes | None:
         ask = Ask(original.served.project_id, Priority.BATCH)
         question = Question(original.path, original.body, REQUEST_ID, ask, whole=True)
-        response = await self._client.send(target, question)
+        told = self._told[original.served.deployment_id].setdefault(target, set())
+        response = await bring(
+            self._client, target, told, original.served.adapter, REQUEST_ID
+        ) or await self._client.send(target, question)
         try:
             body = await hop.beginning(response, whole=True)
         finally:
             response.close()
+        if hop.is_elsewhere(response.status, body):
+            raise ReplicaFull
         is_whole = response.content_type != hop.EVENT_STREAM or is_finished(body)
         return body if response.status == OK and is_whole else None

@@ -99,9 +99,7 @@ class Trials:
         if trial is None or endpoint.revision_id not in (trial.stable_id, trial.new_id):
             return UNWATCHED
         is_stable = endpoint.revision_id == trial.stable_id
-        # The new revision's replicas are told of an adapter by requests for it alone.
-        is_copied = is_stable and served.adapter is None
-        original = Original(served, question.path, question.body) if is_copied else None
+        original = Original(served, question.path, question.body) if is_stable else None
         return WatchedExchange(self, trial, endpoint.revision_id, original, whole=question.whole)
 
     def now_s(self) -> float:

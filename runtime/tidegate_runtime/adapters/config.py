@@ -34,7 +34,10 @@ _IGNORED = frozenset(
 """Fields that change nothing when an adapter is served."""
 _HARMLESS_INITS = (True, False, "gaussian", "eva", "orthogonal")
 """Ways to begin training that leave the base model as it is."""
-_PLAIN_NAME = re.compile(r"^[\w.]+$")
+_PLAIN_NAME = re.compile(r"^\^?[\w.]+$")
+"""Takes no longer to match than to read."""
+_HEADS = ("lm_head", "embed_out")
+"""Names of a last layer, which `all-linear` leaves out."""
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 Names = list[str] | str | None
@@ -74,7 +77,7 @@ class LoraConfig(BaseModel):
         regular expression, which nobody evaluates here."""
         wanted, excluded = self.target_modules, self.exclude_modules or []
         if wanted == "all-linear":
-            wanted = [""]
+            wanted, modules = [""], [name for name in modules if name not in _HEADS]
         if not isinstance(wanted, list) or not isinstance(excluded, list):
             return None
         return {
@@ -140,8 +143,11 @@ def _check_supported(where: str, config: LoraConfig, value: Mapping[str, Any]) -
 
 
 def _by_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> float:
-    """The value of the first name that is the end of a module's."""
-    return next((value for name, value in pattern.items() if _is_named(module, [name])), otherwise)
+    """The value of the first pattern that matches the end of a module's name, as PEFT reads them:
+    a dot is any character, and `^` begins a whole name.
+    """
+    found = (value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", module))
+    return next(found, otherwise)
 
 
 def _is_named(module: str, names: Iterable[str]) -> bool:

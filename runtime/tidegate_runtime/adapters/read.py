@@ -19,6 +19,8 @@ from tidegate_runtime.ops.low_rank import LowRank
 
 _PREFIX = "base_model.model."
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_COPIES = (".base_layer.weight", ".embed_tokens.weight", ".lm_head.weight")
+"""What PEFT saves beside an update of the last layer, unless it is told not to."""
 _HEADER_BYTES = 1 << 20
 _DTYPES = frozenset({torch.float32, torch.float16, torch.bfloat16})
 Shapes = Mapping[str, tuple[int, int]]
@@ -111,6 +113,13 @@ def _module_of(where: str, name: str) -> str:
     for suffix in (_DOWN, _UP):
         if name.startswith(_PREFIX) and name.endswith(suffix):
             return name[len(_PREFIX) : -len(suffix)]
+    if name.endswith(_COPIES):
+        raise ModelRefused(
+            "UnsupportedAdapter",
+            f"adapter {where!r} has a copy of the model's own weights, {name!r}, which may have "
+            "been trained too; save it with PEFT's save_pretrained(..., "
+            "save_embedding_layers=False)",
+        )
     raise ModelRefused(
         "UnsupportedAdapter",
         f"adapter {where!r} has a tensor {name!r}, and only pairs {_PREFIX}….lora_A.weight and "

@@ -46,7 +46,7 @@ class _Part:
 
 
 def adaptable(model: Any, packed: Mapping[str, PackedLinear]) -> dict[str, tuple[int, int]]:
-    """The (outputs, inputs) of a model's linears, but for the last one and those of experts.
+    """The (outputs, inputs) of a model's linears, but for those of experts.
 
     An expert sees some rows only, so that nobody knows there which adapter a row has.
     """
@@ -54,23 +54,24 @@ def adaptable(model: Any, packed: Mapping[str, PackedLinear]) -> dict[str, tuple
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
             found[name] = (module.out_features, module.in_features)
-        if module is model.get_output_embeddings():
-            found.pop(name, None)
     return {name: shape for name, shape in found.items() if ".experts." not in name}
 
 
 @contextmanager
 def adapted(model: Any, batch: StepBatch) -> Iterator[None]:
-    """Let the linears of `model` add the updates of a batch's adapters inside the block."""
-    parts: dict[str, list[_Part]] = {}
+    """Let the linears of `model` add the updates of a batch's adapters inside the block.
+
+    The last layer sees the wanted rows only.
+    """
+    parts: dict[torch.nn.Module, list[_Part]] = {}
+    head, wanted = model.get_output_embeddings(), batch.wanted.tolist()
     for adapter, rows in _rows(batch).items():
         for name, update in adapter.updates.items():
-            place = torch.tensor(rows, device=update.down.device)
-            parts.setdefault(name, []).append(_Part(place, update))
-    hooks = [
-        model.get_submodule(name).register_forward_hook(partial(_add, found))
-        for name, found in parts.items()
-    ]
+            module = model.get_submodule(name)
+            seen = _places(rows, wanted) if module is head else rows
+            place = torch.tensor(seen, dtype=torch.long, device=update.down.device)
+            parts.setdefault(module, []).append(_Part(place, update))
+    hooks = [module.register_forward_hook(partial(_add, found)) for module, found in parts.items()]
     try:
         yield
     finally:
@@ -86,6 +87,12 @@ def _rows(batch: StepBatch) -> dict[ModuleAdapter, list[int]]:
             first, end = batch.starts[sequence : sequence + 2].tolist()
             rows.setdefault(adapter, []).extend(range(first, end))
     return rows
+
+
+def _places(rows: list[int], wanted: list[int]) -> list[int]:
+    """Where rows are among the wanted ones."""
+    ours = set(rows)
+    return [place for place, row in enumerate(wanted) if row in ours]
 
 
 def _add(

@@ -19,7 +19,7 @@ from tidegate_runtime.models.family import (
 )
 from tidegate_runtime.models.operators import NativeModule
 from tidegate_runtime.models.weights import Weights
-from tidegate_runtime.ops.low_rank import LowRank, pack_adapter
+from tidegate_runtime.ops.low_rank import HEAD, LowRank, pack_adapter
 from tidegate_runtime.ops.native import (
     ACTIVATIONS,
     KV_TYPES,
@@ -121,19 +121,16 @@ class NativeDecoder:
 
     def adaptable(self) -> Mapping[str, tuple[int, int]]:
         """See `models.base.Decoder`."""
-        return {
-            name: (linear.out, linear.inputs)
-            for name, linear in self._weights.linears.items()
-            if name != "lm_head"
-        }
+        return {name: (linear.out, linear.inputs) for name, linear in self._weights.linears.items()}
 
     def adapt(self, adapter_id: str, updates: Mapping[str, LowRank]) -> Adapter:
         """See `models.base.Decoder`."""
         layers: list[dict[str, LowRank]] = [{} for _ in range(self.kv.layers)]
         for name, update in updates.items():
-            parts = name.split(".")  # model.layers.<number>.….<linear>
-            layers[int(parts[2])] |= self._apart_again(parts[-1], update)
-        return pack_adapter(adapter_id, layers)
+            if name != HEAD:
+                parts = name.split(".")  # model.layers.<number>.….<linear>
+                layers[int(parts[2])] |= self._apart_again(parts[-1], update)
+        return pack_adapter(adapter_id, layers, updates.get(HEAD))
 
     def _apart_again(self, linear: str, update: LowRank) -> dict[str, LowRank]:
         """The update of a linear, or those of the linears that a fused one holds."""

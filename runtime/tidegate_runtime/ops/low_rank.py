@@ -17,6 +17,8 @@ from tidegate_runtime.ops.quantized import PANEL
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linears of a layer that the kernels can update, in their order."""
+HEAD = "lm_head"
+"""The last layer, as models name it; its update comes after those of all layers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,24 +38,26 @@ class LowRankStruct(ctypes.Structure):
 
 @dataclass(frozen=True, eq=False)
 class KernelAdapter(Adapter):
-    """An adapter in bf16 as the kernels read it: `table` `[layers, targets]`, and its memory."""
+    """An adapter in bf16 as kernels read it: `table` `[layers · targets + 1]`, and its memory."""
 
     table: ctypes.Array[LowRankStruct]
     tensors: tuple[torch.Tensor, ...]
 
 
-def pack_adapter(adapter_id: str, layers: Sequence[Mapping[str, LowRank]]) -> KernelAdapter:
-    """An adapter for the kernels from its updates, layer by layer, by the names in `TARGETS`."""
-    table = (LowRankStruct * (len(layers) * len(TARGETS)))()
+def pack_adapter(
+    adapter_id: str, layers: Sequence[Mapping[str, LowRank]], head: LowRank | None = None
+) -> KernelAdapter:
+    """An adapter for the kernels from its updates, layer by layer, by the names in `TARGETS`, and
+    that of the last layer.
+    """
+    places = [updates.get(name) for updates in layers for name in TARGETS] + [head]
+    table = (LowRankStruct * len(places))()
     tensors: list[torch.Tensor] = []
-    for layer, updates in enumerate(layers):
-        for target, name in enumerate(TARGETS):
-            if (update := updates.get(name)) is not None:
-                down, up = _panels(update.down), _panels(update.up)
-                tensors += (down, up)
-                table[layer * len(TARGETS) + target] = LowRankStruct(
-                    down.data_ptr(), up.data_ptr(), len(update.down)
-                )
+    for place, update in enumerate(places):
+        if update is not None:
+            down, up = _panels(update.down), _panels(update.up)
+            tensors += (down, up)
+            table[place] = LowRankStruct(down.data_ptr(), up.data_ptr(), len(update.down))
     return KernelAdapter(
         adapter_id, sum(tensor.nbytes for tensor in tensors), table, tuple(tensors)
     )

@@ -285,6 +285,7 @@ class Platform:
     admin_key: str
     key: str
     _replicas: Callable[[Replica], Awaitable[Replica]]
+    trials: Trials
 
     # What the tests need of this file.
     Script = Script
@@ -362,7 +363,9 @@ async def platform(
         stack.callback(database.close)
         client = await stack.enter_async_context(ReplicaClient())
         missing: Any = None
-        trials = Trials(clock, Copier(client))
+        copier = Copier(client)
+        stack.push_async_callback(copier.close)
+        trials = Trials(clock, copier)
         catalog = Catalog()
         services = Services(
             settings=settings,
@@ -404,4 +407,4 @@ async def platform(
         )
         key = (await keys.create(DEFAULT_PROJECT, request)).key
         url = await stack.enter_async_context(serve(app))
-        yield Platform(url, app, services, admin_key, key, listen)
+        yield Platform(url, app, services, admin_key, key, listen, trials)

@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+
+import pytest
+
+from tidegate.protocol.resources import ComparisonView
+from tidegate_controlplane.gateway.replica import Endpoint
+from tidegate_controlplane.gateway.trials import Trial
 
 CHAT = "/v1/chat/completions"
 POET = {"poet": "/adapters/poet"}
@@ -93,3 +100,76 @@ async def test_adapters_are_listed_after_the_model_that_they_change(platform: An
     assert [card["id"] for card in listed] == ["smol", "smol:poet"]
     assert listed[1] == one
     assert (one["parent"], one["root"]) == ("smol", "/adapters/poet")
+
+
+class Shadow:
+    """A replica of a revision that gets a copy of every request."""
+
+    def __init__(self, platform: Any, replica: Any) -> None:
+        self.platform, self.replica = platform, replica
+        self.begin()
+
+    @classmethod
+    async def of(cls, platform: Any) -> Shadow:
+        await poet(platform)
+        answer = platform.Script.json(platform.COMPLETION)
+        return cls(platform, await platform.replica(answer, "rep_new"))
+
+    def begin(self) -> None:
+        place = self.replica
+        target = Endpoint(place.id, place.url, place.token, 4, "rev_new")
+        trial = Trial("rol/0", "", "rev_new", copied=1.0, targets=[target])
+        self.platform.trials.begin("dep_smol", trial)
+
+    def view(self) -> ComparisonView:
+        found: ComparisonView = self.platform.trials.view("dep_smol", "rol/0")
+        return found
+
+    async def ask(self, copies: int) -> None:
+        """One request for the adapter, and what comes of its copy: so many requests in all."""
+        async with self.platform.client() as client, asyncio.timeout(10):
+            answer = await client.post(CHAT, json=self.platform.chat(model="smol:poet"))
+            assert answer.status_code == 200
+            while len(self.replica.paths) < copies or self.replica.running:
+                await asyncio.sleep(0.005)
+
+
+async def test_a_shadow_is_told_of_an_adapter_once_before_its_first_copy_for_it(
+    platform: Any,
+) -> None:
+    shadow = await Shadow.of(platform)
+    await shadow.ask(copies=2)
+    await shadow.ask(copies=3)
+    assert shadow.replica.paths == ["/adapters", CHAT, CHAT]
+    assert shadow.replica.asked[0] == {"name": "poet", "source": "/adapters/poet"}
+    assert [asked["model"] for asked in shadow.replica.asked[1:]] == ["smol:poet"] * 2
+    platform.trials.end("dep_smol")
+    shadow.begin()
+    await shadow.ask(copies=5)
+    assert shadow.replica.paths[3:] == ["/adapters", CHAT]
+    async with asyncio.timeout(10):
+        while (shadow.view().new.answered, shadow.view().new.failed) != (1, 0):
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "failed"),
+    [
+        (400, "adapter_refused", 1),
+        (503, "adapter_unavailable", 0),
+        (503, "adapters_busy", 0),
+    ],
+)
+async def test_an_adapter_that_a_shadow_refuses_speaks_against_it_and_one_out_of_reach_does_not(
+    platform: Any, status: int, code: str, failed: int
+) -> None:
+    shadow = await Shadow.of(platform)
+    shadow.replica.adapters = platform.Script.json(refusal(code), status)
+    await shadow.ask(copies=1)
+    shadow.replica.adapters = platform.Script.json({})
+    await shadow.ask(copies=3)
+    assert shadow.replica.paths == ["/adapters", "/adapters", CHAT]
+    async with asyncio.timeout(10):
+        while not shadow.view().new.answered:
+            await asyncio.sleep(0.005)
+    assert (shadow.view().new.answered, shadow.view().new.failed) == (1, failed)

@@ -322,11 +322,17 @@ class Decoder {
 
   void project(const Batch& batch, float* logits, int& phase) {
     each_row(phase, batch.wanted, [&](int i) {
-      prepare(x_ + size_t(batch.wanted_rows[i]) * m_.hidden, m_.final_norm, i, m_.head.bits);
+      const int row = batch.wanted_rows[i];
+      prepare(x_ + size_t(row) * m_.hidden, m_.final_norm, i, m_.head.bits);
+      if (updates_.any())
+        updates_.shrink_row(row, m_.layers, kHead, normal_ + size_t(i) * m_.hidden, m_.hidden);
     });
     pool_.phase(phase, m_.head.panels(), 32, [&](int first, int last) {
       multiply(m_.head, first, last, hidden_in_, batch.wanted,
                [&](int row, int column, Floats sums) {
+                 if (updates_.any())
+                   sums += updates_.at(batch.wanted_rows[row], m_.layers, kHead, 0,
+                                       column / kPanel);
                  if (m_.logit_softcap > 0)
                    sums = hyperbolic_tangent(sums * (1.0f / m_.logit_softcap)) * m_.logit_softcap;
                  const int left = m_.vocabulary - column;

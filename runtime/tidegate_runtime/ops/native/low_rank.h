@@ -13,6 +13,8 @@ namespace tidegate {
 
 // The linears of a layer that an adapter may change, in the order of `Layer`.
 enum Target { kQuery, kKey, kValue, kOutput, kGate, kUp, kDown, kTargets };
+constexpr int kHead = 0;  // of what comes after the last layer: an adapter has kTargets updates of
+                          // each layer, and then that of the head
 
 // The update of one linear, in bf16: down [rank panels, in, 16] and up [out panels, rank, 16]. Both
 // are null where an adapter leaves a linear as it is.
@@ -110,6 +112,15 @@ class Updates {
     });
   }
 
+  // down * x of one row, for the first slot of a target of a layer.
+  void shrink_row(int row, int layer, int target, const float* x, int in) {
+    const LowRank* adapter = adapter_of_[row];
+    if (!adapter || !adapter[layer * kTargets + target].down) return;
+    const LowRank& w = adapter[layer * kTargets + target];
+    float* to = inner(row, 0);
+    for (int panel = 0; panel < w.panels(); ++panel) shrink<1>(w, panel, &x, in, &to);
+  }
+
   // Add the updates of the panels `first`..`last` to outputs that lie `stride` apart.
   void add(int layer, int target, int slot, int first, int last, float* to, int stride) const {
     for (const Group& group : groups_) {
@@ -152,7 +163,7 @@ class Updates {
   void join(int row, int layers) {
     const LowRank* adapter = adapter_of_[row];
     const bool first = groups_.empty() || groups_.back().adapter != adapter;
-    for (int i = 0; first && i < kTargets * layers; ++i)
+    for (int i = 0; first && i < kTargets * layers + 1; ++i)
       slot_size_ = std::max(slot_size_, adapter[i].panels() * kPanel);
     if (first || groups_.back().count == kUpdateRows) groups_.push_back({adapter, {}, 0});
     Group& group = groups_.back();

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.unit.runtime.adapters.tiny_adapters import ALL, attach, save
@@ -99,6 +100,68 @@ def test_each_target_is_updated_alone(tmp_path: Path, module: str) -> None:
     assert (found - wanted).abs().max() < 0.1 * (plain - wanted).abs().max()
 
 
+LAST = [*ALL, "lm_head"]
+MINUTE = {"rank_pattern": {"^model.layers.1.self_attn.q_proj": 20, "layers.0.mlp.up_proj": 1}}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"use_rslora": True, **MINUTE},
+        {"alpha_pattern": {"v.proj": 64, "^q_proj": 999, "o_proj": 1}},
+        {"use_rslora": True, "alpha_pattern": {"layers.1.self_attn.v_proj": 3}, **MINUTE},
+        {"exclude_modules": ["v_proj"], "layers_to_transform": [1]},
+        {"target_modules": "all-linear"},
+        {"target_modules": LAST},
+        {"target_modules": ["lm_head"], "r": 33, "use_rslora": True},
+        {"target_modules": LAST, "rank_pattern": {"lm_head": 9}, "alpha_pattern": {"lm_head": 3}},
+    ],
+)
+def test_each_way_to_say_ranks_and_scales_is_that_of_the_merged_model(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    model = family("Llama 3")
+    decoder = make_decoder("torch", model.config, packed_weights(model, 32))
+    adapted = attach(model, **options)
+    adapter = adapter_of(decoder, adapted, tmp_path)
+    found = logits_of(decoder, ((PROMPT, 0, BLOCKS), adapter))
+    with adapted.disable_adapter():
+        plain = theirs(adapted, PROMPT)
+    wanted = theirs(adapted.merge_and_unload(), PROMPT)
+    assert torch.allclose(found, wanted, atol=5e-4)
+    assert (plain - wanted).abs().max() > 0.1 * wanted.std()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("Llama", kind) for kind in KINDS),
+        *(("Qwen3", kind) for kind in KINDS),
+        ("Gemma2", "native"),
+        ("Gemma2", "transformers"),
+        ("Phi3", "native"),
+    ],
+)
+def test_the_last_layer_is_updated_for_the_wanted_rows_of_its_sequences(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    model = family(name)
+    weights = packed_weights(model, 8)
+    decoder = make_decoder(kind, model.config, weights)
+    adapted = attach(rounded_model(model, weights), target_modules=["lm_head"], r=5)
+    adapter = adapter_of(decoder, adapted, tmp_path)
+    others = ((PROMPT[:21], 0, [42, 43]), None)
+    batch = ragged(others[0], (PROMPT, 0, BLOCKS))
+    few = np.array([3, 20, 21 + 4, 21 + 89], dtype=np.int32)
+    batch = replace(batch, adapters=(None, adapter), wanted=few)
+    found = decoder.forward(batch).logits.clone()
+    wanted = theirs(adapted, PROMPT)[[4, 89]]
+    with adapted.disable_adapter():
+        plain = theirs(adapted, PROMPT)
+    assert (found[2:] - wanted).abs().max() < 0.1 * (plain[[4, 89]] - wanted).abs().max()
+    assert (found[:2] - plain[[3, 20]]).abs().max() < 0.1 * plain.std()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranks_and_alphas_of_single_modules_are_honoured(tmp_path: Path, kind: str) -> None:
     model = family("Llama")
@@ -120,7 +183,7 @@ def test_compiled_logits_are_the_same_bits_beside_other_adapters(tmp_path: Path,
     weights = packed_weights(model, bits)
     decoder = make_decoder("native", model.config, weights, "bf16")
     first = adapter_of(decoder, attach(model), tmp_path / "first")
-    targets = ["q_proj", "down_proj"]
+    targets = ["q_proj", "down_proj", "lm_head"]
     second = attach(family("Llama 3"), seed=1, r=33, target_modules=targets)
     other = adapter_of(decoder, second, tmp_path / "other")
     parts: list[tuple[Part, Adapter | None]] = [

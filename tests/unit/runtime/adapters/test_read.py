@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.unit.runtime.adapters.tiny_adapters import attach, save
+from tests.unit.runtime.test_decoders import family
+from tests.unit.runtime.tiny_decoders import make_decoder, packed_weights, tiny_model
 
 from tidegate_runtime.adapters.load import AdapterLoader
 from tidegate_runtime.adapters.read import Lora
@@ -66,6 +69,7 @@ def test_an_adapter_says_its_rank_targets_and_digest(
         ({"task_type": "SEQ_CLS"}, "task_type 'SEQ_CLS'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
         ({"rank_pattern": {"(a+)+$": 4}}, "rank_pattern '(a+)+$'"),
+        ({"alpha_pattern": {"^a|b": 4}}, "alpha_pattern '^a|b'"),
         ({"layers_pattern": "blocks"}, "layers_pattern 'blocks'"),
         ({"r": 0}, "r 0"),
         ({"r": 100_000}, "r 100000"),
@@ -81,6 +85,56 @@ def test_what_is_not_supported_is_refused_by_name(
     reason, message = refusal(loader, directory)
     assert reason == "UnsupportedAdapter"
     assert said in message
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"use_dora": True}, "use_dora True"),
+        ({"bias": "lora_only"}, "bias 'lora_only'"),
+        ({"lora_bias": True}, "lora_bias True"),
+        ({"modules_to_save": ("lm_head",)}, "modules_to_save ['lm_head']"),
+        ({"trainable_token_indices": (1, 2)}, "trainable_token_indices"),
+        ({"target_modules": ("q_proj", "embed_tokens")}, "embed_tokens.lora_embedding_"),
+    ],
+)
+def test_what_peft_saves_of_other_kinds_is_refused_by_name(
+    loader: AdapterLoader, save_adapter: Callable[..., Path], options: dict[str, Any], said: str
+) -> None:
+    reason, message = refusal(loader, save_adapter("a", **options))
+    assert reason == "UnsupportedAdapter"
+    assert said in message
+
+
+def test_an_adapter_with_a_copy_of_the_embeddings_says_how_to_save_it_without(
+    loader: AdapterLoader, tmp_path: Path
+) -> None:
+    adapted = attach(tiny_model("Llama", tie_word_embeddings=True), target_modules=["lm_head"])
+    with pytest.warns(UserWarning, match="save_embedding_layers"):
+        adapted.save_pretrained(tmp_path / "a", save_embedding_layers="auto")
+    reason, message = refusal(loader, tmp_path / "a")
+    assert reason == "UnsupportedAdapter"
+    assert "save_embedding_layers=False" in message
+    assert read(loader, save(adapted, tmp_path / "b")).targets == ("lm_head",)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"target_modules": ["q_proj"], "target_parameters": ["mlp.experts.gate_up_proj"]},
+            "target_parameters ['mlp.experts.gate_up_proj']",
+        ),
+        ({"target_modules": ["gate"]}, "target_parameters ['gate.weight']"),
+    ],
+)
+def test_adapters_of_experts_and_of_what_chooses_them_are_refused_by_name(
+    tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    model = family("Mixtral")
+    decoder = make_decoder("transformers", model.config, packed_weights(model, 8))
+    directory = save(attach(model, **options), tmp_path / "a")
+    assert said in refusal(AdapterLoader(decoder, tmp_path), directory)[1]
 
 
 def _widen(tensors: Tensors) -> None:
@@ -110,7 +164,7 @@ def _head(tensors: Tensors) -> None:
         (_rename, "WrongAdapter", "'model.layers.7.self_attn.q_proj'"),
         (_spoil, "BrokenAdapter", "holds values that are no numbers"),
         (_embed, "UnsupportedAdapter", "lora_embedding_A"),
-        (_head, "WrongAdapter", "'lm_head'"),
+        (_head, "BrokenAdapter", "has weights, unasked, for 'lm_head'"),
         (lambda tensors: tensors.pop(QUERY), "BrokenAdapter", f"lacks the tensor {QUERY!r}"),
         (lambda tensors: tensors.clear(), "BrokenAdapter", "has no weights"),
         (
