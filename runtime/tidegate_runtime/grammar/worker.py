@@ -27,9 +27,9 @@ def main(parent_pid: int) -> None:
     os.nice(_NICE)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    tokenizer = Vocabulary(**json.loads(sys.stdin.readline())).open()
+    tokenizer = Vocabulary.receive(sys.stdin.buffer).open()
     _answer({"ready": True})
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         _answer(_tried(tokenizer, **json.loads(line)))
 
 

@@ -1,6 +1,7 @@
 """From what a caller asks for to a compiled grammar, or to a refusal that says what is wrong."""
 
 import asyncio
+import io
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.grammar.compiler import MAX_WAITING, Compiler
 from tidegate_runtime.grammar.source import MAX_BYTES, GrammarSource
+from tidegate_runtime.grammar.tables import read_tables
+from tidegate_runtime.grammar.vocabulary import Vocabulary
 
 NODE = {
     "type": "object",
@@ -86,7 +89,7 @@ def test_a_schema_within_a_grammar_is_not_taken_unchecked() -> None:
 
 @pytest.fixture(scope="module")
 def compiler() -> Iterator[Compiler]:
-    made = Compiler(byte_tokenizer(), SIZE, {END})
+    made = Compiler(read_tables(byte_tokenizer(), SIZE, {END}))
     yield made
     made.close()
 
@@ -132,7 +135,7 @@ async def test_equal_sources_share_one_grammar(compiler: Compiler) -> None:
 
 
 async def test_a_grammar_bomb_is_stopped_and_remembered() -> None:
-    compiler = Compiler(byte_tokenizer(), SIZE, {END}, compile_s=0.2)
+    compiler = Compiler(read_tables(byte_tokenizer(), SIZE, {END}), compile_s=0.2)
     bomb = GrammarSource.json_schema(BOMB, "guided_json")
     refused = await refusal_of(compiler, bomb)
     assert (refused.status, refused.code) == (400, "schema_too_complex")
@@ -151,11 +154,28 @@ async def test_a_grammar_bomb_is_stopped_and_remembered() -> None:
 
 async def test_a_tokenizer_that_grammars_cannot_read_is_said_to_be_one() -> None:
     words = Tokenizer(models.WordLevel(vocab={"a": 0, "b": 1}))
-    compiler = Compiler(PreTrainedTokenizerFast(tokenizer_object=words), 2, {1})
+    compiler = Compiler(read_tables(PreTrainedTokenizerFast(tokenizer_object=words), 2, {1}))
     for _ in range(2):
         refused = await refusal_of(compiler, GrammarSource.regex("a", "guided_regex"))
         assert (refused.status, refused.code) == (400, "grammar_unsupported")
     compiler.close()
+
+
+def test_a_vocabulary_arrives_as_it_was_sent() -> None:
+    sent = Vocabulary('{"a": "ä\n"}', 3, (1, 2))
+    stream = io.BytesIO(sent.message() + b"the next message")
+    assert Vocabulary.receive(stream) == sent
+    assert stream.read() == b"the next message"
+
+
+def test_what_a_tokenizer_pads_and_cuts_is_none_of_its_vocabulary() -> None:
+    padded = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(byte_tokenizer().backend_tokenizer.to_str())
+    )
+    padded.backend_tokenizer.enable_padding(length=9)
+    padded.backend_tokenizer.enable_truncation(3)
+    assert Vocabulary.of(padded, SIZE, {END}) == Vocabulary.of(byte_tokenizer(), SIZE, {END})
+    assert padded.backend_tokenizer.padding is not None
 
 
 async def test_no_more_than_a_few_grammars_wait(compiler: Compiler) -> None:
