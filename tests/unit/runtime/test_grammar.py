@@ -23,6 +23,11 @@ NODE = {
     "required": ["next"],
     "additionalProperties": False,
 }
+CHAIN = {
+    "anyOf": [{"$ref": "#/$defs/end"}, {"type": "array", "items": {"$ref": "#"}, "minItems": 1}]
+}
+"""Brackets, and in the innermost the end."""
+CROSSED = {"type": "string", "minLength": 5, "maxLength": 3}
 BOMB = {"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}, {"multipleOf": 9949}]}
 
 
@@ -52,6 +57,9 @@ def nested(depth: int) -> dict[str, Any]:
             "invalid_schema",
             "without an end",
         ),
+        ({**CHAIN, "$defs": {"end": {"enum": []}}}, "invalid_schema", "at '/$defs/end'; correct"),
+        ({**CHAIN, "$defs": {"end": False}}, "invalid_schema", "at '/$defs/end'; correct"),
+        ({**CHAIN, "$defs": {"end": CROSSED}}, "invalid_schema", "at '/$defs/end'; correct"),
         (nested(34), "schema_too_complex", "nested deeper than 32 levels"),
         ({"enum": ["x" * MAX_BYTES]}, "schema_too_complex", f"more than the {MAX_BYTES}"),
     ],
@@ -70,6 +78,8 @@ def test_a_schema_that_cannot_be_kept_is_refused_by_name(schema: Any, code: str,
         {"$defs": {"node": NODE}, "type": "array", "items": {"$ref": "#/$defs/node"}},
         {"anyOf": [{"type": "array", "items": {"$ref": "#"}, "minItems": 1}, {"type": "null"}]},
         {"properties": {"not": {"type": "string", "description": "a name, not a keyword"}}},
+        {**CHAIN, "$defs": {"end": {**CROSSED, "maxLength": 5}}},
+        {"anyOf": [{"$ref": "#/$defs/a"}, {"enum": []}], "$defs": {"a": {"type": "null"}}},
         nested(30),
         {"type": "object", "required": ["a"], "properties": {"a": True}},
     ],
@@ -113,6 +123,18 @@ async def refusal_of(compiler: Compiler, source: GrammarSource) -> RequestRefuse
             GrammarSource.json_schema({"type": "integer", "minimum": 3, "maximum": 2}, "g"),
             "invalid_schema",
             "minimum (3) is greater than maximum (2)",
+        ),
+        (GrammarSource.json_schema({"enum": []}, "g"), "invalid_schema", "is empty"),
+        (GrammarSource.regex("a[^\\s\\S]", "guided_regex"), "invalid_grammar", "no text satisfies"),
+        (
+            GrammarSource.ebnf('root ::= "a" root', "guided_grammar"),
+            "invalid_grammar",
+            "each alternative of 'start' needs one of them again; add an alternative",
+        ),
+        (
+            GrammarSource.ebnf('start: "a" x\nx: y\ny: "b" (x | y) "c"?', "guided_grammar"),
+            "invalid_grammar",
+            "each alternative of 'start', 'x', 'y' needs",
         ),
     ],
     ids=lambda value: value.text if isinstance(value, GrammarSource) else None,
