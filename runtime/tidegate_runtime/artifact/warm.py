@@ -1,5 +1,5 @@
 """What is known of models before a replica starts: files that were verified, tokenizers that are
-read.
+read, and what grammars need of them.
 
 A zygote fills a shelf and its replicas inherit it. A file is known by its inode, size and times, as
 git's index knows one: the kernel sets the time of change at every write, and no program sets it
@@ -13,10 +13,14 @@ import os
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidegate_runtime.artifact.manifest import MANIFEST
 from tidegate_runtime.artifact.open import Artifact
+
+if TYPE_CHECKING:
+    from tidegate_runtime.errors import RequestRefused
+    from tidegate_runtime.grammar.tables import TokenTables
 
 Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 """Of each file: name, inode, size in bytes, time written and time changed in nanoseconds."""
@@ -24,10 +28,11 @@ Fingerprint = tuple[tuple[str, int, int, int, int], ...]
 
 @dataclass(frozen=True)
 class WarmModel:
-    """A verified artifact and its tokenizer, as long as its files stay what they were."""
+    """A verified artifact and what was read of it, as long as its files stay what they were."""
 
     artifact: Artifact
     tokenizer: Any
+    tables: TokenTables | RequestRefused
     fingerprint: Fingerprint
     manifest_sha256: str
     memory_bytes: int
@@ -62,10 +67,10 @@ class Shelf:
         self._models.move_to_end(root)
         return model
 
-    def tokenizer(self, artifact: Artifact) -> Any:
-        """The tokenizer of an artifact that was found here; None for any other."""
+    def model(self, artifact: Artifact) -> WarmModel | None:
+        """What is known of an artifact that was found here; None for any other."""
         model = self._models.get(artifact.root)
-        return model.tokenizer if model and model.artifact is artifact else None
+        return model if model and model.artifact is artifact else None
 
     def put(self, model: WarmModel) -> None:
         """Keep a model, unless it alone is over the bound; others make room."""

@@ -6,16 +6,13 @@ import asyncio
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.grammar.matcher import Grammar
 from tidegate_runtime.grammar.source import GrammarSource
+from tidegate_runtime.grammar.tables import TokenTables
 from tidegate_runtime.grammar.trial import COMPILE_S, Trials
-from tidegate_runtime.grammar.vocabulary import Vocabulary
 
 KEPT = 256
 MAX_WAITING = 32
@@ -28,23 +25,19 @@ class Compiler:
 
     A grammar is tried in a process of its own first (`Trials`), which is killed when it takes too
     long. One that passes is compiled again here, in one thread that gives way to the steps.
-    Nothing is started before the first grammar.
+    Nothing is started before the first grammar, and no vocabulary is read here at all: that would
+    hold up the steps (docs/decisions/149).
     """
 
     def __init__(
-        self,
-        tokenizer: Any,
-        vocabulary_size: int,
-        eos_tokens: Iterable[int],
-        *,
-        compile_s: float = COMPILE_S,
+        self, tables: TokenTables | RequestRefused, *, compile_s: float = COMPILE_S
     ) -> None:
-        self._read_vocabulary = partial(Vocabulary.of, tokenizer, vocabulary_size, eos_tokens)
+        """Over the tables of a vocabulary; or why there are none, which every caller is told."""
+        self._tables = tables
         self._compile_s = compile_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar", initializer=_give_way)
         self._known: OrderedDict[GrammarSource, Future[Grammar | RequestRefused]] = OrderedDict()
         self._trials: Trials | None = None
-        self._tokenizer: Any = None
 
     async def compile(self, source: GrammarSource) -> Grammar:
         """The grammar of a source, which all that ask for it share. Call it on one event loop.
@@ -91,12 +84,13 @@ class Compiler:
     # --- the compiling thread ---------------------------------------------------------------------
 
     def _compile(self, source: GrammarSource) -> Grammar | RequestRefused:
+        tables = self._tables
+        if isinstance(tables, RequestRefused):
+            return tables
         try:
             if self._trials is None:
-                vocabulary = self._read_vocabulary()
-                self._tokenizer = vocabulary.open()
-                self._trials = Trials(vocabulary, self._compile_s)
-            return Grammar.start(self._tokenizer, self._trials.run(source))
+                self._trials = Trials(tables.vocabulary, self._compile_s)
+            return Grammar.start(tables.tokenizer, self._trials.run(source))
         except RequestRefused as error:
             return error
 

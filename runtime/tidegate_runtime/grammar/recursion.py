@@ -1,5 +1,5 @@
 """Whether a recursive schema ever ends: a tree does, a list whose every element needs a next one
-does not.
+does not; and one that could end only where nothing is allowed does not either.
 
 A schema is finite when some value of finite size satisfies it. Found as the least fixed point over
 all schemas of the text, as the productive symbols of a context-free grammar are (Hopcroft and
@@ -9,6 +9,8 @@ and `oneOf`, the required properties, the first `minItems` items. Pure.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from tidegate_runtime.errors import RequestRefused
@@ -16,31 +18,75 @@ from tidegate_runtime.grammar.schema import places
 
 _ROUNDS = 64
 """A schema that is not settled by then is believed: at worst its text ends with `max_tokens`."""
+_SHOWN = 3
+_BOUNDS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "string": (("minLength", "maxLength"),),
+    "array": (("minItems", "maxItems"),),
+    "object": (("minProperties", "maxProperties"),),
+    "integer": (("minimum", "maximum"),),
+    "number": (("minimum", "maximum"),),
+}
+"""Least and most of what a value of a type may have."""
 _NAMED = 100
 """Of items that must be there, as many are looked at one by one."""
 
 
 def check_ends(schema: Any, param: str) -> None:
     """Raises RequestRefused for a schema that only values without end would satisfy."""
-    finite: set[str] = set()
     # The inner ones first, so that only what `$ref` leads to takes another round.
     known = dict(reversed([(place.pointer, place.schema) for place in places(schema)]))
-    for _ in range(_ROUNDS):
-        before = len(finite)
-        for pointer, part in known.items():
-            if pointer not in finite and _is_finite(part, pointer, known, finite):
-                finite.add(pointer)
-        if len(finite) == before:
-            break
-    else:
-        return
-    if "" not in finite:
+    if "" not in _finite(known, frozenset()):
         raise RequestRefused(
             f"{param}: no value satisfies it, since its '$ref' leads round without an end; make "
             "the property or item optional that leads back.",
             param=param,
             code="invalid_schema",
         )
+    if not any(isinstance(part, dict) and "$ref" in part for part in known.values()):
+        return  # the compiler says of each keyword why nothing satisfies it
+    empty = frozenset(pointer for pointer, part in known.items() if is_empty(part))
+    if empty and "" not in _finite(known, empty):
+        raise RequestRefused(
+            f"{param}: no value satisfies it, since nothing satisfies what it needs at "
+            f"{' or '.join(sorted(repr(pointer) for pointer in empty)[:_SHOWN])}; correct that.",
+            param=param,
+            code="invalid_schema",
+        )
+
+
+def _finite(known: dict[str, Any], empty: frozenset[str]) -> set[str]:
+    """The schemas that some value of finite size satisfies, given some that none does."""
+    finite: set[str] = set()
+    for _ in range(_ROUNDS):
+        before = len(finite)
+        for pointer, part in known.items():
+            if pointer in finite or pointer in empty:
+                continue
+            if _is_finite(part, pointer, known, finite):
+                finite.add(pointer)
+        if len(finite) == before:
+            return finite
+    return {""}
+
+
+def is_empty(schema: Any) -> bool:
+    """Whether plainly no value satisfies a schema. What is less plain is left to the compiler,
+    which leaves such a schema out where there is another choice.
+    """
+    if not isinstance(schema, dict):
+        return schema is False
+    if any(schema.get(keyword) == [] for keyword in ("enum", "anyOf", "oneOf")):
+        return True
+    if {"const", "enum"} & schema.keys():
+        return False
+    bounds = _BOUNDS.get(str(schema.get("type")), ())
+    return any(_number(schema, low) > _number(schema, high) for low, high in bounds)
+
+
+def _number(schema: dict[str, Any], keyword: str) -> float:
+    """A bound; not a number, which is over and under nothing, where there is none."""
+    value = schema.get(keyword)
+    return value if isinstance(value, int | float) else math.nan
 
 
 def _is_finite(schema: Any, pointer: str, known: dict[str, Any], finite: set[str]) -> bool:

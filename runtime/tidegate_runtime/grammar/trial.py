@@ -8,7 +8,6 @@ import select
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from typing import IO, Any
 
 from tidegate_runtime.errors import RequestRefused
@@ -44,7 +43,7 @@ class Trials:
         process = self._process or self._start()
         asked = {"kind": source.kind, "text": source.text, "lenient": source.lenient}
         try:
-            said = _ask(process, asked, self._compile_s)
+            said = _ask(process, json.dumps(asked).encode() + b"\n", self._compile_s)
         except TrialStopped as error:
             self.close()
             raise RequestRefused(
@@ -75,7 +74,7 @@ class Trials:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
         try:
-            _ask(self._process, asdict(self._vocabulary), _START_S)
+            _ask(self._process, self._vocabulary.message(), _START_S)
         except TrialStopped as error:
             self.close()
             raise RequestRefused(
@@ -88,14 +87,14 @@ class Trials:
         return self._process
 
 
-def _ask(process: subprocess.Popen[bytes], message: dict[str, Any], within_s: float) -> Any:
-    """One line there and one back. Raises TrialStopped."""
+def _ask(process: subprocess.Popen[bytes], message: bytes, within_s: float) -> Any:
+    """A message there and one line of JSON back. Raises TrialStopped."""
     give_up = time.monotonic() + within_s
     stdin, stdout = process.stdin, process.stdout
     assert stdin is not None
     assert stdout is not None
     try:
-        _write(stdin, json.dumps(message).encode() + b"\n")
+        _write(stdin, message)
         return json.loads(_read_line(stdout, give_up))
     except (OSError, ValueError) as error:
         raise TrialStopped from error

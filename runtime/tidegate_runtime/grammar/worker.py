@@ -14,11 +14,13 @@ import sys
 from typing import Any
 
 from tidegate_runtime.grammar.definition import LIMITS, definition, reason
+from tidegate_runtime.grammar.productive import endless_rules
 from tidegate_runtime.grammar.vocabulary import Vocabulary
 from tidegate_runtime.server.parent import tie_to
 
 _MEMORY_BYTES = 1 << 30
 _NICE = 10
+_NAMED = 3
 
 
 def main(parent_pid: int) -> None:
@@ -27,9 +29,9 @@ def main(parent_pid: int) -> None:
     os.nice(_NICE)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    tokenizer = Vocabulary(**json.loads(sys.stdin.readline())).open()
+    tokenizer = Vocabulary.receive(sys.stdin.buffer).open()
     _answer({"ready": True})
-    for line in sys.stdin:
+    for line in sys.stdin.buffer:
         _answer(_tried(tokenizer, **json.loads(line)))
 
 
@@ -44,7 +46,20 @@ def _tried(tokenizer: Any, kind: Any, text: str, lenient: bool) -> dict[str, Any
     matcher = llguidance.LLMatcher(tokenizer, made, log_level=0, limits=LIMITS)
     if not matcher.is_error():
         matcher.compute_bitmask()
-    return {"error": reason(matcher.get_error())} if matcher.is_error() else {"definition": made}
+    if matcher.is_error():
+        return {"error": reason(matcher.get_error())}
+    if kind == "ebnf" and (endless := endless_rules(made)):
+        return {"error": _never_ends(endless)}
+    return {"definition": made}
+
+
+def _never_ends(rules: list[str]) -> str:
+    named = ", ".join(repr(rule) for rule in rules[:_NAMED])
+    more = f" and {len(rules) - _NAMED} more" if len(rules) > _NAMED else ""
+    return (
+        f"no text ever ends it, since each alternative of {named}{more} needs one of them again; "
+        "add an alternative without it, or make it optional ('root' is 'start' here)"
+    )
 
 
 def _answer(message: dict[str, Any]) -> None:

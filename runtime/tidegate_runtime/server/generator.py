@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 from tidegate.protocol.openai import (
     ChatCompletion,
@@ -31,6 +29,9 @@ from tidegate_runtime.context.prompts import (
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.output import TokenOutput
 from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
+from tidegate_runtime.errors import RequestRefused
+from tidegate_runtime.grammar.compiler import Compiler
+from tidegate_runtime.grammar.tables import NO_TABLES, TokenTables
 from tidegate_runtime.server.caller import Caller
 from tidegate_runtime.server.chat import chat_answer, chat_chunks
 from tidegate_runtime.server.completions import completion_answer, completion_chunks
@@ -42,9 +43,6 @@ from tidegate_runtime.server.replica import Pressure
 from tidegate_runtime.server.sampling import sampling_params
 from tidegate_runtime.server.token_text import TokenText
 from tidegate_runtime.server.tokens import Tokens
-
-if TYPE_CHECKING:
-    from tidegate_runtime.grammar.compiler import Compiler
 
 _SILENT_COMPLETION_TOKENS = 16
 
@@ -61,6 +59,7 @@ class Generator:
         engine: Engine,
         prompts: ChatPrompts | None = None,
         adapters: AdapterPool | None = None,
+        tables: TokenTables | RequestRefused = NO_TABLES,
     ) -> None:
         self._loaded = loaded
         self.adapters = adapters
@@ -70,16 +69,9 @@ class Generator:
         self.tokens = Tokens(loaded, self._prompts)
         self._compressor = Compressor(loaded.tokenizer, engine, loaded.context_tokens)
         self.profiler = Profiler(engine)
+        self.grammars = Compiler(tables)
         self.context_tokens = loaded.context_tokens
         self.kv_cache_tokens = engine.cache_tokens
-
-    @cached_property
-    def grammars(self) -> Compiler:
-        """What compiles grammars. Its library is imported with the first one."""
-        from tidegate_runtime.grammar.compiler import Compiler
-
-        loaded = self._loaded
-        return Compiler(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_tokens)
 
     def pressure(self) -> Pressure:
         """What the engine says of its blocks and its waiting line."""

@@ -6,8 +6,8 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -22,13 +22,15 @@ from tidegate_runtime.artifact.load import (
 from tidegate_runtime.artifact.manifest import artifact_digest, default_kv
 from tidegate_runtime.artifact.memory import check_bytes_fit
 from tidegate_runtime.artifact.open import Artifact
+from tidegate_runtime.artifact.warm import WarmModel
 from tidegate_runtime.chat.prompts import ChatPrompts
 from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.kv_budget import kv_blocks
 from tidegate_runtime.engine.model_runner import ModelRunner
 from tidegate_runtime.engine.scheduler import Scheduler
-from tidegate_runtime.errors import EngineDead
+from tidegate_runtime.errors import EngineDead, RequestRefused
+from tidegate_runtime.grammar.tables import TokenTables, read_tables
 from tidegate_runtime.models.base import Decoder
 from tidegate_runtime.models.open import kind_on, open_decoder
 from tidegate_runtime.parallel.decoder import DividedDecoder
@@ -56,10 +58,10 @@ def load_generate(
     artifact: Artifact,
     metrics: Metrics,
     on_death: Callable[[EngineDead], None],
-    tokenizer: Any = None,
+    warm: WarmModel | None = None,
     ranks: Ranks | None = None,
 ) -> tuple[Generator, Engine]:
-    """A generating service with its engine running; its tokenizer is read unless it is given.
+    """A generating service with its engine running; what is `warm` of its model is not read again.
 
     With `ranks` the model is divided over them. Raises ModelRefused, ReplicaUnavailable, and
     EngineDead when one of the ranks is gone.
@@ -74,7 +76,9 @@ def load_generate(
     if config.offload_bytes is not None and kind != "cuda":
         resident = min(resident, config.offload_bytes)
     check_bytes_fit(str(artifact.root), resident + memory.activations)
+    tokenizer = None if warm is None else warm.tokenizer
     loaded = load_generator(artifact, context_tokens=config.context_tokens, tokenizer=tokenizer)
+    tables = _start_tables(loaded, warm)
     prompts = ChatPrompts(loaded.tokenizer, config.tool_parser)
     prompts.warm()
     decoder = _open_model(config, artifact, loaded, kind, ranks)
@@ -102,7 +106,24 @@ def load_generate(
         ranks.watch(on_death)
     engine.start()
     log.info("loaded the model in %.2f s", time.perf_counter() - started)
-    return Generator(loaded, engine, prompts, adapters), engine
+    return Generator(loaded, engine, prompts, adapters, tables.result()), engine
+
+
+def _start_tables(
+    loaded: LoadedModel, warm: WarmModel | None
+) -> Future[TokenTables | RequestRefused]:
+    """What grammars need, read beside the weights: later it would hold up answers."""
+    if warm is not None:
+        known: Future[TokenTables | RequestRefused] = Future()
+        known.set_result(warm.tables)
+        return known
+    reader = ThreadPoolExecutor(1, thread_name_prefix="vocabulary")
+    try:
+        return reader.submit(
+            read_tables, loaded.tokenizer, loaded.vocabulary_size, loaded.eos_tokens
+        )
+    finally:
+        reader.shutdown(wait=False)
 
 
 def open_adapters(config: ReplicaConfig, decoder: Decoder, metrics: Metrics) -> AdapterPool:

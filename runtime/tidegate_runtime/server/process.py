@@ -160,7 +160,7 @@ def _load(
                 held.artifact,
                 replica.metrics,
                 on_death,
-                tokenizer=None if shelf is None else shelf.tokenizer(held.artifact),
+                warm=None if shelf is None else shelf.model(held.artifact),
                 ranks=ranks,
             )
     except ModelRefused as error:

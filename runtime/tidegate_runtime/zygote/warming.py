@@ -6,17 +6,19 @@ import logging
 from pathlib import Path
 
 from tidegate.protocol.replica import ReplicaConfig
-from tidegate_runtime.artifact.checkpoint import load_tokenizer
+from tidegate_runtime.artifact.load import load_generator
 from tidegate_runtime.artifact.memory import resident_bytes
 from tidegate_runtime.artifact.prepare import open_built
 from tidegate_runtime.artifact.warm import Shelf, WarmModel, fingerprint, manifest_sha256
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
+from tidegate_runtime.grammar.tables import read_tables
 
 log = logging.getLogger(__name__)
 
 
 def warm(shelf: Shelf, config_path: Path) -> None:
-    """Verify the artifact and read its tokenizer, unless it is warm, or not built yet.
+    """Verify the artifact, read its tokenizer and what grammars need of it, unless it is warm, or
+    not built yet.
 
     What cannot be read is left to the replica, which says why.
     """
@@ -35,13 +37,14 @@ def _warm(shelf: Shelf, config: ReplicaConfig) -> None:
         return
     try:
         root = held.artifact.root
-        if shelf.tokenizer(held.artifact) is not None:
+        if shelf.model(held.artifact) is not None:
             return
         # Taken before the tokenizer is read: what is written meanwhile makes it stale.
         seen = fingerprint(root), manifest_sha256(root)
-        tokenizer = load_tokenizer(root)
+        loaded = load_generator(held.artifact, context_tokens=None)
+        tables = read_tables(loaded.tokenizer, loaded.vocabulary_size, loaded.eos_tokens)
         kept_bytes = max(_file_bytes(root), resident_bytes() - before)
-        shelf.put(WarmModel(held.artifact, tokenizer, *seen, kept_bytes))
+        shelf.put(WarmModel(held.artifact, loaded.tokenizer, tables, *seen, kept_bytes))
         log.info("%s is warm (%d MB)", root.name, kept_bytes // 1_000_000)
     finally:
         held.close()

@@ -1,6 +1,7 @@
 """From what a caller asks for to a compiled grammar, or to a refusal that says what is wrong."""
 
 import asyncio
+import io
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.grammar.compiler import MAX_WAITING, Compiler
 from tidegate_runtime.grammar.source import MAX_BYTES, GrammarSource
+from tidegate_runtime.grammar.tables import read_tables
+from tidegate_runtime.grammar.vocabulary import Vocabulary
 
 NODE = {
     "type": "object",
@@ -20,6 +23,11 @@ NODE = {
     "required": ["next"],
     "additionalProperties": False,
 }
+CHAIN = {
+    "anyOf": [{"$ref": "#/$defs/end"}, {"type": "array", "items": {"$ref": "#"}, "minItems": 1}]
+}
+"""Brackets, and in the innermost the end."""
+CROSSED = {"type": "string", "minLength": 5, "maxLength": 3}
 BOMB = {"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}, {"multipleOf": 9949}]}
 
 
@@ -49,6 +57,9 @@ def nested(depth: int) -> dict[str, Any]:
             "invalid_schema",
             "without an end",
         ),
+        ({**CHAIN, "$defs": {"end": {"enum": []}}}, "invalid_schema", "at '/$defs/end'; correct"),
+        ({**CHAIN, "$defs": {"end": False}}, "invalid_schema", "at '/$defs/end'; correct"),
+        ({**CHAIN, "$defs": {"end": CROSSED}}, "invalid_schema", "at '/$defs/end'; correct"),
         (nested(34), "schema_too_complex", "nested deeper than 32 levels"),
         ({"enum": ["x" * MAX_BYTES]}, "schema_too_complex", f"more than the {MAX_BYTES}"),
     ],
@@ -67,6 +78,8 @@ def test_a_schema_that_cannot_be_kept_is_refused_by_name(schema: Any, code: str,
         {"$defs": {"node": NODE}, "type": "array", "items": {"$ref": "#/$defs/node"}},
         {"anyOf": [{"type": "array", "items": {"$ref": "#"}, "minItems": 1}, {"type": "null"}]},
         {"properties": {"not": {"type": "string", "description": "a name, not a keyword"}}},
+        {**CHAIN, "$defs": {"end": {**CROSSED, "maxLength": 5}}},
+        {"anyOf": [{"$ref": "#/$defs/a"}, {"enum": []}], "$defs": {"a": {"type": "null"}}},
         nested(30),
         {"type": "object", "required": ["a"], "properties": {"a": True}},
     ],
@@ -86,7 +99,7 @@ def test_a_schema_within_a_grammar_is_not_taken_unchecked() -> None:
 
 @pytest.fixture(scope="module")
 def compiler() -> Iterator[Compiler]:
-    made = Compiler(byte_tokenizer(), SIZE, {END})
+    made = Compiler(read_tables(byte_tokenizer(), SIZE, {END}))
     yield made
     made.close()
 
@@ -111,6 +124,18 @@ async def refusal_of(compiler: Compiler, source: GrammarSource) -> RequestRefuse
             "invalid_schema",
             "minimum (3) is greater than maximum (2)",
         ),
+        (GrammarSource.json_schema({"enum": []}, "g"), "invalid_schema", "is empty"),
+        (GrammarSource.regex("a[^\\s\\S]", "guided_regex"), "invalid_grammar", "no text satisfies"),
+        (
+            GrammarSource.ebnf('root ::= "a" root', "guided_grammar"),
+            "invalid_grammar",
+            "each alternative of 'start' needs one of them again; add an alternative",
+        ),
+        (
+            GrammarSource.ebnf('start: "a" x\nx: y\ny: "b" (x | y) "c"?', "guided_grammar"),
+            "invalid_grammar",
+            "each alternative of 'start', 'x', 'y' needs",
+        ),
     ],
     ids=lambda value: value.text if isinstance(value, GrammarSource) else None,
 )
@@ -132,7 +157,7 @@ async def test_equal_sources_share_one_grammar(compiler: Compiler) -> None:
 
 
 async def test_a_grammar_bomb_is_stopped_and_remembered() -> None:
-    compiler = Compiler(byte_tokenizer(), SIZE, {END}, compile_s=0.2)
+    compiler = Compiler(read_tables(byte_tokenizer(), SIZE, {END}), compile_s=0.2)
     bomb = GrammarSource.json_schema(BOMB, "guided_json")
     refused = await refusal_of(compiler, bomb)
     assert (refused.status, refused.code) == (400, "schema_too_complex")
@@ -151,11 +176,28 @@ async def test_a_grammar_bomb_is_stopped_and_remembered() -> None:
 
 async def test_a_tokenizer_that_grammars_cannot_read_is_said_to_be_one() -> None:
     words = Tokenizer(models.WordLevel(vocab={"a": 0, "b": 1}))
-    compiler = Compiler(PreTrainedTokenizerFast(tokenizer_object=words), 2, {1})
+    compiler = Compiler(read_tables(PreTrainedTokenizerFast(tokenizer_object=words), 2, {1}))
     for _ in range(2):
         refused = await refusal_of(compiler, GrammarSource.regex("a", "guided_regex"))
         assert (refused.status, refused.code) == (400, "grammar_unsupported")
     compiler.close()
+
+
+def test_a_vocabulary_arrives_as_it_was_sent() -> None:
+    sent = Vocabulary('{"a": "ä\n"}', 3, (1, 2))
+    stream = io.BytesIO(sent.message() + b"the next message")
+    assert Vocabulary.receive(stream) == sent
+    assert stream.read() == b"the next message"
+
+
+def test_what_a_tokenizer_pads_and_cuts_is_none_of_its_vocabulary() -> None:
+    padded = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(byte_tokenizer().backend_tokenizer.to_str())
+    )
+    padded.backend_tokenizer.enable_padding(length=9)
+    padded.backend_tokenizer.enable_truncation(3)
+    assert Vocabulary.of(padded, SIZE, {END}) == Vocabulary.of(byte_tokenizer(), SIZE, {END})
+    assert padded.backend_tokenizer.padding is not None
 
 
 async def test_no_more_than_a_few_grammars_wait(compiler: Compiler) -> None:

@@ -13,6 +13,7 @@ from tidegate_runtime.artifact.open import open_artifact
 from tidegate_runtime.artifact.store import hold
 from tidegate_runtime.artifact.warm import Shelf, WarmModel, fingerprint, manifest_sha256
 from tidegate_runtime.errors import ModelRefused
+from tidegate_runtime.grammar.tables import NO_TABLES
 
 
 def an_artifact(path: Path) -> Path:
@@ -23,7 +24,8 @@ def an_artifact(path: Path) -> Path:
 
 def warm(root: Path, memory_bytes: int = 10) -> WarmModel:
     seen = fingerprint(root), manifest_sha256(root)
-    return WarmModel(open_artifact(root), f"tokenizer of {root.name}", *seen, memory_bytes)
+    named = f"tokenizer of {root.name}"
+    return WarmModel(open_artifact(root), named, NO_TABLES, *seen, memory_bytes)
 
 
 def test_what_was_put_is_found_as_long_as_its_files_stay(tmp_path: Path) -> None:
@@ -98,13 +100,15 @@ def test_a_warm_artifact_is_held_without_reading_it_again(
     held.close()
 
 
-def test_only_an_artifact_that_was_found_here_has_its_tokenizer_here(tmp_path: Path) -> None:
+def test_only_of_an_artifact_that_was_found_here_more_is_known(tmp_path: Path) -> None:
     root = an_artifact(tmp_path / "a")
     shelf = Shelf(100)
     shelf.put(warm(root))
     found, read_again = hold(root, shelf), hold(root)
-    assert shelf.tokenizer(found.artifact) == "tokenizer of a"
-    assert shelf.tokenizer(read_again.artifact) is None
+    known = shelf.model(found.artifact)
+    assert known is not None
+    assert known.tokenizer == "tokenizer of a"
+    assert shelf.model(read_again.artifact) is None
     found.close()
     read_again.close()
 
