@@ -24,7 +24,8 @@ from tests.integration.provision.ray_cluster import Machines, RayPlace, machines
 from tests.tiny_model import write_tiny_model
 
 from tidegate.local.model_files import local_digest
-from tidegate.spec import GpuSpec
+from tidegate.protocol.resources import PlannedDraft
+from tidegate.spec import GpuSpec, SpeculationSpec
 from tidegate_controlplane.domain.replicas import Exited, NoCapacity
 from tidegate_controlplane.provision.base import Launch, StartFailed
 from tidegate_controlplane.provision.ray.agent import DIRECTORY_VARIABLE
@@ -199,6 +200,30 @@ async def test_a_source_on_this_machine_is_copied_and_dropped_when_nobody_reads_
         while copied.exists():
             await place.provisioner.keep_files(set())
             await asyncio.sleep(0.05)
+
+
+async def test_a_draft_model_is_copied_beside_its_model_and_kept_as_long(
+    place: RayPlace, tmp_path: Path
+) -> None:
+    model, small = (write_tiny_model(tmp_path / name) for name in ("model", "small"))
+    (small / "generation_config.json").write_text("{}")
+    digests = [local_digest(path) for path in (model, small)]
+    assert digests[0] != digests[1]
+    launch = planned(
+        replace(place.launch(), source=str(model), revision=None, digest=digests[0]),
+        speculation=SpeculationSpec(method="draft", draft_model=str(small)),
+        draft=PlannedDraft(
+            digest=digests[1], precision="int8", weights_bytes=1, kv_cache_bytes=4096
+        ),
+    )
+    await place.served_with(launch)
+    told = config_of(place, "rep_1")
+    assert (told["draft"]["source_digest"], told["draft"]["kv_cache_bytes"]) == (digests[1], 4096)
+    await place.provisioner.keep_files({"rep_1"})
+    copied = [Path(told["source"]), Path(told["speculation"]["draft_model"])]
+    for path, digest in zip(copied, digests, strict=True):
+        assert place.machines.root in path.parents
+        assert local_digest(path) == digest
 
 
 @pytest.mark.soak

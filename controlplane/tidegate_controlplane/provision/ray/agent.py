@@ -105,7 +105,7 @@ class NodeAgent:
         self._changed = asyncio.Event()
         self._tokens: dict[str, str] = {}
         self._gpus: dict[str, tuple[str, ...]] = {}
-        self._sources: dict[str, str] = {}
+        self._sources: dict[str, set[str]] = {}
         """Of replicas that are known, the keys of the sources they may read."""
         self._seats: dict[str, int] = {}
         """Handles of the seats' processes, by replica."""
@@ -207,7 +207,7 @@ class NodeAgent:
     async def keep_files(self, replica_ids: Collection[str]) -> None:
         """Delete the files of other replicas, and sources that none here may read."""
         await self._here.keep_files(replica_ids)
-        used = set(self._sources.values())
+        used = set[str]().union(*self._sources.values())
         await asyncio.to_thread(_delete_sources, self._cache / SOURCES, used)
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
@@ -250,7 +250,7 @@ class NodeAgent:
 
     async def read_source(self, replica_id: str, cargo: Cargo) -> str:
         """Keep a source for a replica; returns the path that it has here."""
-        self._sources[replica_id] = cargo.key
+        self._sources.setdefault(replica_id, set()).add(cargo.key)
         path = self._cache / SOURCES / cargo.key
         return str(path / cargo.file if cargo.file else path)
 

@@ -244,8 +244,8 @@ class RayProvisioner(Provisioner):
             self._homes[launch.replica_id] = place.node_id
             self._changed.set()
             await node.opened()
-            source = await self._supply.provide(node, launch)
-            await node.agent.start.remote(replace(launch, source=source), one.token, place)
+            there = await self._supply.provide(node, launch)
+            await node.agent.start.remote(there, one.token, place)
             one.looks = node.looks
         except NoRoom as error:
             one.end = NoCapacity(str(error))

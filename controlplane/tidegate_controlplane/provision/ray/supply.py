@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from tidegate.spec import SourceKind, parse_source
@@ -48,11 +49,27 @@ class Supply:
         self._builders: dict[str, str] = {}
         """The replica that builds an artifact, by key."""
 
-    async def provide(self, node: Node, launch: Launch) -> str:
-        """The source to start it with on `node`, once all is there that it reads.
+    async def provide(self, node: Node, launch: Launch) -> Launch:
+        """What starts it on `node`, once all is there that it reads, where it is there.
 
         Raises StartFailed, Damaged, OSError and Ray's errors.
         """
+        there = replace(launch, source=await self._model(node, launch))
+        asked, draft = launch.plan.speculation, launch.plan.draft
+        if draft is None or asked is None or asked.draft_model is None:
+            return there
+        guessing = replace(
+            launch,
+            source=asked.draft_model,
+            revision=draft.revision,
+            digest=draft.digest,
+            plan=launch.plan.model_copy(update={"precision": draft.precision}),
+        )
+        found = asked.model_copy(update={"draft_model": await self._model(node, guessing)})
+        return replace(there, plan=launch.plan.model_copy(update={"speculation": found}))
+
+    async def _model(self, node: Node, launch: Launch) -> str:
+        """The source of one model as it is on `node`."""
         if launch.task == "generate" and await self._has_artifact(node, launch):
             return launch.source
         source = parse_source(launch.source, launch.revision)
