@@ -23,6 +23,7 @@ from tidegate_runtime.artifact.manifest import artifact_digest, default_kv
 from tidegate_runtime.artifact.memory import check_bytes_fit
 from tidegate_runtime.artifact.open import Artifact
 from tidegate_runtime.chat.prompts import ChatPrompts
+from tidegate_runtime.chat.renderer import Renderer
 from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.kv_budget import kv_blocks
@@ -56,9 +57,11 @@ def load_generate(
     metrics: Metrics,
     on_death: Callable[[EngineDead], None],
     tokenizer: Any = None,
+    renderer: Renderer | None = None,
     ranks: Ranks | None = None,
 ) -> tuple[Generator, Engine]:
-    """A generating service with its engine running; its tokenizer is read unless it is given.
+    """A generating service with its engine running; its tokenizer is read unless it is given, and
+    its chat templates run in a process that is spawned unless `renderer` knows better.
 
     With `ranks` the model is divided over them. Raises ModelRefused, ReplicaUnavailable, and
     EngineDead when one of the ranks is gone.
@@ -74,7 +77,7 @@ def load_generate(
         resident = min(resident, config.offload_bytes)
     check_bytes_fit(str(artifact.root), resident + memory.activations)
     loaded = load_generator(artifact, context_tokens=config.context_tokens, tokenizer=tokenizer)
-    prompts = ChatPrompts(loaded.tokenizer, config.tool_parser)
+    prompts = ChatPrompts(loaded.tokenizer, config.tool_parser, renderer)
     prompts.warm()
     decoder = _open_model(config, artifact, loaded, kind, ranks)
     adapters = open_adapters(config, decoder, metrics)
