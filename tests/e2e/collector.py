@@ -43,7 +43,7 @@ class Collector:
     def trace(self, trace_id: str) -> list[Span]:
         return [span for span in self.spans if span.trace_id == trace_id]
 
-    def wait_for(self, trace_id: str, count: int, timeout_s: float = 20.0) -> list[Span]:
+    def wait_for(self, trace_id: str, count: int, timeout_s: float = 60.0) -> list[Span]:
         """The spans of a trace, once there are so many: each process sends its own, in parts."""
         deadline = time.monotonic() + timeout_s
         while len(self.trace(trace_id)) < count:

@@ -91,7 +91,7 @@ def _replica_pids(platform: Platform, name: str) -> list[int]:
 
 
 def _until_dead(replicas: list[tuple[int, int | None]]) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(began and is_alive(pid, began) for pid, began in replicas):
         assert time.monotonic() < deadline, "a replica outlived its control plane"
         time.sleep(0.05)

@@ -57,7 +57,7 @@ def both_ready(http: httpx.Client) -> list[dict[str, Any]]:
 
 def busy_one(http: httpx.Client) -> int:
     """The pid of the replica that has a request."""
-    give_up = time.monotonic() + 30
+    give_up = time.monotonic() + 60
     while not (found := [each for each in replicas(http) if each["in_flight"]]):
         assert time.monotonic() < give_up
         time.sleep(0.01)

@@ -8,10 +8,11 @@ from typing import Any
 from sqlmodel import Session
 
 from tidegate.protocol.resources import DeploymentPhase
-from tidegate.spec import DeploymentSpec, diff
+from tidegate.spec import DeploymentSpec, Task, diff
 from tidegate_controlplane.deployments.planner import Planned
 from tidegate_controlplane.deployments.rules import Precondition, check_unchangeable
 from tidegate_controlplane.deployments.takeover import check_room, take_over, was_rolled_back
+from tidegate_controlplane.domain.draft import declared_source
 from tidegate_controlplane.store import deployments as rows
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.tables import Deployment, Revision
@@ -138,6 +139,10 @@ def _add_revision(
         planned.model_revision,
         now,
     )
+    if planned.draft is not None:
+        source, task = declared_source(spec) or "", Task.GENERATE.value
+        found = planned.draft
+        rows.model_version(session, row.project_id, source, task, found.facts, found.revision, now)
     revision = Revision(
         id=new_id("rev"),
         deployment_id=row.id,

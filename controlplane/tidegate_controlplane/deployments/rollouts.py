@@ -22,6 +22,8 @@ from tidegate_controlplane.deployments.planner import resolved
 from tidegate_controlplane.deployments.rules import Precondition, must_live, must_stay
 from tidegate_controlplane.deployments.takeover import check_room, take_over, was_rolled_back
 from tidegate_controlplane.deployments.views import rollout_view
+from tidegate_controlplane.domain.adapters import beside
+from tidegate_controlplane.domain.draft import Draft
 from tidegate_controlplane.domain.plan import Capabilities
 from tidegate_controlplane.errors import Conflict, Invalid, NotFound
 from tidegate_controlplane.gateway.endpoints import Endpoints
@@ -153,11 +155,21 @@ class Rollouts:
         return await self._database.write(raising(DEPLOYMENTS, declare))
 
     def _planned(self, session: Session, spec: DeploymentSpec, revision: Revision) -> ResolvedPlan:
-        """The plan of `spec` for the very files that the revision served."""
+        """The plan of `spec` for the very files that the revision served, adapters included."""
         version = session.get_one(ModelVersion, revision.model_version_id)
         facts = ModelFacts.model_validate(version.facts)
-        cold_start_s = rows.median_cold_start_s(session, version.digest)
-        return resolved(spec, facts, self._capabilities, cold_start_s)
+        draft = _draft_of(session, revision)
+        of_draft = draft.facts.digest if draft else None
+        cold_start_s = rows.median_cold_start_s(session, version.digest, of_draft)
+        plan = resolved(spec, facts, self._capabilities, cold_start_s, draft=draft)
+        return beside(plan, ResolvedPlan.model_validate(revision.plan).adapters_bytes)
+
+
+def _draft_of(session: Session, revision: Revision) -> Draft | None:
+    """The draft model that the revision was planned with."""
+    planned = ResolvedPlan.model_validate(revision.plan).draft
+    facts = rows.facts_of_digest(session, planned.digest) if planned else None
+    return Draft(facts, planned.revision) if planned and facts else None
 
 
 def _view(session: Session, row: Rollout, deployment: Deployment) -> RolloutView:

@@ -102,7 +102,11 @@ class Deployments:
             model=planned.facts,
             plan=planned.plan,
             offers=planned.offers,
-            warnings=[*warnings(planned.plan, planned.facts, self._planner.capabilities), *short],
+            warnings=[
+                *warnings(planned.plan, planned.facts, self._planner.capabilities),
+                *planned.left_out,
+                *short,
+            ],
         )
 
     async def apply(

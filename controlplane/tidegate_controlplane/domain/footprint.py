@@ -72,4 +72,9 @@ def host_bytes(plan: ResolvedPlan) -> int:
         return plan.memory_bytes
     spilled = plan.kv_spill.memory if plan.kv_spill is not None else None
     streamed = plan.weights_bytes - plan.offload.resident_bytes if plan.offload else 0
-    return plan.memory_bytes - plan.kv_cache_bytes + int(spilled or 0) + streamed
+    return plan.memory_bytes - caches_bytes(plan) + int(spilled or 0) + streamed
+
+
+def caches_bytes(plan: ResolvedPlan) -> int:
+    """The KV caches of the model and of its draft model."""
+    return plan.kv_cache_bytes + (plan.draft.kv_cache_bytes if plan.draft else 0)

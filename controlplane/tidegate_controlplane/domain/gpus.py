@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tidegate.offers import is_gpu
 from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
+from tidegate_controlplane.domain.adapters import remedy
 from tidegate_controlplane.domain.offers import UTILISATION, usable
 from tidegate_controlplane.domain.on_offer import with_cache
 from tidegate_controlplane.domain.size import size
@@ -82,7 +83,8 @@ def on_own_gpu(
         spec,
         f"one replica needs {size(plan.memory_bytes)}, and {plan.max_replicas} of them share "
         f"{size(room)} ({UTILISATION:.0%}) of this machine's {gpus}{gpu.name}; lower "
-        "scaling.max_replicas, runtime.context_tokens or runtime.precision, or use a smaller model",
+        "scaling.max_replicas, runtime.context_tokens or runtime.precision, "
+        f"{remedy(plan)}or use a smaller model",
     )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tidegate.offers import Covers, Offer
 from tidegate.protocol.resources import ConsideredOffer, PlannedOffer, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, SpecIssue
-from tidegate_controlplane.domain.footprint import host_bytes
+from tidegate_controlplane.domain.draft import with_kv_cache
+from tidegate_controlplane.domain.footprint import caches_bytes, host_bytes
 from tidegate_controlplane.domain.no_offer import why_none
 from tidegate_controlplane.domain.offers import (
     UTILISATION,
@@ -92,9 +93,10 @@ def share_usd_per_hour(offer: PlannedOffer) -> float:
 
 def with_cache(plan: ResolvedPlan, room_bytes: int, kv_most_bytes: int) -> ResolvedPlan:
     """The same plan with a KV cache that fills the room, if it can make use of so much."""
-    rest = plan.memory_bytes - plan.kv_cache_bytes
-    kv_cache = max(plan.kv_cache_bytes, min(kv_most_bytes, room_bytes - rest))
-    return plan.model_copy(update={"kv_cache_bytes": kv_cache, "memory_bytes": rest + kv_cache})
+    caches = caches_bytes(plan)
+    room = room_bytes - (plan.memory_bytes - caches)
+    filling = room * plan.kv_cache_bytes // caches if caches else 0
+    return with_kv_cache(plan, max(plan.kv_cache_bytes, min(kv_most_bytes, filling)))
 
 
 def _wanted(plan: ResolvedPlan, market: Market) -> Need:

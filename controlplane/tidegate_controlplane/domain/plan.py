@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +16,19 @@ from tidegate.spec import (
     ProvisionerName,
     SpecIssue,
 )
+from tidegate_controlplane.domain.adapters import Updates, loaded_bytes, remedy
 from tidegate_controlplane.domain.division import (
     division_cost,
     division_issue,
     tensor_parallel,
+)
+from tidegate_controlplane.domain.draft import (
+    Draft,
+    declared_source,
+    draft_cost,
+    unfit_draft,
+    with_draft,
+    with_kv_cache,
 )
 from tidegate_controlplane.domain.footprint import (
     PROCESS_BYTES,
@@ -39,6 +49,7 @@ LOCAL, AWS = ProvisionerName.LOCAL.value, ProvisionerName.AWS.value
 GROUP = 32
 """Packed weights are cut into groups of so many inputs."""
 ENCODER_PRECISIONS = frozenset({Precision.FP32, Precision.BF16})
+MAX_ADAPTERS = 8
 KV_SHARE = 16
 """The default KV cache takes at most one sixteenth of the machine's memory."""
 IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0, Mode.BATCH: 15.0}
@@ -78,10 +89,22 @@ def resolve(
     facts: ModelFacts,
     capabilities: Capabilities,
     cold_start_s: float | None = None,
+    *,
+    draft: Draft | None = None,
+    adapters: Iterable[Updates] = (),
 ) -> ResolvedPlan | Refusal:
-    """Fill every default and predict the memory of one replica; refuse what cannot run."""
+    """Fill every default and predict the memory of one replica; refuse what cannot run.
+
+    `draft` is the model that `spec` names for its speculation, ValueError when it is missing;
+    `adapters` are those declared whose weights are known.
+    """
+    if (draft is None) is not (declared_source(spec) is None):
+        raise ValueError(f"{spec.name!r} is planned without its draft model")
+    drafting = _suiting(spec, draft.facts, capabilities) if draft else Precision.AUTO
+    unfit = draft and unfit_draft(spec, draft, drafting, capabilities.precisions)
     issues = [
         *_unsupported(spec, facts, capabilities),
+        *([unfit] if unfit else []),
         *_impossible(spec, facts, capabilities),
         *schedule_issues(spec.scaling.schedule),
     ]
@@ -91,6 +114,9 @@ def resolve(
     context = spec.runtime.context_tokens or facts.context_tokens
     weights = weights_bytes(facts, precision)
     kv_cache = _kv_cache_bytes(spec, facts, context, precision, _shared_bytes(spec, capabilities))
+    most_adapters = spec.runtime.max_adapters or MAX_ADAPTERS
+    on_gpu = spec.hardware.gpu is not None
+    loaded = loaded_bytes(adapters, most_adapters, precision, on_gpu=on_gpu)
     low, high = replica_bounds(spec)
     plan = ResolvedPlan(
         provisioner=spec.hardware.provisioner.value,
@@ -102,7 +128,10 @@ def resolve(
         memory_bytes=weights
         + kv_cache
         + tensor_parallel(spec) * PROCESS_BYTES
-        + _spilled_beside(spec),
+        + _spilled_beside(spec)
+        + loaded,
+        adapters_bytes=loaded,
+        max_adapters=most_adapters,
         threads=spec.hardware.cpu,
         gpu=spec.hardware.gpu,
         tensor_parallel=tensor_parallel(spec),
@@ -119,6 +148,7 @@ def resolve(
         drain_timeout_s=spec.rollout.drain_timeout_s,
         cold_start_s=cold_start_s,
     )
+    plan = with_draft(plan, facts, draft, drafting)
     held = with_offload(spec, facts, plan, _room_bytes(spec, plan, capabilities))
     if isinstance(held, SpecIssue):
         return Refusal((held,))
@@ -134,9 +164,7 @@ def alternatives(
         return []
     precision = Precision(plan.precision)
     least = _kv_cache_bytes(spec, facts, plan.context_tokens, precision, 0)
-    rest = plan.memory_bytes - plan.kv_cache_bytes
-    smallest = {"kv_cache_bytes": least, "memory_bytes": rest + least}
-    return considered(plan.model_copy(update=smallest), capabilities.market)
+    return considered(with_kv_cache(plan, least), capabilities.market)
 
 
 def warnings(plan: ResolvedPlan, facts: ModelFacts, capabilities: Capabilities) -> list[str]:
@@ -144,6 +172,8 @@ def warnings(plan: ResolvedPlan, facts: ModelFacts, capabilities: Capabilities) 
     found = [division_cost(plan, facts)] if plan.tensor_parallel > 1 else []
     if plan.offload is not None:
         found.append(offload_cost(plan.offload))
+    if drafting := draft_cost(plan):
+        found.append(drafting)
     if plan.provisioner != LOCAL:
         return found
     if plan.memory_bytes * plan.max_replicas > capabilities.memory_bytes:
@@ -177,8 +207,8 @@ def replica_bounds(spec: DeploymentSpec) -> tuple[int, int]:
     return low, spec.scaling.max_replicas or max(1, low)
 
 
-def fingerprint(spec: DeploymentSpec, model_digest: str) -> str:
-    """What decides whether running replicas still fit: the model's digest and how it is run.
+def fingerprint(spec: DeploymentSpec, model_digest: str, draft_digest: str | None = None) -> str:
+    """What decides whether running replicas still fit: the models' digests and how they are run.
 
     Scaling, objectives, rollout, labels and adapters change without new replicas.
     """
@@ -189,6 +219,8 @@ def fingerprint(spec: DeploymentSpec, model_digest: str) -> str:
         "runtime": spec.runtime.model_dump(mode="json", exclude={"adapters"}),
         "hardware": spec.hardware.model_dump(mode="json"),
     }
+    if draft_digest is not None:
+        run["draft"] = draft_digest
     return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 
@@ -203,8 +235,11 @@ def _idle_timeout_s(spec: DeploymentSpec) -> float | None:
 def _precision(spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities) -> Precision:
     """What was asked for; `auto` is the first that this platform has of what suits the model."""
     asked = spec.runtime.precision
-    if asked is not Precision.AUTO:
-        return asked
+    return _suiting(spec, facts, capabilities) if asked is Precision.AUTO else asked
+
+
+def _suiting(spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities) -> Precision:
+    """The precision of a model that nothing was asked of."""
     if facts.precision is not None:
         return Precision(facts.precision)
     width = facts.embedding_parameters // facts.vocabulary
@@ -269,6 +304,7 @@ def _unsupported(
         )
     for field, value in (
         ("runtime.adapters", runtime.adapters or None if provisioner == AWS else None),
+        ("runtime.max_adapters", runtime.max_adapters if provisioner == AWS else None),
         ("slo.ttft_ms", spec.slo.ttft_ms),
         ("slo.itl_ms", spec.slo.itl_ms),
     ):
@@ -409,7 +445,8 @@ def _exceeds_bound(spec: DeploymentSpec, plan: ResolvedPlan) -> SpecIssue | None
     return SpecIssue(
         "hardware.memory",
         int(bound),
-        f"one replica needs {need(plan)}, more than {size(int(bound))}; raise it, or {REMEDY}",
+        f"one replica needs {need(plan)}, more than {size(int(bound))}; raise it, or "
+        f"{remedy(plan)}{REMEDY}",
     )
 
 
@@ -422,7 +459,8 @@ def _beyond_machine(
         "model.source",
         spec.model.source,
         f"one replica needs {need(plan)}, and this machine has "
-        f"{size(capabilities.memory_bytes)} for replicas; {REMEDY}, stream layers from the disk "
+        f"{size(capabilities.memory_bytes)} for replicas; {remedy(plan)}{REMEDY}, stream layers "
+        "from the disk "
         "(runtime.offload: {}), or use a smaller model",
     )
 

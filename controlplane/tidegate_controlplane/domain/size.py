@@ -18,8 +18,14 @@ def need(plan: ResolvedPlan) -> str:
     if plan.kv_spill is not None and plan.gpu is None:
         spilled = int(plan.kv_spill.memory or 0)
     weights = plan.offload.resident_bytes if plan.offload else plan.weights_bytes
-    process = plan.memory_bytes - weights - plan.kv_cache_bytes - spilled
-    beside = f", spilled prefixes {size(spilled)}" if spilled else ""
+    drafting = plan.draft.weights_bytes + plan.draft.kv_cache_bytes if plan.draft else 0
+    parts = (
+        ("spilled prefixes", spilled),
+        ("adapters", plan.adapters_bytes),
+        ("draft model", drafting),
+    )
+    process = plan.memory_bytes - weights - plan.kv_cache_bytes - sum(some for _, some in parts)
+    beside = "".join(f", {name} {size(some)}" for name, some in parts if some)
     return (
         f"{size(plan.memory_bytes)} (weights {size(weights)}, KV cache "
         f"{size(plan.kv_cache_bytes)}{beside}, process {size(process)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
 from tidegate_controlplane.domain.division import tensor_parallel
+from tidegate_controlplane.domain.draft import FIELD
 
 _INTO_THE_MODEL = frozenset({"early_exit", "medusa", "hydra"})
 """Methods that guess from what the model's own layers leave."""
@@ -14,11 +15,13 @@ def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
     asked = spec.runtime.speculation
     if asked is None:
         return None
-    if asked.method == "draft":
-        # A draft model's memory and digest are no part of a plan yet.
-        shown = asked.model_dump(mode="json", exclude_none=True)
-        message = "not honoured by this platform yet; remove it"
-        return SpecIssue("runtime.speculation", shown, message)
+    if asked.method == "draft" and spec.hardware.provisioner is ProvisionerName.AWS:
+        return SpecIssue(
+            FIELD,
+            asked.draft_model,
+            "a copy on AWS reads one model; use hardware.provisioner 'local' or 'ray', or "
+            "runtime.speculation.method 'ngram'",
+        )
     if asked.heads is not None and spec.hardware.provisioner is not ProvisionerName.LOCAL:
         return SpecIssue(
             "runtime.speculation.heads",
@@ -27,6 +30,13 @@ def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
             "or runtime.speculation.method 'ngram'",
         )
     devices = tensor_parallel(spec)
+    if devices > 1 and asked.method == "draft":
+        return SpecIssue(
+            "runtime.speculation.method",
+            asked.method,
+            f"a draft model runs on one device, and the model is divided over {devices}; use "
+            "'ngram', or divide it over one",
+        )
     if devices > 1 and asked.method in _INTO_THE_MODEL:
         return SpecIssue(
             "runtime.speculation.method",

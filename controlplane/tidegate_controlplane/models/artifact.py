@@ -14,6 +14,7 @@ from tidegate_controlplane.models.facts import (
     safetensors_header,
 )
 from tidegate_controlplane.models.source import ModelFiles, SourceError
+from tidegate_controlplane.models.vocabulary import digest_of_tokenizer
 
 MANIFEST, WEIGHTS = "manifest.json", "weights.safetensors"
 _PARTS = (".codes", ".scales", ".minimums")
@@ -32,7 +33,11 @@ def artifact_facts(files: ModelFiles, listing: Mapping[str, int], digest: str) -
     try:
         shapes = _shapes(manifest, safetensors_header(files, WEIGHTS))
         facts = config_facts(config, digest, shapes, int(manifest["weights_bytes"]))
-        fixed = {"precision": str(manifest["precision"]), "tied": bool(manifest["tied"])}
+        fixed = {
+            "precision": str(manifest["precision"]),
+            "tied": bool(manifest["tied"]),
+            "tokens_digest": digest_of_tokenizer(files, listing),
+        }
         return checked(facts.model_copy(update=fixed))
     except MALFORMED as error:
         raise SourceError(

@@ -12,6 +12,7 @@ from typing import Any
 from tidegate.protocol.resources import ModelFacts
 from tidegate_controlplane.models.quantized import stored_bits, weight_counts
 from tidegate_controlplane.models.source import ModelFiles, SourceError
+from tidegate_controlplane.models.vocabulary import digest_of_gguf, digest_of_tokenizer
 
 GGUF_HEADER_BYTES = 64 * 1024 * 1024
 """Metadata, vocabulary and tensor descriptions lie within this much of a GGUF file's start."""
@@ -51,6 +52,8 @@ def safetensors_facts(files: ModelFiles, listing: Mapping[str, int], digest: str
     weights_bytes = sum(listing[name] for name in weights)
     try:
         facts = config_facts(config, digest, shapes, weights_bytes)
+        told = {"tokens_digest": digest_of_tokenizer(files, listing)}
+        facts = facts.model_copy(update=told)
         return checked(_within_sentence_limit(facts, files, listing))
     except MALFORMED as error:
         raise SourceError(
@@ -142,8 +145,8 @@ def _gguf_facts(reader: Any, size_bytes: int, digest: str) -> ModelFacts:
     heads = int(value(f"{architecture}.attention.head_count"))
     key_length = value(f"{architecture}.attention.key_length")
     width = int(value(f"{architecture}.embedding_length"))
-    tokens = reader.get_field("tokenizer.ggml.tokens")
-    vocabulary = len(tokens.data) if tokens else int(value(f"{architecture}.vocab_size"))
+    tokens, types = value("tokenizer.ggml.tokens"), value("tokenizer.ggml.token_type")
+    vocabulary = len(tokens) if tokens else int(value(f"{architecture}.vocab_size"))
     return ModelFacts(
         format="gguf",
         architecture=str(architecture),
@@ -158,6 +161,7 @@ def _gguf_facts(reader: Any, size_bytes: int, digest: str) -> ModelFacts:
         embedding_parameters=vocabulary * width,
         tied=not any(tensor.name == "output.weight" for tensor in reader.tensors),
         stored_bits=_stored_bits(reader),
+        tokens_digest=digest_of_gguf(tokens, types) if tokens else None,
         idle_parameters=_idle(
             sum(int(each.n_elements) for each in reader.tensors if GGUF_EXPERTS in each.name),
             int(value(f"{architecture}.expert_count") or 0),

@@ -30,8 +30,8 @@ KnownFacts = Callable[[str], Awaitable[ModelFacts | None]]
 """The facts of a digest that was read before."""
 
 
-async def inspect(model: ModelSpec, known: KnownFacts) -> Inspected:
-    """Raises Invalid, naming `model.source` and the remedy, when it cannot be served.
+async def inspect(model: ModelSpec, known: KnownFacts, field: str = "model.source") -> Inspected:
+    """Raises Invalid, naming the `field` of its source and the remedy, when it cannot be served.
 
     Files are listed and fingerprinted each time, but headers are read only for a digest that is not
     `known`: a large vocabulary takes seconds to parse.
@@ -44,8 +44,8 @@ async def inspect(model: ModelSpec, known: KnownFacts) -> Inspected:
         _check_task(model, facts)
         return Inspected(facts, found.files.revision)
     except SourceError as error:
-        issue = SpecIssue("model.source", model.source, str(error))
-        raise Invalid(f"model.source: {error}", issues=[issue], param="model.source") from error
+        issue = SpecIssue(field, model.source, str(error))
+        raise Invalid(f"{field}: {error}", issues=[issue], param=field) from error
 
 
 def open_source(model: ModelSpec) -> ModelFiles:

@@ -23,13 +23,14 @@ import httpx
 from tidegate.protocol.replica import (
     EXIT_DRAINED,
     EXIT_REFUSED,
+    DraftConfig,
     ReplicaConfig,
     ReplicaReady,
     ReplicaState,
     ReplicaStatus,
     Telemetry,
 )
-from tidegate.protocol.resources import LogLine, ReplicaPhase
+from tidegate.protocol.resources import LogLine, PlannedDraft, ReplicaPhase
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.replicas import (
     Exited,
@@ -246,8 +247,10 @@ class LocalProvisioner(Provisioner):
                 "precision": plan.precision,
                 "context_tokens": plan.context_tokens,
                 "speculation": plan.speculation,
+                "draft": plan.draft and _draft_config(plan.draft),
                 "kv_spill": plan.kv_spill,
                 "tool_parser": plan.tool_parser,
+                "max_adapters": plan.max_adapters,
                 "kv_cache_bytes": plan.kv_cache_bytes or None,
                 "max_sequences": plan.max_sequences,
                 "device": "cuda" if plan.gpu else "cpu",
@@ -345,6 +348,15 @@ class LocalProvisioner(Provisioner):
         own = ready.replica_id == child.launch.replica_id
         child.said = ready if own else None
         child.failed_checks = 0 if own and answer.is_success else child.failed_checks + 1
+
+
+def _draft_config(planned: PlannedDraft) -> DraftConfig:
+    return DraftConfig.model_validate(
+        {
+            "source_digest": planned.digest,
+            **planned.model_dump(include={"revision", "precision", "kv_cache_bytes"}),
+        }
+    )
 
 
 def _send(child: _Child, number: signal.Signals) -> None:

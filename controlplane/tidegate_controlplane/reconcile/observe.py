@@ -18,6 +18,7 @@ from tidegate.protocol.resources import (
 )
 from tidegate.spec import Mode, RolloutSpec
 from tidegate_controlplane.deployments.views import requested_of
+from tidegate_controlplane.domain.adapters import beside
 from tidegate_controlplane.domain.group import STARTING, ReplicaFact
 from tidegate_controlplane.domain.history import Policy, Sight
 from tidegate_controlplane.domain.plan import machine_bytes
@@ -58,8 +59,11 @@ class Declared:
 
     @cached_property
     def replica_bytes(self) -> Mapping[str, int]:
-        """Predicted memory that one replica takes of the machine, by revision."""
-        return {key: machine_bytes(plan) for key, plan in self.plans.items()}
+        """Predicted memory that one replica takes of the machine, by revision, with the adapters
+        that are declared now.
+        """
+        loaded = self.plan.adapters_bytes
+        return {key: machine_bytes(beside(plan, loaded)) for key, plan in self.plans.items()}
 
     @cached_property
     def plan(self) -> ResolvedPlan:

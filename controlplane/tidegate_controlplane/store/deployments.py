@@ -149,13 +149,20 @@ def versions_of(session: Session, model_id: str) -> Sequence[ModelVersion]:
     ).all()
 
 
-def median_cold_start_s(session: Session, digest: str) -> float | None:
-    """Over the last twenty cold starts of the same model files, in any deployment."""
+def median_cold_start_s(
+    session: Session, digest: str, draft_digest: str | None = None
+) -> float | None:
+    """Over the last twenty cold starts of the same model files, in any deployment.
+
+    One that reads a draft model too takes longer, and counts for that pair alone.
+    """
+    of_draft = col(Revision.plan)["draft"]["digest"].as_string()
     seconds = session.exec(
         select(Replica.cold_start_s)
         .join(Revision, col(Revision.id) == Replica.revision_id)
         .join(ModelVersion, col(ModelVersion.id) == Revision.model_version_id)
         .where(ModelVersion.digest == digest, col(Replica.cold_start_s).is_not(None))
+        .where(of_draft.is_(None) if draft_digest is None else of_draft == draft_digest)
         .order_by(col(Replica.id).desc())
         .limit(20)
     ).all()

@@ -34,9 +34,10 @@ from tidegate_runtime.models.base import Decoder
 from tidegate_runtime.models.open import kind_on, open_decoder
 from tidegate_runtime.parallel.decoder import DividedDecoder
 from tidegate_runtime.parallel.orders import Whole
+from tidegate_runtime.server.draft import free_bytes
 from tidegate_runtime.server.generator import Generator
 from tidegate_runtime.server.metrics import Metrics
-from tidegate_runtime.server.proposers import free_bytes, open_proposer
+from tidegate_runtime.server.proposers import open_proposer
 from tidegate_runtime.server.ranks import Ranks
 from tidegate_runtime.server.spill_metrics import SpillMetrics
 from tidegate_runtime.speculation.base import Proposer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from tidegate_runtime.engine.block_manager import BlockManager, BlockTable, blocks_for
 from tidegate_runtime.engine.model_runner import Slice, ragged_batch
@@ -19,12 +20,14 @@ class _Shadow:
     """What the draft model has seen of a sequence: its first `computed` tokens are in `table`.
 
     `drafts` were proposed after the first `length` tokens; all but the last of them were run.
+    It is `lost` once there was a token that the draft model does not know.
     """
 
     table: BlockTable
     computed: int = 0
     length: int = 0
     drafts: tuple[int, ...] = ()
+    lost: bool = False
 
     def rewind(self, sequence: Sequence) -> None:
         """Forget the drafts that did not come true; their slots are written again."""
@@ -41,22 +44,41 @@ class DraftModelProposer:
     """The greedy continuation by a second decoder, whose pool holds the blocks of `blocks`.
 
     All sequences run in one batch: first what each has not seen yet, then a row for each further
-    guess. A sequence that does not fit the pool, or is far behind, has no guess in this step.
+    guess. A sequence that does not fit the pool, or is far behind, has no guess in this step; one
+    that is longer than the draft model's context has none any more.
+
+    The last layers of models of a family have the same tokens, and may be padded to different
+    sizes: what is beyond the other's is no guess, and cannot be run.
     """
 
     at_once = False
 
     def __init__(
-        self, decoder: Decoder, blocks: BlockManager, max_tokens: int = MAX_DRAFTS
+        self,
+        decoder: Decoder,
+        blocks: BlockManager,
+        max_tokens: int = MAX_DRAFTS,
+        *,
+        context_tokens: int | None = None,
+        vocabulary_size: int | None = None,
     ) -> None:
+        """`context_tokens` is the decoder's context, None for one as long as the model's;
+        `vocabulary_size` is that of the model, None for one as large as the decoder's.
+        """
+        self._context = context_tokens
+        self._vocabulary = vocabulary_size
         self._max_tokens = max_tokens
         self._decoder = decoder
         self._blocks = blocks
         self._shadows: dict[Sequence, _Shadow] = {}
 
     def reach(self, sequence: Sequence) -> Reach:
-        del sequence
-        return Reach(self._max_tokens)
+        shadow = self._shadows.get(sequence)
+        if shadow is not None and shadow.lost:
+            return Reach(0)
+        if self._context is None:
+            return Reach(self._max_tokens)
+        return Reach(max(0, min(self._max_tokens, self._context - sequence.length)))
 
     def propose(self, wanted: Mapping[Sequence, int]) -> dict[Sequence, list[int]]:
         ready = self._catch_up(wanted)
@@ -79,7 +101,7 @@ class DraftModelProposer:
             shadow = self._shadows[sequence]
             shadow.length, shadow.drafts = sequence.length, tuple(tokens)
             shadow.computed = sequence.length + len(tokens) - 1
-        return drafts
+        return {sequence: self._known(tokens) for sequence, tokens in drafts.items()}
 
     def forget(self, sequence: Sequence) -> None:
         if shadow := self._shadows.pop(sequence, None):
@@ -99,6 +121,10 @@ class DraftModelProposer:
             budget -= end - shadow.computed
             is_ready = end == sequence.length
             tokens = sequence.buffer[shadow.computed : end]
+            if tokens.max() >= self._decoder.vocabulary_size:
+                self._blocks.release(shadow.table)
+                shadow.lost = True
+                continue
             slices.append(Slice(tokens, shadow.computed, shadow.table, int(is_ready)))
             shadow.computed = end
             if is_ready:
@@ -106,6 +132,11 @@ class DraftModelProposer:
         if not slices:
             return {}
         return dict(zip(ready, self._decoder.forward(ragged_batch(slices)).best, strict=True))
+
+    def _known(self, guesses: list[int]) -> list[int]:
+        """The guesses before the first one that is no token of the model."""
+        size = self._vocabulary
+        return [*takewhile(lambda token: size is None or token < size, guesses)]
 
     def _shadow(self, sequence: Sequence) -> _Shadow:
         if sequence not in self._shadows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from tidegate.cli.options import Json
@@ -18,6 +20,27 @@ def register(app: typer.Typer) -> None:
     app.command()(schema)
     app.command("demo-model")(demo_model_)
     app.command()(version)
+    app.callback()(options)
+
+
+def _tell(asked: bool) -> None:
+    if asked:
+        say(f"tidegate {VERSION}")
+        raise typer.Exit
+
+
+def options(
+    _asked: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version of this client.",
+            callback=_tell,
+            is_eager=True,
+        ),
+    ] = False,
+) -> None:
+    """Self-hosted serverless inference for language models."""
 
 
 def schema(as_json: Json = False) -> None:  # noqa: ARG001 - JSON either way

@@ -76,6 +76,17 @@ class Priority(IntEnum):
     BATCH = 2
 
 
+class DraftConfig(BaseModel):
+    """What a plan says of the model that `speculation.draft_model` names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source_digest: str = Field(description="another one is refused")
+    revision: str | None = Field(default=None, description="a hub commit, for hf:// sources")
+    precision: Literal["fp32", "bf16", "int8", "int4"]
+    kv_cache_bytes: int = Field(ge=1)
+
+
 class ReplicaConfig(BaseModel):
     """All that a replica is told: what to serve, where to listen, how much it may use."""
 
@@ -114,6 +125,11 @@ class ReplicaConfig(BaseModel):
     )
     speculation: SpeculationSpec | None = Field(
         default=None, description="guess next tokens; the output is the same"
+    )
+    draft: DraftConfig | None = Field(
+        default=None,
+        description="null takes the draft model as it is, in its own precision, with a KV cache "
+        "sized from free memory",
     )
     adapters: dict[DeploymentName, str] = Field(
         default={}, description="LoRA adapters, name → source: a directory, s3:// or hf://"

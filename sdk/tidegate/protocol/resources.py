@@ -306,6 +306,10 @@ class ModelFacts(Resource):
     precision: str | None = Field(
         default=None, description="of an artifact, which was built in one and stays in it"
     )
+    tokens_digest: str | None = Field(
+        default=None,
+        description="sha256 over its tokens and their numbers; null where no file says them",
+    )
 
 
 class ChangeView(Resource):
@@ -374,6 +378,16 @@ class PlannedOffload(Resource):
     )
 
 
+class PlannedDraft(Resource):
+    """The draft model of `speculation.draft_model`, as it was found when it was declared."""
+
+    digest: str
+    revision: str | None = Field(default=None, description="the commit, for hf:// sources")
+    precision: str
+    weights_bytes: int = Field(description="bytes of the weights in that precision")
+    kv_cache_bytes: int = Field(description="for as many tokens as the model's own KV cache holds")
+
+
 class ResolvedPlan(Resource):
     """A declaration with every default resolved and its cost predicted."""
 
@@ -384,12 +398,17 @@ class ResolvedPlan(Resource):
     kv_cache_bytes: int
     weights_bytes: int = Field(description="bytes of the weights in the planned precision")
     memory_bytes: int = Field(description="predicted memory of one replica")
+    adapters_bytes: int = Field(
+        default=0, description="of that, what the largest `max_adapters` of its adapters take"
+    )
+    max_adapters: int = Field(default=8, description="adapters in one replica's memory at once")
     threads: int | None = None
     gpu: GpuSpec | None = Field(default=None, description="of one replica")
     tensor_parallel: int = Field(default=1, description="devices that the model is divided over")
     offload: PlannedOffload | None = Field(default=None, description="null where all weights fit")
     offer: PlannedOffer | None = Field(default=None, description="null where nothing is rented")
     speculation: SpeculationSpec | None = None
+    draft: PlannedDraft | None = Field(default=None, description="of speculation by a draft model")
     kv_spill: KvSpillSpec | None = None
     tool_parser: Literal["hermes", "llama3", "mistral"] | None = Field(
         default=None, description="null where the chat template says it"

@@ -252,6 +252,8 @@ def _check_encoder(spec: DeploymentSpec) -> None:
         raise ValueError("runtime.kv_spill: an embedding model keeps no KV cache; remove it")
     if spec.runtime.adapters:
         raise ValueError("runtime.adapters: adapters need model.task 'generate'; remove them")
+    if spec.runtime.max_adapters is not None:
+        raise ValueError("runtime.max_adapters: adapters need model.task 'generate'; remove it")
     if spec.runtime.tool_parser is not None:
         raise ValueError("runtime.tool_parser: an embedding model calls no tools; remove it")
 
@@ -278,6 +280,7 @@ def _check_tensor_parallel(spec: DeploymentSpec) -> None:
         ("runtime.offload", spec.runtime.offload, "streams no layers"),
         ("runtime.kv_spill", spec.runtime.kv_spill, "spills no prefixes"),
         ("runtime.adapters", spec.runtime.adapters, "takes no adapters"),
+        ("runtime.max_adapters", spec.runtime.max_adapters, "takes no adapters"),
     ):
         if value:
             raise ValueError(

@@ -30,7 +30,8 @@ class SpeculationSpec(Declaration):
     `early_exit` guesses by the model's own first layers; `medusa` and `hydra` by heads on its last
     one, the latter knowing what the guess before was."""
     draft_model: str | None = None
-    """The source of the draft model; required by, and only for, `draft`."""
+    """The source of the draft model, which has the tokens of the model; required by, and only for,
+    `draft`."""
     exit_layer: Annotated[int, Field(ge=1)] | None = None
     """After how many layers `early_exit` guesses; that of the heads when absent."""
     heads: str | None = None
@@ -38,6 +39,13 @@ class SpeculationSpec(Declaration):
     guesses of `early_exit` good."""
     max_tokens: Annotated[int, Field(ge=1, le=15)] = 15
     """Proposed tokens per step, at most; how many pay is found out while serving."""
+
+    @field_validator("draft_model")
+    @classmethod
+    def _draft_model_is_a_source(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_source(given)
+        return given
 
     @model_validator(mode="after")
     def _has_what_its_method_needs(self) -> SpeculationSpec:
@@ -119,6 +127,8 @@ class RuntimeSpec(Declaration):
     adapters: dict[DeploymentName, str] = Field(default_factory=dict)
     """LoRA adapters, served as `deployment:name`: name → directory, `s3://…` or `hf://…`. They come
     and go while replicas serve."""
+    max_adapters: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Of these in one replica's memory at once; the longest unused makes room. 8 when absent."""
 
     @field_validator("adapters")
     @classmethod

@@ -45,10 +45,10 @@ from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 LIMITS = LimitSettings(
     sync_body_bytes=64 * 1024,
     hold_queue=2,
-    hold_s=5,
+    hold_s=60,
     heartbeat_s=0.05,
     reader_stall_s=0.5,
-    invocation_run_s=5,
+    invocation_run_s=60,
 )
 
 
@@ -334,7 +334,7 @@ class Platform:
 
     def client(self, key: str | None = None) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {key or self.key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=10)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=60)
 
     def chat(self, **fields: Any) -> dict[str, Any]:
         """A chat request for `smol`."""

@@ -31,7 +31,7 @@ def tokens(platform: Any, kind: str) -> float:
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 

@@ -220,5 +220,5 @@ async def test_a_client_that_leaves_ends_the_work_behind_sagemaker(
         async for line in answer.aiter_lines():
             if "Pa" in line:
                 break
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await replica.was_left.wait()

@@ -27,7 +27,7 @@ from tidegate_infra.provider.sdk_faults import Servicer
 
 DEPLOYMENT = "tidegate:index:ModelDeployment"
 API_KEY = "tidegate:index:ApiKey"
-WITHIN_S = 30
+WITHIN_S = 60
 
 
 @dataclass(frozen=True)

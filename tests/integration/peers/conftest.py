@@ -29,7 +29,7 @@ REPLICA = (sys.executable, str(Path(__file__).with_name("replica.py")))
 PEPPER = bytes(range(32))
 PEERS = PeerSettings(lease_s=1.5, beat_s=0.1, poll_s=0.05, stale_s=1.0)
 PRINCIPAL = Principal("key_1", DEFAULT_PROJECT, "one", KeyRole.ADMIN, None, None)
-WITHIN_S = 30
+WITHIN_S = 60
 
 
 @dataclass

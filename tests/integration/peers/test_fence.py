@@ -77,10 +77,10 @@ async def test_a_takeover_waits_for_a_write_that_has_begun(database):
         add(session)
         session.flush()
         begun.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     writing = asyncio.create_task(Fenced(database, epoch).write(slow))
-    await asyncio.to_thread(begun.wait, 10)
+    await asyncio.to_thread(begun.wait, 60)
     taking = asyncio.create_task(take_over(database, await claim(database), "two"))
     done, _ = await asyncio.wait([taking], timeout=0.3)
     assert not done
@@ -98,7 +98,7 @@ async def test_a_write_that_was_decided_before_a_takeover_and_begins_after_it_is
     def overtaken(session: Session) -> None:
         session.exec(select(Project)).all()  # the snapshot is taken here
         taking = asyncio.run_coroutine_threadsafe(take_over(database, seen, "two"), loop)
-        taking.result(10)
+        taking.result(60)
         leadership.hold_term(session, epoch)
         add(session)
 

@@ -62,8 +62,8 @@ async def test_work_submitted_at_one_is_run_by_the_other_and_awaited_where_it_wa
     for here, there in ((leader, follower), (follower, leader)):
         await here.work._dispatching.stop()
         key = await here.submit("hello")
-        async with asyncio.timeout(20):  # the wait itself would be longer
-            done = await here.services.invocations.wait(PRINCIPAL, key, 60.0)
+        async with asyncio.timeout(60):  # the wait itself would be longer
+            done = await here.services.invocations.wait(PRINCIPAL, key, 600.0)
         assert done.status == "succeeded"
         result = await there.services.invocations.result(PRINCIPAL, key)
         assert b"echo hello" in result

@@ -24,7 +24,7 @@ from tidegate_controlplane.provision.start import SpawningStarter, Starter
 from tidegate_controlplane.settings import ReconcileSettings
 
 __all__ = ["COMMAND", "SETTINGS", "Nursery", "a_provisioner", "launch"]
-SETTINGS = ReconcileSettings(health_interval_s=0.02, health_timeout_s=2.0, start_timeout_s=30)
+SETTINGS = ReconcileSettings(health_interval_s=0.02, health_timeout_s=10.0, start_timeout_s=60)
 
 
 @dataclass

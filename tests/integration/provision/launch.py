@@ -22,6 +22,7 @@ def launch(behaviour: str = "good", key: str = "rep_1", drain_timeout_s: float =
         kv_cache_bytes=1024,
         weights_bytes=1,
         memory_bytes=1,
+        max_adapters=5,
         threads=2,
         kv_spill=KvSpillSpec.model_validate({"disk": "2MiB"}),
         min_replicas=0,

@@ -22,7 +22,7 @@ from tidegate_controlplane.domain.replicas import (
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisioner
 
-ANSWER_S = 10.0
+ANSWER_S = 60.0
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Place:
     """As a plan names it."""
     stands_on: ClassVar[str]
     """What is real here and what is not, for the table."""
-    patience_s: ClassVar[float] = 15.0
+    patience_s: ClassVar[float] = 60.0
 
     @abstractmethod
     async def crash(self) -> None:

@@ -70,6 +70,7 @@ async def test_the_replica_is_told_what_was_planned(nursery: Nursery) -> None:
     assert config.source_digest == "sha256:d"
     assert (config.precision, config.context_tokens, config.kv_cache_bytes) == ("fp32", 128, 1024)
     assert (config.max_sequences, config.threads, config.drain_s) == (3, 2, 5.0)
+    assert config.max_adapters == 5
     assert config.kv_spill == launch().plan.kv_spill
     assert (config.parent_pid, config.device) == (os.getpid(), "cpu")
 
@@ -308,7 +309,7 @@ async def test_a_sweep_ends_exactly_the_process_that_was_started(
             FormerReplica("rep_3", "dep", "local", 2**22 - 1, 5),
         ]
     )
-    assert former.wait(5) == -signal.SIGKILL
+    assert former.wait(60) == -signal.SIGKILL
     assert reused.poll() is None
 
 

@@ -311,7 +311,7 @@ class World:
         """A request that waits for a replica; its task ends with the one that it got."""
 
         async def ask() -> Endpoint:
-            async with asyncio.timeout(5), self.endpoints.acquire(deployment_id, 1e9) as found:
+            async with asyncio.timeout(60), self.endpoints.acquire(deployment_id, 1e9) as found:
                 return found
 
         task = asyncio.create_task(ask())

@@ -102,6 +102,15 @@ class ServingProvisioner(Provisioner):
         replica = self.servers[replica_id].replica
         return Endpoint(replica_id, replica.url, replica.token, capacity=16)
 
+    def asked(self, sequences: int) -> int:
+        """How many requests the replicas of that revision were ever sent."""
+        begins = chunk(f"{sequences} ")
+        return sum(
+            len(server.replica.asked)
+            for server in self.servers.values()
+            if begins in server.replica.script.parts
+        )
+
     async def drain(self, replica_id: str) -> None:
         await self.kill(replica_id)
 
@@ -163,14 +172,14 @@ class Stage:
         return await self.deployments.rollouts.newest(DEFAULT_PROJECT, "smol")
 
     async def until_phase(self, *phases: str) -> RolloutView:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (view := await self.rollout()).phase not in phases:
                 await asyncio.sleep(0.02)
         return view
 
     async def until_settled(self) -> None:
         """The declared revision serves, or was given up, and every other replica has ended."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 view = await self.deployments.read.get(DEFAULT_PROJECT, "smol")
                 counts = view.replicas
@@ -178,18 +187,24 @@ class Stage:
                     return
                 await asyncio.sleep(0.02)
 
+    async def until_asked(self, sequences: int) -> None:
+        """A replica of that revision answers a stream."""
+        async with asyncio.timeout(60):
+            while not self.provisioner.asked(sequences):
+                await asyncio.sleep(0.02)
+
     @asynccontextmanager
     async def asked_by(self, number: int) -> AsyncIterator[Load]:
         """So many callers, each with one stream after the other; all end whole before the exit."""
         stop = asyncio.Event()
         headers = {"authorization": f"Bearer {self.key}"}
-        async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=20) as client:
+        async with httpx.AsyncClient(headers=headers, trust_env=False, timeout=60) as client:
             callers = [asyncio.create_task(self._ask(client, stop)) for _ in range(number)]
             try:
                 yield self.load
             finally:
                 stop.set()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await asyncio.gather(*callers)
 
     async def _ask(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:

@@ -101,7 +101,7 @@ class Zygote:
 
     def close(self) -> int:
         self._connection.close()
-        return self.process.wait(10)
+        return self.process.wait(60)
 
     def _reply(self) -> Imported | Forked | Warmed:
         packet = self._connection.recv(MESSAGE_BYTES)

@@ -120,7 +120,7 @@ def test_a_job_that_is_stopped_goes_on_where_it_was(place: Place, told: dict[str
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
     finally:
         process.kill()
         process.wait()

@@ -148,7 +148,7 @@ def test_sigterm_drains_what_is_in_flight(container: Container) -> None:
         next(lines)
         container.process.send_signal(signal.SIGTERM)
         assert "data: [DONE]" in list(lines)
-    assert container.process.wait(20) == 0
+    assert container.process.wait(60) == 0
 
 
 def test_a_bad_variable_ends_the_container_with_3(tmp_path: Path) -> None:
@@ -172,5 +172,5 @@ def test_a_job_that_is_stopped_before_it_begins_is_not_done(tmp_path: Path) -> N
         silent.settimeout(60)
         asking, _ = silent.accept()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
         asking.close()

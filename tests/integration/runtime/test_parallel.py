@@ -54,7 +54,7 @@ def ranks_of(pid: int) -> list[int]:
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 60
     while any(_runs(pid) for pid in pids):
         assert time.monotonic() < deadline, pids
         time.sleep(0.01)
@@ -74,7 +74,7 @@ def test_it_says_what_one_process_says_and_a_drain_ends_all(start: Callable[...,
     assert (len(ranks_of(alone.process.pid)), len(ranks)) == (0, 1)
     assert answer(divided) == answer(alone)
     divided.process.send_signal(signal.SIGTERM)
-    assert divided.process.wait(10) == 0
+    assert divided.process.wait(60) == 0
     assert not any(map(_runs, ranks))
 
 
@@ -90,7 +90,7 @@ def test_a_process_that_dies_ends_the_answers_and_the_replica_which_says_why(
         os.kill(rank, signal.SIGKILL)
         rest = [line for line in lines if line]
     assert '"error"' in rest[-1]
-    assert replica.process.wait(10) == 1
+    assert replica.process.wait(60) == 1
     assert (replica.status["state"], replica.status["reason"]) == ("failed", "EngineDead")
     assert "rank" in replica.status["message"]
 
@@ -99,7 +99,7 @@ def test_a_process_that_dies_while_nothing_is_asked_is_noticed(start: Callable[.
     replica = start()
     (rank,) = ranks_of(replica.process.pid)
     os.kill(rank, signal.SIGKILL)
-    assert replica.process.wait(10) == 1
+    assert replica.process.wait(60) == 1
     assert f"rank 1 of this replica, process {rank}, has ended" in replica.status["message"]
 
 
@@ -107,7 +107,7 @@ def test_no_process_outlives_a_replica_that_is_killed(start: Callable[..., Any])
     replica = start()
     ranks = ranks_of(replica.process.pid)
     replica.process.kill()
-    replica.process.wait(10)
+    replica.process.wait(60)
     wait_until_gone(ranks)
 
 

@@ -39,7 +39,7 @@ def test_it_answers_health_while_it_loads_and_says_each_state(
             alive = httpx.get(replica.url + "/healthz")
             break
         except httpx.ConnectError:
-            assert time.monotonic() - started < 2.0
+            assert time.monotonic() - started < 60
     loading = httpx.get(replica.url + "/readyz")
     assert alive.status_code == 200
     assert (loading.status_code, loading.json()["state"]) == (503, "loading")
@@ -50,7 +50,7 @@ def test_it_answers_health_while_it_loads_and_says_each_state(
     assert replica.wait_for("ready")["pid"] == replica.process.pid
     assert httpx.get(replica.url + "/readyz").status_code == 200
     replica.process.send_signal(signal.SIGTERM)
-    assert replica.process.wait(10) == 0
+    assert replica.process.wait(60) == 0
     assert replica.status["state"] == "draining"
 
 
@@ -74,7 +74,7 @@ def test_a_drain_finishes_what_is_in_flight_refuses_the_rest_and_exits_0(
         rest = list(lines)
     assert "data: [DONE]" in rest
     assert '"finish_reason":"length"' in rest[-5] + rest[-4] + rest[-3]
-    assert replica.process.wait(10) == 0
+    assert replica.process.wait(60) == 0
 
 
 def test_what_outlasts_the_drain_deadline_ends_in_an_error_event(
@@ -92,7 +92,7 @@ def test_what_outlasts_the_drain_deadline_ends_in_an_error_event(
         rest = [line for line in lines if line]
     assert "drain_s 0.3" in json.loads(rest[-1].removeprefix("data: "))["error"]["message"]
     assert "data: [DONE]" not in rest
-    assert replica.process.wait(10) == 0
+    assert replica.process.wait(60) == 0
 
 
 def make_directory(root: Path, kind: str) -> Path:
@@ -122,14 +122,14 @@ def test_a_directory_that_must_not_be_served_is_refused_with_exit_3(
     spawn: Callable[..., Any], tmp_path: Path, kind: str, reason: str
 ) -> None:
     replica = spawn(source=str(make_directory(tmp_path / "model", kind)))
-    assert replica.process.wait(30) == 3
+    assert replica.process.wait(60) == 3
     assert (replica.status["state"], replica.status["reason"]) == ("failed", reason)
     assert str(tmp_path / "model") in replica.status["message"]
 
 
 def test_a_missing_source_is_refused_with_exit_3(spawn: Callable[..., Any], tmp_path: Path) -> None:
     replica = spawn(source=str(tmp_path / "nothing"))
-    assert replica.process.wait(30) == 3
+    assert replica.process.wait(60) == 3
     assert replica.status["reason"] == "SourceNotFound"
 
 
@@ -137,14 +137,14 @@ def test_a_configuration_that_is_wrong_is_refused_with_its_field(
     spawn: Callable[..., Any],
 ) -> None:
     replica = spawn(source="x", max_sequences=0)
-    assert replica.process.wait(30) == 3
+    assert replica.process.wait(60) == 3
     assert replica.status["reason"] == "BadConfig"
     assert "max_sequences" in replica.status["message"]
 
 
 def test_a_replica_without_a_token_is_refused(spawn: Callable[..., Any]) -> None:
     replica = spawn({"TIDEGATE_REPLICA_TOKEN": ""}, source="x")
-    assert replica.process.wait(30) == 3
+    assert replica.process.wait(60) == 3
     assert replica.status["reason"] == "TokenMissing"
 
 
@@ -154,7 +154,7 @@ def test_a_taken_port_is_named_and_may_be_tried_again(spawn: Callable[..., Any])
         taken.listen()
         port = taken.getsockname()[1]
         replica = spawn(source="x", port=port)
-        assert replica.process.wait(30) == 1
+        assert replica.process.wait(60) == 1
     assert replica.status["reason"] == "PortTaken"
     assert str(port) in replica.status["message"]
 
@@ -219,14 +219,14 @@ def test_it_dies_with_a_parent_that_was_killed(
             time.sleep(0.02)
         parent.kill()
         parent.wait()
-        wait_until_gone(pid, 1.0)
+        wait_until_gone(pid, 60)
 
 
 def test_a_replica_whose_parent_is_already_another_does_not_start(
     spawn: Callable[..., Any],
 ) -> None:
     replica = spawn(source="x", parent_pid=1)
-    assert replica.process.wait(10) == 1
+    assert replica.process.wait(60) == 1
     assert replica.status == {}
 
 

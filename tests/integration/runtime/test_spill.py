@@ -26,7 +26,7 @@ def turn(client: httpx.Client, *said: str) -> tuple[str, int]:
 
 
 def wait_for_files(folder: Path, count: int) -> list[Path]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(files := sorted(folder.glob("kv/*/*/??/*.kv"))) < count:
         assert time.monotonic() < deadline, files
         time.sleep(0.01)

@@ -107,7 +107,7 @@ async def receiving(host: str = "127.0.0.1"):
         await runner.cleanup()
 
 
-async def until(good: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(good: Callable[[], Any], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not good():
             await asyncio.sleep(0.005)
@@ -147,7 +147,7 @@ class Post:
 
     async def ended(self, webhook_id: str, number: int = 1) -> list[Any]:
         """The deliveries, once `number` of them have ended."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 found = await self.deliveries(webhook_id)
                 if sum(one.status.is_final for one in found) >= number:
@@ -223,11 +223,11 @@ def post(tmp_path, database_url, receiver):
             allow_http=True,
             allow_networks=LOOPBACK,
             ports=(receiver.port,),
-            timeout_s=0.5,
+            timeout_s=20,
             retry_base_s=0.02,
             retry_factor=1.1,
             tries=4,
-            lease_s=0.6,
+            lease_s=21,
             poll_s=0.02,
         ),
     )

@@ -223,7 +223,7 @@ async def test_a_receiver_that_hangs_is_left_and_holds_up_nobody_else(post, rece
         return web.Response(status=204)
 
     receiver.behaviour = hang
-    post = post.with_settings(concurrency=4, concurrency_each=2, timeout_s=1.0, lease_s=9)
+    post = post.with_settings(concurrency=4, concurrency_each=2, timeout_s=1.0, tries=30)
     slow = await post.declare(receiver.url.replace("/hook", "/slow"))
     quick = await post.declare(receiver.url)
     for _ in range(6):
@@ -306,7 +306,7 @@ async def test_an_answer_that_stops_in_the_middle_has_been_given(post, receiver)
 
     receiver.behaviour = drip
     hook = await post.declare(receiver.url)
-    async with post.delivering():
+    async with post.with_settings(timeout_s=2).delivering():
         await post.hooks.test("prj_1", hook.id)
         [delivery] = await post.ended(hook.id)
     assert (delivery.status, delivery.tries[0].answer) == (DELIVERED, "ok")
@@ -330,7 +330,7 @@ async def test_what_another_process_claimed_and_never_ended_is_sent_after_its_le
         for _ in range(3):
             await patient.tick()
         assert receiver.received == [], "its lease has not run out"
-    async with post.delivering():
+    async with post.with_settings(timeout_s=0.5, lease_s=0.6).delivering():
         await receiver.has(1)
         [delivery] = await post.ended(hook.id)
     assert delivery.status is DELIVERED

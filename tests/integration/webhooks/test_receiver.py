@@ -132,7 +132,9 @@ async def test_a_name_server_that_hangs_takes_no_longer_than_a_try(once, receive
 
     names = Names([])
     names.look_up = hang
-    delivery = await sent(once, f"http://slow.example:{receiver.port}/", names)
+    delivery = await sent(
+        once.with_settings(timeout_s=0.5), f"http://slow.example:{receiver.port}/", names
+    )
     assert delivery.tries[0].error == "no answer within 0.5 s"
 
 

@@ -132,6 +132,11 @@ class House:
     replicas: Replicas
     book: Book
 
+    def with_work(self, **changes: Any) -> Settings:
+        """Its settings, but for these of the durable work."""
+        work = self.settings.work.model_copy(update=changes)
+        return self.settings.model_copy(update={"work": work})
+
     def plane(self, **changes: Any) -> Plane:
         parts: dict[str, Any] = {
             "db": self.db,
@@ -218,14 +223,14 @@ class House:
         wanted = BatchRequest(input_file_id=file_id, endpoint=CHAT, completion_window="24h")
         return (await work.batches.create(PRINCIPAL, wanted)).id
 
-    async def ended(self, work: Work, batch_id: str, within_s: float = 10) -> Any:
+    async def ended(self, work: Work, batch_id: str, within_s: float = 60) -> Any:
         """The batch, once it is finished."""
         return await until(
             lambda: work.batches.get(PRINCIPAL, batch_id), lambda b: b.status.is_final, within_s
         )
 
     async def finished(self, work: Work, invocation_id: str) -> Any:
-        found = await work.invocations.wait(PRINCIPAL, invocation_id, 10)
+        found = await work.invocations.wait(PRINCIPAL, invocation_id, 60)
         assert found.status.is_final, found
         return found
 
@@ -274,9 +279,9 @@ async def form_of(data: AsyncIterator[bytes], purpose: str = "batch") -> AsyncIt
 
 
 async def until(
-    look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], within_s: float = 10
+    look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], within_s: float = 60
 ) -> Any:
-    """What `look` finds once it is good; after ten seconds it is an error."""
+    """What `look` finds once it is good; after a minute it is an error."""
     async with asyncio.timeout(within_s):
         while not good(found := await look()):
             await asyncio.sleep(0.01)

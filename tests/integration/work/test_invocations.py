@@ -242,7 +242,7 @@ async def test_a_run_that_takes_too_long_fails_and_frees_its_replica(house, kit)
     await house.deploy()
     house.replicas.behaviour = lambda prompt: asyncio.sleep(60)
     async with house.working() as work:
-        invocation_id = await house.submit(work, timeout_s=0.05)
+        invocation_id = await house.submit(work, timeout_s=0.5)
         done = await house.finished(work, invocation_id)
         with pytest.raises(DeadlinePassed):
             await work.invocations.result(kit.principal, invocation_id)
@@ -336,9 +336,9 @@ async def test_nobody_waits_longer_than_the_process_lives(house, kit):
     await house.deploy(capacity=0)
     async with house.working() as work:
         invocation_id = await house.submit(work)
-        waiting = asyncio.create_task(work.invocations.wait(kit.principal, invocation_id, 30))
+        waiting = asyncio.create_task(work.invocations.wait(kit.principal, invocation_id, 600))
         await asyncio.sleep(0.05)
-    assert (await asyncio.wait_for(waiting, 1)).status == "queued"
+    assert (await asyncio.wait_for(waiting, 60)).status == "queued"
 
 
 # --- cancelling -----------------------------------------------------------------------------------

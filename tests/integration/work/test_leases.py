@@ -28,8 +28,8 @@ async def test_what_a_dead_process_had_begun_runs_again_at_once_and_no_attempt_i
     served = await house.deploy()
     invocation_id = await house.submit(house.work())
     await claimed_by(house, served, "wrk_dead")
-    async with asyncio.timeout(0.5):  # less than a lease
-        async with house.working() as work:
+    async with asyncio.timeout(60):  # less than a lease
+        async with house.working(settings=house.with_work(lease_s=600)) as work:
             done = await house.finished(work, invocation_id)
     assert (done.status, done.attempt) == ("succeeded", 1)
 
@@ -150,7 +150,7 @@ async def test_a_worker_that_lost_its_lease_hangs_up(house, kit):
         lambda s: invocations.requeue(s, lease, now, available_at=now, counted=True)
     )
     await LeaseKeeper(plane, worker, notices, "me").tick()
-    await asyncio.wait_for(worker.drain(60), 5)
+    await asyncio.wait_for(worker.drain(600), 60)
     assert house.replicas.hung_up == ["hi"]
 
 
@@ -179,7 +179,8 @@ async def test_stopping_lets_short_runs_end_and_hands_long_ones_back(house, kit)
         return kit.said(prompt)
 
     house.replicas.behaviour = behave
-    async with house.working() as work:
+    patient = house.settings.model_copy(update={"shutdown_s": 2.0})
+    async with house.working(settings=patient) as work:
         short, long = await house.submit(work, "short"), await house.submit(work, "long")
         await kit.until(lambda: asyncio.sleep(0, house.replicas.asked), lambda n: len(n) == 2)
     assert house.replicas.hung_up == ["long"]

@@ -65,7 +65,7 @@ async def test_what_runs_past_its_deadline_fails_and_frees_its_replica(house, ki
     await house.deploy()
     house.replicas.behaviour = lambda prompt: asyncio.sleep(60)
     async with house.working() as work:
-        invocation_id = await house.submit(work, deadline_s=0.3)
+        invocation_id = await house.submit(work, deadline_s=2)
         done = await house.finished(work, invocation_id)
         with pytest.raises(DeadlinePassed):
             await work.invocations.result(kit.principal, invocation_id)

@@ -95,7 +95,7 @@ async def tokens_of(engine: Engine, request: SequenceRequest) -> list[int | None
 async def wait_for_no_blocks(engine: Engine) -> None:
     started = time.monotonic()
     while engine.stats().used_blocks or engine.stats().running or engine.stats().waiting:
-        assert time.monotonic() - started < 2.0, engine.stats()
+        assert time.monotonic() - started < 60, engine.stats()
         await asyncio.sleep(0.002)
     await asyncio.sleep(0.02)
     assert engine.dead is None

@@ -29,7 +29,7 @@ class Lengths:
         self.may_go.set()
 
     def encode(self, inputs: Sequence[EncoderInput]) -> torch.Tensor:
-        self.may_go.wait(10)
+        self.may_go.wait(60)
         lengths = [len(each.tokens) for each in inputs]
         self.calls.append(lengths)
         if 13 in lengths:

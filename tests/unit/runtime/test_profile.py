@@ -25,6 +25,7 @@ from tidegate_runtime.profiling.operators import TorchOperators
 from tidegate_runtime.profiling.phases import UNWATCHED, Phase, Phases
 from tidegate_runtime.profiling.recorder import OPERATOR_STEPS, Recorder
 from tidegate_runtime.profiling.summary import summarize
+from tidegate_runtime.profiling.trace import gzipped_trace
 from tidegate_runtime.server.profiler import Profiler
 
 SOME = ProfileRequest(seconds=0.1)
@@ -95,15 +96,15 @@ async def test_a_trace_has_every_step_with_its_phases_within_it_and_torchs_opera
     model = tiny_model("Llama")
     decoder = make_decoder("transformers", model.config, packed_weights(model, 8), threads=1)
     engine = make_engine(decoder, blocks=64)
-    profiling = asyncio.create_task(Profiler(engine).profile(ProfileRequest(seconds=0.3), "rep_1"))
-    await asyncio.sleep(0.02)
-    await tokens_of(engine, PROMPT)
-    profile = await profiling
+    recorder = Recorder(TorchOperators())
+    async with engine.watched(recorder):
+        await tokens_of(engine, PROMPT)
     engine.stop("the test is over")
-    trace = json.loads(gzip.decompress(profile.trace_gzip))
+    summary = summarize(recorder.recording(), "rep_1")
+    trace = json.loads(gzip.decompress(gzipped_trace(recorder)))
     ours = spans(trace, "engine")
     steps = [span for span in ours if span[0] == "step"]
-    assert len(steps) == 40 == profile.summary.steps + profile.summary.operator_steps
+    assert len(steps) == 40 == summary.steps + summary.operator_steps
     for _, start, end in steps:
         within = [name for name, *span in ours if start <= span[0] and span[1] <= end + 0.01]
         assert [name for name in within if name != "step"] == [

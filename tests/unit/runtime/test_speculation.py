@@ -218,6 +218,43 @@ def test_a_draft_model_runs_each_token_once_and_leaves_no_block() -> None:
     assert blocks.used_blocks == 0
 
 
+def test_a_sequence_beyond_the_context_of_the_draft_model_is_not_guessed_for() -> None:
+    small = FakeDecoder(habit=0.9)
+    small.allocate(32)
+    proposer = DraftModelProposer(small, BlockManager(32), 4, context_tokens=10)
+    reaches = [proposer.reach(make_sequence(*range(1, 1 + n))).tokens for n in (3, 8, 10, 12)]
+    assert reaches == [4, 2, 0, 0]
+    assert DraftModelProposer(small, BlockManager(32), 4).reach(make_sequence(*range(1, 20))).tokens
+
+
+def test_guesses_end_before_what_is_no_token_of_the_model() -> None:
+    def guesses(vocabulary_size: int | None) -> list[int]:
+        small = FakeDecoder(habit=0.9)
+        small.allocate(32)
+        proposer = DraftModelProposer(small, BlockManager(32), vocabulary_size=vocabulary_size)
+        return proposer.propose({sequence: 6})[sequence]
+
+    sequence = make_sequence(*range(1, 20))
+    every = guesses(None)
+    largest = max(every)
+    assert guesses(largest + 1) == every
+    assert guesses(largest) == every[: every.index(largest)]
+
+
+def test_a_sequence_with_a_token_that_the_draft_model_lacks_is_not_guessed_for() -> None:
+    small = FakeDecoder(habit=0.9)
+    small.allocate(32)
+    blocks = BlockManager(32)
+    proposer = DraftModelProposer(small, blocks)
+    known, strange = make_sequence(*range(1, 9)), make_sequence(1, 2, small.vocabulary_size)
+    assert set(proposer.propose({strange: 2, known: 2})) == {known}
+    assert proposer.reach(strange).tokens == 0
+    assert proposer.reach(known).tokens
+    proposer.forget(known)
+    assert blocks.used_blocks == 0, "what will not be guessed for keeps no block"
+    proposer.forget(strange)
+
+
 @pytest.mark.parametrize("right", [0, 1, 3, 6])
 def test_guesses_that_did_not_come_true_leave_no_trace(right: int) -> None:
     def proposer() -> DraftModelProposer:

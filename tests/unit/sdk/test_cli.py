@@ -10,6 +10,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner, Result
 
+import tidegate
 from tidegate.cli.app import app
 from tidegate.protocol.api_keys import read_secret
 
@@ -507,6 +508,12 @@ def test_every_command_takes_json() -> None:
     ]
     assert without == []
     assert len(commands) > 40
+
+
+def test_the_version_is_told_where_other_commands_tell_theirs() -> None:
+    told = run("--version")
+    assert told.exit_code == 0
+    assert told.stdout == f"tidegate {tidegate.__version__}\n"
 
 
 def test_schema_version_and_demo_model_need_no_server() -> None:

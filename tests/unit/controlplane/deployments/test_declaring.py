@@ -14,6 +14,7 @@ from tests.unit.controlplane.deployments.conftest import PROJECT, MakeSpec, Room
 from tidegate.protocol.resources import DeploymentPhase, DeploymentView, ScaleRequest
 from tidegate_controlplane.deployments.rules import etag
 from tidegate_controlplane.errors import Conflict, Invalid, NotFound, PreconditionFailed
+from tidegate_controlplane.reconcile.observe import read_all
 from tidegate_controlplane.store.deployments import change_deployment
 from tidegate_controlplane.store.tables import Deployment
 
@@ -236,6 +237,45 @@ async def test_a_dry_run_says_what_would_change_and_touches_nothing(
     ]
     assert other.warnings
     assert await room.deployments.read.get(PROJECT, "smol") == before
+
+
+def write_adapter(path: Path) -> Path:
+    """An adapter of rank 16 on one linear of 1024 by 1024: 64 KiB in bf16."""
+    path.mkdir()
+    (path / "adapter_config.json").write_text("{}")
+    tensors = {
+        "m.lora_A.weight": np.zeros((16, 1024), dtype=np.float16),
+        "m.lora_B.weight": np.zeros((1024, 16), dtype=np.float16),
+    }
+    save_file(tensors, path / "adapter_model.safetensors")
+    return path
+
+
+async def test_a_dry_run_counts_adapters_and_says_which_it_could_not(
+    room: Room, spec: MakeSpec, tmp_path: Path
+) -> None:
+    law, empty = write_adapter(tmp_path / "law"), write_adapter(tmp_path / "empty")
+    (empty / "adapter_model.safetensors").unlink()
+    adapters = {"law": str(law), "empty": str(empty)}
+    found = await room.deployments.plan(PROJECT, spec(runtime={"adapters": adapters}))
+    assert found.plan.adapters_bytes == 64 * 1024
+    assert [w.split(":")[0] for w in found.warnings] == ["runtime.adapters.empty"]
+
+
+async def test_an_adapter_that_is_added_takes_memory_of_replicas_that_run(
+    room: Room, spec: MakeSpec, tmp_path: Path
+) -> None:
+    async def each() -> list[int]:
+        (declared,) = await room.database.read(lambda s: read_all(s, room.clock.now()))
+        return list(declared.replica_bytes.values())
+
+    await room.deployments.apply(PROJECT, spec())
+    (before,) = await each()
+    await room.deployments.add_adapter(PROJECT, "smol", "law", str(write_adapter(tmp_path / "law")))
+    assert await each() == [before + 64 * 1024]
+    assert await revisions(room) == [1]
+    await room.deployments.remove_adapter(PROJECT, "smol", "law")
+    assert await each() == [before]
 
 
 # --- scale ----------------------------------------------------------------------------------------

@@ -260,7 +260,13 @@ def test_how_calls_are_written_is_planned_as_it_was_declared() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [{"method": "early_exit", "exit_layer": 6}, {"method": "hydra", "heads": "/heads"}]
+    "asked",
+    [
+        {"method": "early_exit", "exit_layer": 6},
+        {"method": "early_exit", "heads": "/heads"},
+        {"method": "medusa", "heads": "/heads"},
+        {"method": "hydra", "heads": "/heads"},
+    ],
 )
 def test_speculation_by_the_model_itself_is_planned_on_this_machine(asked: dict[str, Any]) -> None:
     plan = planned(spec(runtime={"speculation": asked}))
@@ -280,12 +286,19 @@ def test_heads_are_not_read_on_other_machines() -> None:
     assert not [i for i in refused(spec(runtime=exits, **elsewhere)) if "speculation" in i.field]
 
 
-def test_a_divided_model_is_not_looked_into() -> None:
-    asked = {"method": "early_exit", "exit_layer": 6}
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"method": "early_exit", "exit_layer": 6},
+        {"method": "medusa", "heads": "/heads"},
+        {"method": "hydra", "heads": "/heads"},
+    ],
+)
+def test_a_divided_model_is_not_looked_into(asked: dict[str, Any]) -> None:
     divided = spec(runtime={"speculation": asked, "tensor_parallel": 2})
     issues = {issue.field: issue.message for issue in refused(divided)}
     assert (
-        "'early_exit' looks into the model, which is divided over 2 devices; use 'ngram'"
+        f"{asked['method']!r} looks into the model, which is divided over 2 devices; use 'ngram'"
         in (issues["runtime.speculation.method"])
     )
 
@@ -302,12 +315,6 @@ CASES: list[tuple[dict[str, Any], str, Any, str]] = [
         "'ray' is not available on this platform; set `ray` in its settings, or use local",
     ),
     ({"runtime": {"precision": "int4"}}, "runtime.precision", "int4", "use bf16, fp32"),
-    (
-        {"runtime": {"speculation": {"method": "draft", "draft_model": "/models/small"}}},
-        "runtime.speculation",
-        {"method": "draft", "draft_model": "/models/small", "max_tokens": 15},
-        "remove it",
-    ),
     ({"hardware": {"gpu": {"count": 1}}}, "hardware.gpu", {"type": None, "count": 1}, "remove it"),
     ({"slo": {"ttft_ms": 100}}, "slo.ttft_ms", 100.0, "remove it"),
     ({"slo": {"itl_ms": 10}}, "slo.itl_ms", 10.0, "remove it"),

@@ -16,7 +16,7 @@ CLOCK = SystemClock()
 ANY = Ask()
 
 
-def soon(seconds: float = 5.0) -> float:
+def soon(seconds: float = 60.0) -> float:
     return CLOCK.monotonic() + seconds
 
 
@@ -177,19 +177,28 @@ async def test_a_replica_that_is_withdrawn_finishes_what_it_has(endpoints: Endpo
     assert endpoints.in_flight_on("dep", "rep_a") == 0
 
 
-async def test_idle_time_begins_when_the_last_request_ends(endpoints: Endpoints) -> None:
+class HeldClock(SystemClock):
+    """Monotonic time stands still but for what is added to it."""
+
+    elapsed_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.elapsed_s
+
+
+async def test_idle_time_begins_when_the_last_request_ends() -> None:
+    clock = HeldClock()
+    endpoints = Endpoints(clock, hold_queue=3)
     assert endpoints.demand("dep").idle_s is None
     endpoints.publish("dep", [A])
-    async with endpoints.acquire("dep", soon()):
+    async with endpoints.acquire("dep", clock.monotonic() + 60):
+        clock.elapsed_s += 7
         assert endpoints.demand("dep").idle_s == 0.0
-    await asyncio.sleep(0.02)
-    idle_s = endpoints.demand("dep").idle_s
-    assert idle_s is not None
-    assert 0.01 < idle_s < 1
+    clock.elapsed_s += 5
+    assert endpoints.demand("dep").idle_s == 5.0
     endpoints.touch("dep")
-    touched = endpoints.demand("dep").idle_s
-    assert touched is not None
-    assert touched < idle_s
+    clock.elapsed_s += 1
+    assert endpoints.demand("dep").idle_s == 1.0
 
 
 async def test_those_held_are_told_when_the_platform_stops_and_nobody_is_held_after(

@@ -150,7 +150,7 @@ async def test_nobody_overtakes_those_of_the_same_priority(
     endpoints: Endpoints, requests: Requests
 ) -> None:
     endpoints.publish("dep", [A])
-    async with endpoints.acquire("dep", CLOCK.monotonic() + 1, asked()) as slot:
+    async with endpoints.acquire("dep", CLOCK.monotonic() + 60, asked()) as slot:
         endpoints.full("dep", slot, retry_after_s=0.01)
     await requests.send(asked(prompt_tokens=1), asked(prompt_tokens=2))
     time.sleep(0.02)  # there is room, and nobody has been told yet
@@ -163,7 +163,7 @@ async def test_a_project_holds_no_more_than_its_bound_over_all_its_deployments(
 ) -> None:
     await requests.send(*(asked("greedy") for _ in range(600)))
     with pytest.raises(Unavailable, match="600 requests are already held for this project"):
-        async with endpoints.acquire("another", CLOCK.monotonic() + 1, asked("greedy")):
+        async with endpoints.acquire("another", CLOCK.monotonic() + 60, asked("greedy")):
             pass
     await requests.send(asked("modest"))
     assert endpoints.demand("dep").held == 601
@@ -249,10 +249,10 @@ async def test_failures_in_a_row_eject_a_replica_but_never_more_than_half(
     endpoints.publish("dep", [A, B])
     for expected in (["rep_a"] * FAILURES + ["rep_b"], ["rep_b"]):
         for replica_id in expected:
-            async with endpoints.acquire("dep", CLOCK.monotonic() + 1, asked()) as slot:
+            async with endpoints.acquire("dep", CLOCK.monotonic() + 60, asked()) as slot:
                 assert slot.replica_id == replica_id
                 endpoints.failed("dep", slot, dead=False)
-    async with endpoints.acquire("dep", CLOCK.monotonic() + 1, asked()) as slot:
+    async with endpoints.acquire("dep", CLOCK.monotonic() + 60, asked()) as slot:
         assert slot.replica_id == "rep_b"
     assert endpoints.wanted.is_set()
 
@@ -261,7 +261,7 @@ async def test_a_dead_replica_is_left_out_even_alone_and_its_successor_waited_fo
     endpoints: Endpoints, requests: Requests
 ) -> None:
     endpoints.publish("dep", [A])
-    async with endpoints.acquire("dep", CLOCK.monotonic() + 1, asked()) as slot:
+    async with endpoints.acquire("dep", CLOCK.monotonic() + 60, asked()) as slot:
         endpoints.failed("dep", slot, dead=True)
     await requests.send(asked())
     assert endpoints.demand("dep").held == 1
@@ -292,7 +292,7 @@ async def test_a_full_replica_is_given_nothing_until_it_has_room(
 ) -> None:
     endpoints.publish("dep", [A])
     await requests.send(asked())
-    async with endpoints.acquire("dep", CLOCK.monotonic() + 1, asked()) as slot:
+    async with endpoints.acquire("dep", CLOCK.monotonic() + 60, asked()) as slot:
         endpoints.full("dep", slot, retry_after_s=60)
     await requests.send(asked())
     assert endpoints.demand("dep").held == 1
@@ -309,6 +309,6 @@ async def test_demand_counts_tokens_as_they_come_and_as_they_were(
     assert (demand.held_tokens, demand.in_flight_tokens) == (120, 240)
     assert (demand.arrivals, demand.arrived_tokens, demand.finished_tokens) == (3, 360, 0)
     endpoints.publish("another", [A])
-    async with endpoints.acquire("another", CLOCK.monotonic() + 1, asked()) as slot:
+    async with endpoints.acquire("another", CLOCK.monotonic() + 60, asked()) as slot:
         slot.used(90, 7)
     assert endpoints.demand("another").finished_tokens == 97

@@ -19,6 +19,7 @@ from tidegate.spec import ModelSpec, Precision, Task
 from tidegate_controlplane.domain.footprint import read_bytes, weights_bytes
 from tidegate_controlplane.errors import Invalid
 from tidegate_controlplane.models.inspect import Inspected, inspect
+from tidegate_controlplane.models.vocabulary import tokens_digest
 
 
 async def unknown(digest: str) -> None:
@@ -78,6 +79,7 @@ async def test_a_gguf_file_tells_its_facts(gguf: MakeGguf) -> None:
         head_dim=16,
         vocabulary=10,
         embedding_parameters=640,
+        tokens_digest=tokens_digest(enumerate(f"t{n}" for n in range(10))),
         tied=True,
         stored_bits=32,
     )

@@ -125,7 +125,7 @@ def at(place: str, key: str = "rep_1") -> Launch:
 
 async def started_at(world: World, place: str, key: str = "rep_1") -> None:
     """As the loop does it: again and again."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while key not in world.fleet.known():
             await world.fleet.start(at(place, key))
             await asyncio.sleep(0)
@@ -201,7 +201,7 @@ async def test_what_is_held_for_a_deployment_is_removed_at_its_place(world: Worl
     assert world.opened == 0
     assert await world.fleet.remove(Holding("dep_1", "ray")) == "ray is being opened"
     world.may_open.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (said := await world.fleet.remove(Holding("dep_1", "ray"))) == "ray is being opened":
             await asyncio.sleep(0)
     assert said == "ray still has dep_1"
@@ -217,7 +217,7 @@ async def test_former_replicas_are_swept_where_they_ran_before_anything_starts_t
     await world.fleet.keep_files({"rep_9"})
     await world.fleet.sweep([here, there])
     assert (world.here.swept, world.there.swept) == ([here], [])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not (news := world.fleet.notices()):
             await asyncio.sleep(0)
         world.fault = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from datetime import UTC, datetime
 
 from sqlalchemy import event
@@ -39,19 +39,22 @@ async def test_units_whose_shared_commit_failed_insert_their_rows_when_they_run_
     database = SqliteDatabase(tmp_path / "db")
     migrate(database.writer)
     rows = [project(number) for number in range(3)]
-    held = asyncio.ensure_future(database.write(lambda session: pause()))
-    await asyncio.sleep(0.05)
+    began, free = threading.Event(), threading.Event()
+
+    def hold(_session):
+        began.set()
+        assert free.wait(60)
+
+    held = asyncio.ensure_future(database.write(hold))
+    await asyncio.to_thread(began.wait, 60)
     fail_next_commit(database.writer)  # the unit that is held has nothing to commit
-    await asyncio.gather(*(database.write(lambda s, row=row: s.add(row)) for row in rows))
-    await held
+    gathered = [asyncio.create_task(database.write(lambda s, row=row: s.add(row))) for row in rows]
+    await asyncio.sleep(0)
+    free.set()
+    await asyncio.gather(held, *gathered)
     found = await database.read(lambda s: [s.get(Project, row.id) for row in rows])
     database.close()
     assert all(found)
-
-
-def pause():
-    """Keeps the writer long enough for others to gather."""
-    time.sleep(0.3)
 
 
 async def test_a_unit_that_lost_its_commit_to_a_conflict_inserts_its_row_when_it_runs_again(

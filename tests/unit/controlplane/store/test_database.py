@@ -72,7 +72,7 @@ async def test_a_reader_sees_one_moment_although_a_writer_commits_meanwhile(
     def read(session: Session) -> tuple[set[str], set[str]]:
         first = names(session)
         loop.call_soon_threadsafe(began.set)
-        assert written.wait(5)
+        assert written.wait(60)
         return first, names(session)
 
     reading = asyncio.create_task(database.read(read))
@@ -103,7 +103,7 @@ async def test_a_caller_that_leaves_does_not_stop_a_unit_that_has_begun(
     def slow(session: Session) -> None:
         session.add(project("one"))
         loop.call_soon_threadsafe(began.set)
-        assert go_on.wait(5)
+        assert go_on.wait(60)
 
     writing = asyncio.create_task(database.write(slow))
     await began.wait()

@@ -217,6 +217,28 @@ async def test_the_median_cold_start_is_that_of_the_same_files(
     assert await database.read(lambda s: rows.median_cold_start_s(s, "sha256:b")) is None
 
 
+async def test_a_cold_start_with_a_draft_model_counts_for_that_pair_alone(
+    database: Database, deployment: Deployment
+) -> None:
+    def fill(session: Session) -> None:
+        plain = session.get_one(Revision, "rev_dep_1").model_dump()
+        revisions = {1: "rev_dep_1", 2: "rev_2", 3: "rev_3"}
+        beside = {**plain, "id": "rev_2", "number": 2, "plan": {"draft": {"digest": "sha256:d"}}}
+        alone = {**plain, "id": "rev_3", "number": 3, "plan": {"draft": None}}
+        session.add_all([Revision.model_validate(each) for each in (beside, alone)])
+        session.flush()
+        for number, seconds in ((1, 2.0), (2, 7.0), (3, 4.0)):
+            one = replica(f"rep_{number}", cold_start_s=seconds)
+            one.revision_id = revisions[number]
+            session.add(one)
+
+    await database.write(fill)
+    read = rows.median_cold_start_s
+    assert await database.read(lambda s: read(s, "sha256:a")) == 4.0
+    assert await database.read(lambda s: read(s, "sha256:a", "sha256:d")) == 7.0
+    assert await database.read(lambda s: read(s, "sha256:a", "sha256:e")) is None
+
+
 async def test_events_are_read_in_order_after_a_cursor(
     database: Database, deployment: Deployment
 ) -> None:

@@ -70,7 +70,7 @@ async def test_two_units_that_each_read_what_the_other_writes_do_not_both_go_by_
         runs.append(name)
         nobody = not names(session)
         if len(runs) <= 2:
-            both.wait(5)
+            both.wait(60)
         if nobody:
             session.add(project(name))
 
@@ -90,7 +90,7 @@ async def test_a_guarded_unit_sees_what_others_commit_while_it_runs(
     def unit(session: Session) -> tuple[set[str], set[str]]:
         first = names(session)
         loop.call_soon_threadsafe(began.set)
-        assert written.wait(5)
+        assert written.wait(60)
         return first, names(session)
 
     looking = asyncio.create_task(database.write(Guarded(unit)))
@@ -121,7 +121,7 @@ async def test_a_unit_whose_connection_is_lost_before_its_commit_runs_again(
         session.add(project("one"))
         session.flush()
         if len(runs) == 1:
-            asyncio.run_coroutine_threadsafe(other.write(end_others), loop).result(5)
+            asyncio.run_coroutine_threadsafe(other.write(end_others), loop).result(60)
 
     await database.write(unit)
     assert len(runs) == 2

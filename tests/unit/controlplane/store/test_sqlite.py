@@ -91,7 +91,7 @@ class Held:
 
     def _hold(self, _session: Session) -> None:
         self.began.set()
-        assert self.free.wait(5)
+        assert self.free.wait(60)
 
     def _count(self, _connection: object) -> None:
         self.commits += 1
@@ -99,7 +99,7 @@ class Held:
     async def all_of(self, *units: Callable[[Session], Any]) -> list[Any]:
         """How the units end that are asked while another one runs."""
         first = asyncio.create_task(self.database.write(self._hold))
-        await asyncio.to_thread(self.began.wait, 5)
+        await asyncio.to_thread(self.began.wait, 60)
         waiting = [asyncio.create_task(self.database.write(unit)) for unit in units]
         await asyncio.sleep(0)
         self.free.set()

@@ -72,15 +72,23 @@ async def test_what_is_raised_before_the_head_is_raised_to_the_caller_as_it_is()
 
 
 async def test_comments_are_sent_until_the_first_byte_and_not_after() -> None:
+    client, three_comments = Client(), asyncio.Event()
+
     async def produce() -> Producer:
-        await asyncio.sleep(0.055)
+        await three_comments.wait()
         yield EVENTS
         yield b"first"
         await asyncio.sleep(0.05)
         yield b"second"
 
-    client = Client()
-    await client.ask(produce(), Patience(EVENTS, 0.01))
+    async def counted(message: Any) -> None:
+        client.sent.append(message)
+        if client.body.count(HEARTBEAT) == 3:
+            three_comments.set()
+
+    client.send = counted  # type: ignore[method-assign]
+    async with asyncio.timeout(60):
+        await client.ask(produce(), Patience(EVENTS, 0.01))
     assert client.body.count(HEARTBEAT) >= 3
     assert client.body.endswith(HEARTBEAT + b"firstsecond")
     assert [m["type"] for m in client.sent].count("http.response.start") == 1
@@ -120,7 +128,7 @@ async def test_a_client_that_takes_nothing_is_left_and_the_producer_stopped() ->
             await never.wait()
 
     client.send = stalls  # type: ignore[method-assign]
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await client.ask(produce(), stall_s=0.02)
     assert closed == [4], "nothing more is taken from the producer while a client is not reading"
 
@@ -154,7 +162,7 @@ async def test_a_client_that_leaves_stops_the_producer_wherever_it_is(where: str
     await there.wait()
     assert not closed
     client.leaves.set()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await asking
     assert len(closed) == 1
 

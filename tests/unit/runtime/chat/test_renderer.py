@@ -184,7 +184,7 @@ def test_its_process_ends_with_it(start: StartProcess) -> None:
     process = fresh._process
     assert process is not None
     del fresh
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
 
 
 def test_its_process_has_its_pipes_and_can_open_nothing_else(start: StartProcess) -> None:
@@ -210,7 +210,7 @@ def test_a_process_that_does_not_end_is_killed(start: StartProcess) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.2)
     process.kill()
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
     process.stdin.close()
     process.stdout.close()
 
@@ -228,7 +228,7 @@ def test_without_its_fork_server_a_process_is_spawned() -> None:
     process = forked._process
     assert process is not None
     del forked
-    assert process.wait(10) == -signal.SIGKILL  # nobody is left who knows how it ended
+    assert process.wait(60) == -signal.SIGKILL  # nobody is left who knows how it ended
     assert process.wait() == -signal.SIGKILL
     server.close()
 

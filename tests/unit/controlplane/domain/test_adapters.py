@@ -1,0 +1,91 @@
+"""What adapters add to the memory that is planned for a replica."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tests.unit.controlplane.domain.test_plan import FACTS, MACHINE, spec
+
+from tidegate.protocol.resources import ResolvedPlan
+from tidegate.spec import Precision, SpecIssue
+from tidegate_controlplane.domain.adapters import Update, Updates, adapter_bytes, loaded_bytes
+from tidegate_controlplane.domain.plan import Refusal, resolve
+from tidegate_controlplane.domain.size import need
+
+MIB = 1024**2
+SMALL = (Update(rank=16, inputs=512, outputs=512),) * 32
+LARGE = (Update(rank=64, inputs=512, outputs=512),) * 32
+"""1 and 4 MiB in 2 bytes a value."""
+
+
+def plan_of(*adapters: Updates, **runtime: object) -> ResolvedPlan:
+    plan = resolve(spec(runtime=runtime), FACTS, MACHINE, adapters=adapters)
+    assert isinstance(plan, ResolvedPlan), plan
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("precision", "on_gpu", "taken"),
+    [
+        (Precision.FP32, False, 4 * 3 * (100 + 50)),
+        (Precision.FP32, True, 4 * 3 * (100 + 50)),
+        (Precision.BF16, True, 2 * 3 * (100 + 50)),
+        (Precision.BF16, False, 2 * (16 * 100 + 64 * 3)),
+        (Precision.INT4, False, 2 * (16 * 100 + 64 * 3)),
+    ],
+)
+def test_an_adapter_takes_its_factors_and_whole_panels_of_them_on_processors(
+    precision: Precision, on_gpu: bool, taken: int
+) -> None:
+    assert adapter_bytes([Update(3, 100, 50)], precision, on_gpu=on_gpu) == taken
+
+
+def test_the_largest_that_may_be_in_memory_together_are_counted() -> None:
+    def counted(most: int) -> float:
+        return loaded_bytes([SMALL, LARGE, SMALL], most, Precision.BF16, on_gpu=True) / MIB
+
+    assert [counted(most) for most in (1, 2, 3, 8)] == [4, 5, 6, 6]
+
+
+def test_adapters_are_a_term_of_the_planned_memory() -> None:
+    without, plan = plan_of(), plan_of(*[SMALL] * 12)
+    assert (without.adapters_bytes, plan.adapters_bytes, plan.max_adapters) == (0, 8 * MIB, 8)
+    assert plan.memory_bytes - without.memory_bytes == 8 * MIB
+    assert (
+        need(plan).replace(", adapters 8 MiB", "").split(" ", 2)[2]
+        == (need(without).split(" ", 2)[2])
+    )
+
+
+def test_fewer_at_once_take_less() -> None:
+    plan = plan_of(*[SMALL] * 12, max_adapters=3)
+    assert (plan.adapters_bytes, plan.max_adapters) == (3 * MIB, 3)
+
+
+def refused(bound: dict[str, str] | None, memory_bytes: int) -> SpecIssue:
+    declared = spec(hardware=bound or {}, runtime={"max_sequences": 1})
+    machine = replace(MACHINE, memory_bytes=memory_bytes)
+    assert isinstance(resolve(declared, FACTS, machine), ResolvedPlan)
+    refusal = resolve(declared, FACTS, machine, adapters=[LARGE] * 8)
+    assert isinstance(refusal, Refusal)
+    (issue,) = refusal.issues
+    return issue
+
+
+@pytest.mark.parametrize(
+    ("bound", "memory_bytes", "field"),
+    [
+        (None, 100 * MIB, "model.source"),
+        ({"memory": "100MiB"}, 16 * 1024 * MIB, "hardware.memory"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused_with_what_to_do(
+    bound: dict[str, str] | None, memory_bytes: int, field: str
+) -> None:
+    issue = refused(bound, memory_bytes)
+    assert issue.field == field
+    assert "adapters 32 MiB" in issue.message
+    assert "load fewer adapters at once (runtime.max_adapters), train them with a lower rank" in (
+        issue.message
+    )
