@@ -6,27 +6,20 @@ from typing import Any
 
 from litestar import Request, Response, get, post
 from litestar.di import NamedDependency
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from litestar.types import ASGIApp, ControllerRouterHandler
 from pydantic import BaseModel
 
 from tidegate.protocol.openai import (
     ChatCompletion,
-    ChatCompletionRequest,
     Completion,
-    CompletionRequest,
-    EmbeddingRequest,
     EmbeddingResponse,
     ModelCard,
     ModelList,
 )
-from tidegate.protocol.rank import RerankRequest, RerankResponse, ScoreRequest, ScoreResponse
-from tidegate.protocol.tokenize import (
-    DetokenizeRequest,
-    DetokenizeResponse,
-    TokenizeRequest,
-    TokenizeResponse,
-)
+from tidegate.protocol.rank import RerankResponse, ScoreResponse
+from tidegate.protocol.tokenize import ONLINE_REQUESTS, DetokenizeResponse, TokenizeResponse
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.gateway.admission import admit, find
 from tidegate_controlplane.gateway.catalog import Adapter, Catalog, Served
@@ -44,130 +37,45 @@ HEADERS = {
 }
 
 
-@post(
-    "/v1/chat/completions",
-    status_code=200,
-    opt=describe(
+def working(operation: str, path: str, summary: str, answer: Any) -> HTTPRouteHandler:
+    """The route that has a replica answer `path`, whose body is of `ONLINE_REQUESTS`.
+
+    `operation` is its name in the OpenAPI document, `answer` its shape, or several.
+    """
+
+    async def handle(request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]) -> ASGIApp:
+        return await _work(request, gateway, path)
+
+    handle.__name__ = operation
+    opt = describe(
+        summary,
+        body=ONLINE_REQUESTS[path],
+        answers={200: answer},
+        refuses=REFUSES,
+        headers=HEADERS,
+    )
+    return post(path, status_code=200, opt=opt)(handle)
+
+
+WORKING = [
+    working(
+        "create_chat_completion",
+        "/v1/chat/completions",
         "Answer a conversation",
-        body=ChatCompletionRequest,
-        answers={200: (ChatCompletion, EVENTS)},
-        refuses=REFUSES,
-        headers=HEADERS,
+        (ChatCompletion, EVENTS),
     ),
-)
-async def create_chat_completion(
-    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
-) -> ASGIApp:
-    """Chat, streamed or not."""
-    return await _work(request, gateway, "/v1/chat/completions")
-
-
-@post(
-    "/v1/completions",
-    status_code=200,
-    opt=describe(
-        "Continue a text",
-        body=CompletionRequest,
-        answers={200: (Completion, EVENTS)},
-        refuses=REFUSES,
-        headers=HEADERS,
-    ),
-)
-async def create_completion(
-    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
-) -> ASGIApp:
-    """Completions, streamed or not."""
-    return await _work(request, gateway, "/v1/completions")
-
-
-@post(
-    "/v1/embeddings",
-    status_code=200,
-    opt=describe(
-        "Embed texts",
-        body=EmbeddingRequest,
-        answers={200: EmbeddingResponse},
-        refuses=REFUSES,
-        headers=HEADERS,
-    ),
-)
-async def create_embeddings(
-    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
-) -> ASGIApp:
-    """Embeddings."""
-    return await _work(request, gateway, "/v1/embeddings")
-
-
-@post(
-    "/v1/rerank",
-    status_code=200,
-    opt=describe(
-        "Rank documents for a query",
-        body=RerankRequest,
-        answers={200: RerankResponse},
-        refuses=REFUSES,
-        headers=HEADERS,
-    ),
-)
-async def create_rerank(
-    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
-) -> ASGIApp:
-    """Documents, the most relevant first."""
-    return await _work(request, gateway, "/v1/rerank")
-
-
-@post(
-    "/v1/score",
-    status_code=200,
-    opt=describe(
-        "Score pairs of texts",
-        body=ScoreRequest,
-        answers={200: ScoreResponse},
-        refuses=REFUSES,
-        headers=HEADERS,
-    ),
-)
-async def create_score(
-    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
-) -> ASGIApp:
-    """Scores, in the order of the pairs."""
-    return await _work(request, gateway, "/v1/score")
-
-
-@post(
-    "/v1/tokenize",
-    status_code=200,
-    opt=describe(
+    working("create_completion", "/v1/completions", "Continue a text", (Completion, EVENTS)),
+    working("create_embeddings", "/v1/embeddings", "Embed texts", EmbeddingResponse),
+    working("create_rerank", "/v1/rerank", "Rank documents for a query", RerankResponse),
+    working("create_score", "/v1/score", "Score pairs of texts", ScoreResponse),
+    working(
+        "create_tokens",
+        "/v1/tokenize",
         "Count and list the tokens of a prompt or a conversation",
-        body=TokenizeRequest,
-        answers={200: TokenizeResponse},
-        refuses=REFUSES,
-        headers=HEADERS,
+        TokenizeResponse,
     ),
-)
-async def create_tokens(
-    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
-) -> ASGIApp:
-    """Tokens, as the model would read them."""
-    return await _work(request, gateway, "/v1/tokenize")
-
-
-@post(
-    "/v1/detokenize",
-    status_code=200,
-    opt=describe(
-        "Turn tokens into text",
-        body=DetokenizeRequest,
-        answers={200: DetokenizeResponse},
-        refuses=REFUSES,
-        headers=HEADERS,
-    ),
-)
-async def create_text(
-    request: Request[Any, Any, Any], gateway: NamedDependency[Gateway]
-) -> ASGIApp:
-    """The text of tokens."""
-    return await _work(request, gateway, "/v1/detokenize")
+    working("create_text", "/v1/detokenize", "Turn tokens into text", DetokenizeResponse),
+]
 
 
 @get(
@@ -227,13 +135,7 @@ def _json(content: BaseModel) -> Response[bytes]:
 
 
 HANDLERS: list[ControllerRouterHandler] = [
-    create_chat_completion,
-    create_completion,
-    create_embeddings,
-    create_rerank,
-    create_score,
-    create_tokens,
-    create_text,
+    *WORKING,
     list_models,
     get_model,
 ]

@@ -31,10 +31,12 @@ class ChatPrompts:
     `tool_parser` is the declaration's word on how calls are written, by default the template's.
     """
 
-    def __init__(self, tokenizer: Any, tool_parser: str | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, tool_parser: str | None = None, renderer: Renderer | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._tool_parser = tool_parser
-        self._renderer = Renderer()
+        self._renderer = renderer or Renderer()
 
     def warm(self) -> None:
         """Prepare for the first chat, without waiting. Raises ModelRefused (WrongToolParser)."""

@@ -1,4 +1,5 @@
-"""The process in which chat templates run: `python -I render_process.py 2.0`, asked by stdin.
+"""The process in which chat templates run: `python -I render_process.py 2.0`, asked by stdin, or a
+fork of one that has imported this (`render_forks.py`).
 
 A template may loop for ever or write without end, in Jinja or inside one of its filters, so nothing
 but the kernel can bound it. A timer ends the process that spends too long on one rendering, an
@@ -72,7 +73,12 @@ def _check_name(name: object) -> None:
 
 def main(cpu_s: float) -> None:
     """Answer until the other end is closed; `cpu_s` bounds one rendering."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare()
+    answer_all(cpu_s)
+
+
+def answer_all(cpu_s: float) -> None:
+    """Answer within bounds until the other end is closed, in a process that is prepared."""
     _bound_process()
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     while (message := read_message(requests)) is not None:
@@ -98,9 +104,14 @@ def as_message(value: Mapping[str, Any]) -> bytes:
     return len(body).to_bytes(LENGTH_BYTES, "big") + body
 
 
-def _bound_process() -> None:
+def prepare() -> None:
+    """Import and open now what will be out of reach."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     time.tzset()
     _compiled("{{ strftime_now('%d %b %Y') }}{{ [] | tojson }}").render()
+
+
+def _bound_process() -> None:
     for limit, value in (
         (resource.RLIMIT_AS, MEMORY_BYTES),
         (resource.RLIMIT_NOFILE, 0),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import IO, Any, cast
 
-from tidegate_runtime.chat import render_process
+from tidegate_runtime.chat.process import RenderProcess, spawn
 from tidegate_runtime.chat.render_process import WALL_S, as_message, read_message
 from tidegate_runtime.errors import RequestRefused
 
@@ -22,7 +20,8 @@ log = logging.getLogger(__name__)
 
 CPU_S = 2.0
 """Of one rendering; ordinary ones take a thousandth of it."""
-_KEPT = ("LD_LIBRARY_PATH", "TZ")
+StartProcess = Callable[[float], RenderProcess]
+"""Starts one whose renderings may take so many seconds of processor."""
 _TRIES = 2
 _GRACE_S = 1.0
 
@@ -35,10 +34,11 @@ class Renderer:
     few seconds. Any thread may call.
     """
 
-    def __init__(self, cpu_s: float = CPU_S) -> None:
+    def __init__(self, cpu_s: float = CPU_S, start: StartProcess = spawn) -> None:
         self._cpu_s = cpu_s
+        self._start = start
         self._turn = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: RenderProcess | None = None
         self._ending: Callable[[], int | None] = lambda: None
 
     def warm(self, template: str) -> None:
@@ -90,9 +90,9 @@ class Renderer:
             raise self._stopped(self._end())
         raise self._stopped(0)
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> RenderProcess:
         if self._process is None:
-            self._process = _start(self._cpu_s)
+            self._process = self._start(self._cpu_s)
             self._ending = weakref.finalize(self, _end, self._process)
         return self._process
 
@@ -114,18 +114,7 @@ class Renderer:
         )
 
 
-def _start(cpu_s: float) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-I", render_process.__file__, str(cpu_s)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        # A template is shown nothing of what this process was told.
-        env={name: os.environ[name] for name in _KEPT if name in os.environ},
-    )
-
-
-def _end(process: subprocess.Popen[bytes]) -> int:
+def _end(process: RenderProcess) -> int:
     for pipe in (process.stdin, process.stdout):
         with suppress(BrokenPipeError):
             cast("IO[bytes]", pipe).close()

@@ -27,22 +27,22 @@ from tidegate.protocol.replica import (
 from tidegate.telemetry.logs import log_to_stderr
 from tidegate.telemetry.traces import MISSING, can_trace
 from tidegate_runtime.artifact.open import read_manifest
-from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.front import Front
 from tidegate_runtime.server.parent import die_with
 from tidegate_runtime.server.status import StatusFile
 
 if TYPE_CHECKING:
+    from tidegate_runtime.server.inherited import Inherited
     from tidegate_runtime.server.ranks import Ranks
 
 log = logging.getLogger("tidegate_runtime.server")
 
 
-def main(arguments: list[str], shelf: Shelf | None = None) -> int:
+def main(arguments: list[str], inherited: Inherited | None = None) -> int:
     """Run one replica; returns its exit status (see tidegate.protocol.replica).
 
-    `shelf` is what the process it was forked from knows of models.
+    `inherited` is what the zygote that it was forked from gives it.
     """
     asked = parser().parse_args(arguments)
     log_to_stderr(asked.log_format)
@@ -63,7 +63,7 @@ def main(arguments: list[str], shelf: Shelf | None = None) -> int:
         log.error("%s", error.message)
         report_failure(raw, error.reason, error.message)
         return EXIT_REFUSED
-    return start(config, Front(token), shelf)
+    return start(config, Front(token), inherited)
 
 
 def main_alone(asked: argparse.Namespace) -> int:
@@ -185,7 +185,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def start(config: ReplicaConfig, front: Front, shelf: Shelf | None = None) -> int:
+def start(config: ReplicaConfig, front: Front, inherited: Inherited | None = None) -> int:
     """Write the first status, then import what takes its time and serve."""
     about = {"replica": config.replica_id, "deployment": config.model_name}
     log_to_stderr(config.telemetry.log_format, fields=about)
@@ -196,7 +196,7 @@ def start(config: ReplicaConfig, front: Front, shelf: Shelf | None = None) -> in
     from tidegate_runtime.server.ranks import forked_ranks
 
     with forked_ranks(config.tensor_parallel) as ranks:
-        return serve(config, front, status, shelf, ranks)
+        return serve(config, front, status, inherited, ranks)
 
 
 def prepare_libraries(device: str) -> None:
@@ -219,7 +219,7 @@ def serve(
     config: ReplicaConfig,
     front: Front,
     status: StatusFile,
-    shelf: Shelf | None,
+    inherited: Inherited | None,
     ranks: Ranks | None,
 ) -> int:
     """Import the server and run it."""
@@ -233,7 +233,7 @@ def serve(
         log.error("%s", error.message)
         status.write(ReplicaState.FAILED, reason=error.reason, message=error.message)
         return EXIT_CRASHED
-    return asyncio.run(run(config, front, listener, status, shelf, ranks))
+    return asyncio.run(run(config, front, listener, status, inherited, ranks))
 
 
 def read_raw(path: Path) -> dict[str, Any]:

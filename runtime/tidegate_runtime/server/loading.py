@@ -24,6 +24,7 @@ from tidegate_runtime.artifact.memory import check_bytes_fit
 from tidegate_runtime.artifact.open import Artifact
 from tidegate_runtime.artifact.warm import WarmModel
 from tidegate_runtime.chat.prompts import ChatPrompts
+from tidegate_runtime.chat.renderer import Renderer
 from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.kv_budget import kv_blocks
@@ -59,9 +60,11 @@ def load_generate(
     metrics: Metrics,
     on_death: Callable[[EngineDead], None],
     warm: WarmModel | None = None,
+    renderer: Renderer | None = None,
     ranks: Ranks | None = None,
 ) -> tuple[Generator, Engine]:
-    """A generating service with its engine running; what is `warm` of its model is not read again.
+    """A generating service with its engine running; what is `warm` of its model is not read again,
+    and its chat templates run in a process that is spawned unless `renderer` knows better.
 
     With `ranks` the model is divided over them. Raises ModelRefused, ReplicaUnavailable, and
     EngineDead when one of the ranks is gone.
@@ -79,7 +82,7 @@ def load_generate(
     tokenizer = None if warm is None else warm.tokenizer
     loaded = load_generator(artifact, context_tokens=config.context_tokens, tokenizer=tokenizer)
     tables = _start_tables(loaded, warm)
-    prompts = ChatPrompts(loaded.tokenizer, config.tool_parser)
+    prompts = ChatPrompts(loaded.tokenizer, config.tool_parser, renderer)
     prompts.warm()
     decoder = _open_model(config, artifact, loaded, kind, ranks)
     adapters = open_adapters(config, decoder, metrics)

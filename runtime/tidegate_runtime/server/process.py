@@ -24,7 +24,6 @@ from tidegate.protocol.replica import (
 from tidegate.telemetry.traces import open_tracer
 from tidegate_runtime.artifact.prepare import prepare
 from tidegate_runtime.artifact.resolve import check_digest, resolve
-from tidegate_runtime.artifact.warm import Shelf
 from tidegate_runtime.errors import EngineDead, ModelRefused, ReplicaUnavailable
 from tidegate_runtime.server.app import create_app
 from tidegate_runtime.server.front import Front
@@ -35,6 +34,7 @@ from tidegate_runtime.server.status import StatusFile
 
 if TYPE_CHECKING:
     from tidegate_runtime.engine.engine import Engine
+    from tidegate_runtime.server.inherited import Inherited
     from tidegate_runtime.server.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ async def run(
     front: Front,
     listener: socket.socket,
     status: StatusFile,
-    shelf: Shelf | None = None,
+    inherited: Inherited | None = None,
     ranks: Ranks | None = None,
 ) -> int:
     """Serve until drained or failed; returns the exit status.
@@ -102,7 +102,7 @@ async def run(
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     engine_ready: asyncio.Future[Engine | None] = loop.create_future()
     threading.Thread(
-        target=_load, args=(replica, loop, engine_ready, shelf, ranks), name="load", daemon=True
+        target=_load, args=(replica, loop, engine_ready, inherited, ranks), name="load", daemon=True
     ).start()
     draining = asyncio.create_task(_drain(replica, engine_ready))
     await lifecycle.ended.wait()
@@ -128,7 +128,7 @@ def _load(
     replica: Replica,
     loop: asyncio.AbstractEventLoop,
     engine_ready: asyncio.Future[Engine | None],
-    shelf: Shelf | None,
+    inherited: Inherited | None,
     ranks: Ranks | None,
 ) -> None:
     """Load the model in a thread of its own, and tell the event loop how it went."""
@@ -152,7 +152,8 @@ def _load(
             load_encoder(replica)
         else:
             # Before torch is imported: a build needs the cores, and a refusal should come early.
-            held = prepare(replica.config, say, shelf)
+            held = prepare(replica.config, say, inherited.shelf if inherited else None)
+            from tidegate_runtime.chat.renderer import Renderer
             from tidegate_runtime.server import loading
 
             replica.generate, engine = loading.load_generate(
@@ -160,7 +161,8 @@ def _load(
                 held.artifact,
                 replica.metrics,
                 on_death,
-                warm=None if shelf is None else shelf.model(held.artifact),
+                warm=inherited.shelf.model(held.artifact) if inherited else None,
+                renderer=Renderer(start=inherited.templates.start) if inherited else None,
                 ranks=ranks,
             )
     except ModelRefused as error:

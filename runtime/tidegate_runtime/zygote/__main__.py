@@ -30,16 +30,21 @@ def main(arguments: list[str]) -> int:
     connection.set_inheritable(False)
     # numpy's OpenBLAS would start its threads at the import, and a fork wants a process of one.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    from tidegate_runtime.chat.fork_server import ForkServer
+
+    templates = ForkServer()  # it imports while this process does
     from tidegate_runtime.zygote.preload import preload
 
     preload(traces=asked.traces)
+    from tidegate_runtime.server.inherited import Inherited
     from tidegate_runtime.zygote.warming import warm
 
     shelf = Shelf(asked.warm_bytes)
+    inherited = Inherited(shelf, templates)
     zygote = Zygote(
         connection,
         asked.parent_pid,
-        serve_replica=functools.partial(serve_replica, shelf=shelf),
+        serve_replica=functools.partial(serve_replica, inherited=inherited),
         warm=functools.partial(warm, shelf),
     )
     return zygote.serve()

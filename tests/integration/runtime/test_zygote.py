@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,12 @@ def complete(replica: Any, **fields: Any) -> str:
 def config_of(replica: Any) -> Path:
     path: Path = replica.log_path.with_name("config.json")
     return path
+
+
+def children_of(pid: int) -> list[int]:
+    """Alive ones, whichever thread started them."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sorted(int(c) for task in tasks for c in (task / "children").read_text().split())
 
 
 def threads_of(pid: int) -> int:
@@ -68,6 +75,26 @@ def test_a_warm_model_answers_as_a_cold_one(
     warm = spawn(source=str(artifact), precision="auto")
     warm.wait_for("ready")
     assert complete(warm, temperature=0) == wanted
+
+
+def test_a_template_process_is_forked_and_not_spawned_by_the_replica(
+    spawn: Callable[..., Any], zygote: Any, artifact: Path
+) -> None:
+    replica = spawn(source=str(artifact), precision="auto")
+    replica.wait_for("ready")
+    chat = {"model": "test-model", "messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+    with replica.client() as client:
+        assert client.post("/v1/chat/completions", json=chat).status_code == 200
+    assert children_of(replica.process.pid) == []
+    (fork_server,) = children_of(zygote.process.pid)
+    templates = children_of(fork_server)
+    assert templates != []
+    replica.process.kill()
+    replica.process.wait()
+    deadline = time.monotonic() + 10
+    while set(templates) <= set(children_of(fork_server)):
+        assert time.monotonic() < deadline, "the template process outlives its replica"
+        time.sleep(0.01)
 
 
 def test_two_forks_of_one_process_do_not_draw_the_same_tokens(

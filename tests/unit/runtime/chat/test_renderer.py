@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tidegate_runtime.chat.renderer import Renderer
+from tidegate_runtime.chat.fork_server import ForkServer
+from tidegate_runtime.chat.process import spawn
+from tidegate_runtime.chat.render_process import MEMORY_BYTES, as_message
+from tidegate_runtime.chat.renderer import Renderer, StartProcess
 from tidegate_runtime.errors import RequestRefused
 
 MESSAGES = [{"role": "user", "content": "Grüße <b>&'\"\n"}, {"role": "tool", "content": ""}]
 FINE = "{{ messages[0].content }}"
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 
 
 @pytest.fixture(scope="module")
-def renderer() -> Renderer:
-    return Renderer()
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module", params=["spawned", "forked"])
+def start(request: pytest.FixtureRequest, fork_server: ForkServer) -> StartProcess:
+    return spawn if request.param == "spawned" else fork_server.start
+
+
+@pytest.fixture(scope="module")
+def renderer(start: StartProcess) -> Renderer:
+    return Renderer(start=start)
 
 
 def render(renderer: Renderer, template: str, **more: Any) -> str:
@@ -63,11 +81,9 @@ def test_a_template_writes_what_transformers_has_it_write(
     assert own == expected[0]
 
 
-def test_a_template_that_does_not_end_is_ended() -> None:
-    hurried = Renderer(cpu_s=0.2)
-    refused = refusal(
-        hurried, "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    )
+def test_a_template_that_does_not_end_is_ended(start: StartProcess) -> None:
+    hurried = Renderer(cpu_s=0.2, start=start)
+    refused = refusal(hurried, ENDLESS)
     assert (refused.code, refused.param) == ("chat_template_stopped", "messages")
     assert "more than 0.2 s" in refused.message
     assert render(hurried, FINE) == MESSAGES[0]["content"]
@@ -148,21 +164,76 @@ def test_a_process_that_died_is_replaced(renderer: Renderer) -> None:
     assert render(renderer, FINE) == MESSAGES[0]["content"]
 
 
+@pytest.mark.parametrize("is_forked", [False, True])
 def test_its_process_knows_nothing_of_ours(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, is_forked: bool
 ) -> None:
     monkeypatch.setenv("SECRET_OF_TEST", "x")
-    fresh = Renderer()
+    server = ForkServer()
+    fresh = Renderer(start=server.start if is_forked else spawn)
     assert render(fresh, FINE)
     assert fresh._process is not None
     assert "SECRET" not in Path(f"/proc/{fresh._process.pid}/environ").read_text()
+    server.close()
 
 
-def test_its_process_ends_with_it() -> None:
-    fresh = Renderer()
+def test_its_process_ends_with_it(start: StartProcess) -> None:
+    fresh = Renderer(start=start)
     fresh.warm(FINE)
     assert render(fresh, FINE)
     process = fresh._process
     assert process is not None
     del fresh
     assert process.wait(60) == 0
+
+
+def test_its_process_has_its_pipes_and_can_open_nothing_else(start: StartProcess) -> None:
+    renderers = [Renderer(start=start) for _ in range(2)]
+    for each in renderers:
+        assert render(each, FINE)
+        assert each._process is not None
+        inside = Path(f"/proc/{each._process.pid}")
+        assert sorted(path.name for path in (inside / "fd").iterdir()) == ["0", "1", "2"]
+        assert (inside / "fd" / "2").readlink() == Path(os.devnull)
+        limits = (inside / "limits").read_text().splitlines()
+        bounds = {line[:26].strip(): line[26:].split()[:2] for line in limits}
+        assert bounds["Max open files"] == ["0", "0"]
+        assert bounds["Max core file size"] == ["0", "0"]
+        assert bounds["Max address space"] == [str(MEMORY_BYTES)] * 2
+
+
+def test_a_process_that_does_not_end_is_killed(start: StartProcess) -> None:
+    process = start(60.0)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(as_message({"template": ENDLESS, "variables": {}}))
+    process.stdin.flush()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.2)
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_without_its_fork_server_a_process_is_spawned() -> None:
+    server = ForkServer()
+    forked = Renderer(start=server.start)
+    assert render(forked, FINE)
+    assert parent_of(forked) == server.pid
+    os.kill(server.pid, signal.SIGKILL)
+    assert render(forked, FINE)
+    later = Renderer(start=server.start)
+    assert render(later, FINE)
+    assert parent_of(later) == os.getpid()
+    process = forked._process
+    assert process is not None
+    del forked
+    assert process.wait(60) == -signal.SIGKILL  # nobody is left who knows how it ended
+    assert process.wait() == -signal.SIGKILL
+    server.close()
+
+
+def parent_of(renderer: Renderer) -> int:
+    assert renderer._process is not None
+    status = Path(f"/proc/{renderer._process.pid}/stat").read_text()
+    return int(status.rpartition(")")[2].split()[1])
