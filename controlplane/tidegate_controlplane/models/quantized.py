@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tidegate.spec.quantized import (
+    BITSANDBYTES_BITS,
     METHODS,
     TorchaoTensor,
     codes_name,
@@ -24,7 +25,9 @@ PACKED = (".qweight", ".weight_packed")
 BESIDE = (
     *(".scales", ".qzeros", ".g_idx"),
     *(".weight_scale", ".weight_scale_inv", ".weight_zero_point", ".weight_shape", ".weight_g_idx"),
-    *(".input_scale", ".input_zero_point"),
+    *(".input_scale", ".input_zero_point", ".SCB", ".weight_format"),
+    *(".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"),
+    *(".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"),
 )
 """Tensors that are no weights."""
 TORCHAO = "._weight_"
@@ -61,6 +64,8 @@ def stored_bits(config: Mapping[str, Any], torchao: Mapping[str, TorchaoTensor])
     found = [said.get("bits"), said.get("w_bit"), *(g["weights"]["num_bits"] for g in groups)]
     if said.get("quant_method") == "fp8":
         found.append(8)
+    if said.get("quant_method") == "bitsandbytes":
+        found.append(BITSANDBYTES_BITS)
     found.append(most_bits(torchao.values()))
     return next((int(bits) for bits in found if bits), FULL_BITS)
 
@@ -70,7 +75,7 @@ def weight_counts(
 ) -> dict[str, int]:
     """How many weights each tensor holds; those that hold none are left out."""
     plain = {
-        name: math.prod(shape) * (WORD_BITS // bits if name.endswith(PACKED) else 1)
+        name: math.prod(shape) * _in_element(name, shapes, bits)
         for name, shape in shapes.items()
         if not name.endswith(BESIDE) and not (torchao and TORCHAO in name)
     }
@@ -78,6 +83,13 @@ def weight_counts(
         name: math.prod(told.shape or shapes.get(codes_name(name), (0,)))
         for name, told in torchao.items()
     }
+
+
+def _in_element(name: str, shapes: Mapping[str, Sequence[int]], bits: int) -> int:
+    """How many weights an element of a stored tensor holds."""
+    if f"{name}.quant_map" in shapes:
+        return 2  # of 4 bits in a byte: another storage is refused
+    return WORD_BITS // bits if name.endswith(PACKED) else 1
 
 
 def _refused(fault: str) -> SourceError:

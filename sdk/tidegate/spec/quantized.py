@@ -14,14 +14,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-METHODS = ("gptq", "awq", "compressed-tensors", "fp8", "torchao")
+METHODS = ("gptq", "awq", "compressed-tensors", "fp8", "torchao", "bitsandbytes")
 """Values of `quant_method` that are read."""
+BITSANDBYTES_BITS = 8
+"""Those that its weights are served in: evenly spaced codes of 4 bits cannot hold NF4 or FP4."""
 CODES = "qdata"
 """What torchao calls the part that holds a tensor's codes."""
 _BITS = {"Int4Tensor": 4, "Int4TilePackedTo4dTensor": 4, "Int8Tensor": 8, "Float8Tensor": 8}
 _INTX = "IntxUnpackedToInt8Tensor"
 _INTX_BITS = {f"int{bits}": 4 if bits <= 4 else 8 for bits in range(1, 9)}
 _PLAIN = "Tensor"
+_BYTE = "uint8"
 _WIDE_TILES = '"int4_tile_packed_ntile": 16'
 
 
@@ -41,7 +44,12 @@ def method_fault(config: Mapping[str, Any]) -> str | None:
     if not said:
         return None
     method = str(said.get("quant_method", "an unknown method"))
-    return None if method in METHODS else f"is quantized by {method!r}, which is not read"
+    if method not in METHODS:
+        return f"is quantized by {method!r}, which is not read"
+    storage = said.get("bnb_4bit_quant_storage") or _BYTE
+    if method == "bitsandbytes" and storage != _BYTE:
+        return f"has the bnb_4bit_quant_storage {storage!r}, and {_BYTE!r} is read"
+    return None
 
 
 def torchao_tensors(metadata: Mapping[str, str]) -> dict[str, TorchaoTensor]:

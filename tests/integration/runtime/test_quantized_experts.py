@@ -13,6 +13,7 @@ import transformers
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.integration.runtime.test_tokens import FAMILIES, PROMPTS, make_engine, outputs_of
+from tests.unit.runtime.artifact.bitsandbytes_layouts import BITSANDBYTES
 from tests.unit.runtime.artifact.quantized_checkpoints import quantize_published
 from tests.unit.runtime.artifact.quantized_layouts import LAYOUTS, awq, gptq, short_scales
 from tests.unit.runtime.artifact.torchao_layouts import TORCHAO
@@ -29,10 +30,11 @@ FORMATS = {
     "gptq": GPTQ,
     "awq": awq(32, short_scales),
     **{
-        name: (LAYOUTS | TORCHAO)[name]
+        name: (LAYOUTS | TORCHAO | BITSANDBYTES)[name]
         for name in (
             *("gptq 4 act-order", "gptq v2 8 sym", "compressed int4 groups"),
             *("compressed int8 channel", "compressed fp8", "fp8 tiles", "torchao int8 groups"),
+            "bnb nf4 nested",
         )
     },
 }

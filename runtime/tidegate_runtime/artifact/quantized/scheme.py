@@ -18,6 +18,7 @@ from tidegate.spec.quantized import (
 )
 from tidegate_runtime.artifact.guard import guarded
 from tidegate_runtime.artifact.quantized.awq import Awq
+from tidegate_runtime.artifact.quantized.bitsandbytes import EightBits, FourBits
 from tidegate_runtime.artifact.quantized.compressed import Compressed
 from tidegate_runtime.artifact.quantized.fp8 import Fp8
 from tidegate_runtime.artifact.quantized.gptq import Gptq
@@ -120,12 +121,23 @@ def _torchao(path: Path, said: Mapping[str, Any]) -> Scheme:
     return Torchao(tensors, bits or _FULL_BITS)
 
 
+def _bitsandbytes(path: Path, said: Mapping[str, Any]) -> Scheme:
+    if said.get("load_in_4bit"):
+        return FourBits()
+    if said.get("load_in_8bit"):
+        return EightBits()
+    raise _refused(
+        path, "is quantized by 'bitsandbytes' in neither 4 nor 8 bits, which is not read"
+    )
+
+
 _METHODS: Mapping[str, Callable[[Path, Mapping[str, Any]], Scheme]] = {
     "gptq": _gptq,
     "awq": _awq,
     "compressed-tensors": _compressed,
     "fp8": _fp8,
     "torchao": _torchao,
+    "bitsandbytes": _bitsandbytes,
 }
 
 

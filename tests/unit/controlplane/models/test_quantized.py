@@ -37,6 +37,23 @@ STORED: dict[str, tuple[dict[str, Any], dict[str, list[int]], int]] = {
         {"weight_packed": [64, 32], "weight_scale": [64, 1], "weight_shape": [2]},
         8,
     ),
+    "bitsandbytes, 4 bits": (
+        {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {
+            "weight": [4096, 1],
+            "weight.absmax": [128],
+            "weight.quant_map": [16],
+            "weight.nested_absmax": [1],
+            "weight.nested_quant_map": [256],
+            "weight.quant_state.bitsandbytes__nf4": [167],
+        },
+        8,
+    ),
+    "bitsandbytes, 8 bits": (
+        {"quant_method": "bitsandbytes", "load_in_8bit": True},
+        {"weight": [64, 128], "SCB": [64], "weight_format": []},
+        8,
+    ),
     "fp8": (
         {"quant_method": "fp8"},
         {"weight": [64, 128], "weight_scale_inv": [1, 1]},
@@ -101,7 +118,12 @@ def test_a_torchao_model_is_as_large_as_its_metadata_says(kind: str) -> None:
 @pytest.mark.parametrize(
     ("quantization", "metadata", "says"),
     [
-        ({"quant_method": "bitsandbytes"}, {}, "it is quantized by 'bitsandbytes', which is not"),
+        ({"quant_method": "hqq"}, {}, "it is quantized by 'hqq', which is not read"),
+        (
+            {"quant_method": "bitsandbytes", "bnb_4bit_quant_storage": "float32"},
+            {},
+            "it has the bnb_4bit_quant_storage 'float32'",
+        ),
         ({"quant_method": "torchao"}, {"format": "pt"}, "without the metadata that describes"),
         (
             {"quant_method": "torchao"},
@@ -121,4 +143,4 @@ def test_a_quantization_that_is_not_read_is_refused_by_name(
     config = CONFIG | {"quantization_config": quantization}
     with pytest.raises(SourceError, match=says) as caught:
         config_facts(config, "sha256:a", EMBEDDING, 1000, metadata)
-    assert "fp8, torchao: use one of these" in str(caught.value)
+    assert "torchao, bitsandbytes: use one of these" in str(caught.value)

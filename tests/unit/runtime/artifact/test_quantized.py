@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.unit.runtime.artifact.bitsandbytes_layouts import BITSANDBYTES, BITSANDBYTES_KEPT
 from tests.unit.runtime.artifact.quantized_checkpoints import write_checkpoint
 from tests.unit.runtime.artifact.quantized_layouts import KEPT, LAYOUTS, Layout
 from tests.unit.runtime.artifact.torchao_layouts import TORCHAO, TORCHAO_KEPT
@@ -19,7 +20,7 @@ from tidegate_runtime.artifact.pack import as_values
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.ops.quantized import QuantizedWeight
 
-ALL = LAYOUTS | TORCHAO
+ALL = LAYOUTS | TORCHAO | BITSANDBYTES
 LAYER = "model.layers.0.mlp.down_proj"
 
 
@@ -39,7 +40,7 @@ def test_every_weight_is_what_its_format_says(name: str, tmp_path: Path) -> None
         torch.testing.assert_close(as_values(weight).float(), wanted, rtol=1e-3, atol=2e-4)
         kept += isinstance(weight, QuantizedWeight)
     assert expected == {} or set(expected) == {"lm_head.weight"}
-    assert kept == (14 if name in KEPT | TORCHAO_KEPT else 0)
+    assert kept == (14 if name in KEPT | TORCHAO_KEPT | BITSANDBYTES_KEPT else 0)
     bits = ALL[name].config.get("bits") or (4 if "int4" in name else 8)
     assert checkpoint.stored_bits == bits
     assert getattr(checkpoint.config, "quantization_config", None) is None
@@ -55,7 +56,12 @@ def test_symmetric_codes_of_four_bits_lose_nothing_at_all(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "'bitsandbytes', which is not"),
+        ({"quant_method": "hqq", "bits": 4}, "is quantized by 'hqq', which is not read"),
+        ({"quant_method": "bitsandbytes"}, "'bitsandbytes' in neither 4 nor 8 bits"),
+        (
+            {"quant_method": "bitsandbytes", "bnb_4bit_quant_storage": "bfloat16"},
+            "bnb_4bit_quant_storage 'bfloat16', and 'uint8' is read",
+        ),
         ({"quant_method": "gptq", "bits": 3}, "GPTQ weights of 3 bits, and 4 and 8 are read"),
         ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "'marlin'"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "'gemv', and 4 bits for 'gemm'"),
@@ -77,7 +83,7 @@ def test_a_format_that_is_not_read_is_refused_by_name(
     with pytest.raises(ModelRefused, match=says) as caught:
         opened(tmp_path / "model")
     assert (
-        "read are gptq, awq, compressed-tensors, fp8, torchao: use one of these"
+        "read are gptq, awq, compressed-tensors, fp8, torchao, bitsandbytes: use one of these"
         in caught.value.message
     )
 
@@ -96,6 +102,23 @@ DAMAGES: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], Any], str]] = 
         lambda s: s[f"{LAYER}.g_idx"].fill_(9),
         "a g_idx that is not of its 4 groups",
     ),
+    "no state": (
+        "bnb nf4",
+        lambda s: s.pop(f"{LAYER}.weight.quant_state.bitsandbytes__nf4"),
+        "lacks 'weight.quant_state.bitsandbytes__nf4'",
+    ),
+    "a state of something else": (
+        "bnb nf4",
+        lambda s: s[f"{LAYER}.weight.quant_state.bitsandbytes__nf4"].fill_(0),
+        "has a quant_state that is not JSON",
+    ),
+    "few pairs": ("bnb nf4", lambda s: cut(s, "weight"), r"'weight' of the shape \[4095, 1\]"),
+    "few blocks": ("bnb nf4 nested", lambda s: cut(s, "weight.absmax"), "'weight.absmax' of the"),
+    "an order of a card": (
+        "bnb 8",
+        lambda s: s[f"{LAYER}.weight_format"].fill_(2),
+        r"in the order of a card \(weight_format\)",
+    ),
     "no tile scales": (
         "fp8 tiles",
         lambda s: cut(s, "weight_scale_inv"),
@@ -107,7 +130,7 @@ DAMAGES: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], Any], str]] = 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damaged_layer_is_refused_by_name(name: str, tmp_path: Path) -> None:
     layout, damage, says = DAMAGES[name]
-    write_checkpoint(tmp_path / "model", LAYOUTS[layout])
+    write_checkpoint(tmp_path / "model", ALL[layout])
     file = tmp_path / "model" / "model.safetensors"
     stored = load_file(file)
     damage(stored)

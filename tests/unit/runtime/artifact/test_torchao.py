@@ -109,7 +109,9 @@ def test_what_torchao_writes_and_is_not_read_is_refused_by_name(name: str, tmp_p
         opened(tmp_path / "model")
     assert says in caught.value.message
     assert caught.value.reason == "UnsupportedModel"
-    assert "compressed-tensors, fp8, torchao: use one of these" in caught.value.message
+    assert (
+        "compressed-tensors, fp8, torchao, bitsandbytes: use one of these" in caught.value.message
+    )
 
 
 def test_tiles_of_another_maker_s_cards_are_refused(tmp_path: Path) -> None:
