@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidegate.protocol.resources import ModelFacts, PlannedOffload, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, SpecIssue
+from tidegate_controlplane.domain.adapters import remedy
 from tidegate_controlplane.domain.footprint import layer_bytes
 from tidegate_controlplane.domain.size import size
 
@@ -42,8 +43,8 @@ def with_offload(
         return _issue(
             asked.memory,
             f"{size(max(0, budget))} hold less than the last layer and {SLOTS} others, "
-            f"{size(budget - room)}; give weights that much, or lower runtime.context_tokens, "
-            "runtime.max_sequences or runtime.kv_cache",
+            f"{size(budget - room)}; give weights that much, {remedy(plan)}or lower "
+            "runtime.context_tokens, runtime.max_sequences or runtime.kv_cache",
         )
     streamed = facts.layers - room // layer
     offload = PlannedOffload(

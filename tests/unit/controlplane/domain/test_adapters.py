@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from tests.unit.controlplane.domain import test_plan_places as places
 from tests.unit.controlplane.domain.test_plan import FACTS, MACHINE, spec
 
 from tidegate.protocol.resources import ResolvedPlan
@@ -89,3 +90,29 @@ def test_adapters_that_do_not_fit_are_refused_with_what_to_do(
     assert "load fewer adapters at once (runtime.max_adapters), train them with a lower rank" in (
         issue.message
     )
+
+
+SHORT = {"precision": "bf16", "context_tokens": 8192}
+HUGE = (Update(rank=256, inputs=8192, outputs=8192),) * 128
+"""1 GiB in 2 bytes a value."""
+
+
+def on_gpu(*adapters: Updates, **runtime: object) -> ResolvedPlan | Refusal:
+    declared = places.spec(hardware=places.HERE, runtime={**SHORT, **runtime})
+    return resolve(declared, places.EIGHT_BILLION, places.OWN, adapters=adapters)
+
+
+def test_the_cache_of_a_gpu_fills_what_adapters_leave() -> None:
+    without, plan = on_gpu(), on_gpu(HUGE, HUGE)
+    assert isinstance(without, ResolvedPlan) and isinstance(plan, ResolvedPlan)
+    assert plan.memory_bytes == without.memory_bytes
+    assert without.kv_cache_bytes - plan.kv_cache_bytes == plan.adapters_bytes == 2 * 1024 * MIB
+
+
+@pytest.mark.parametrize("runtime", [{}, {"context_tokens": 1024, "offload": {"memory": "1GiB"}}])
+def test_what_to_do_about_adapters_is_said_of_a_gpu_and_of_streamed_layers_too(
+    runtime: dict[str, object],
+) -> None:
+    refusal = on_gpu(*[HUGE] * 8, **runtime)
+    assert isinstance(refusal, Refusal)
+    assert "load fewer adapters at once (runtime.max_adapters)" in refusal.issues[0].message

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.unit.runtime.adapters.tiny_adapters import attach, save
+from tests.unit.runtime.adapters.tiny_adapters import ALL, attach, save
 from tests.unit.runtime.test_decoders import family
 from tests.unit.runtime.tiny_decoders import make_decoder, packed_weights, tiny_model
 
@@ -260,3 +260,12 @@ def test_a_source_that_is_none_is_refused(loader: AdapterLoader, source: str) ->
 def test_a_model_is_no_adapter(loader: AdapterLoader, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     assert refusal(loader, tmp_path)[0] == "NotAnAdapter"
+
+
+def test_all_linear_leaves_the_last_layer_out(
+    loader: AdapterLoader, save_adapter: Callable[..., Path]
+) -> None:
+    directory = save_adapter("a")
+    configure(directory, target_modules="all-linear")
+    assert "lm_head" in loader.decoder.adaptable()
+    assert set(read(loader, directory).targets) == set(ALL)
