@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tidegate.protocol.resources import ModelFacts, PlannedOffload, ResolvedPlan
-from tidegate.spec import DeploymentSpec, Precision, SpecIssue
+from tidegate.spec import DeploymentSpec, OffloadSpec, Precision, SpecIssue
 from tidegate_controlplane.domain.adapters import remedy
 from tidegate_controlplane.domain.footprint import layer_bytes
 from tidegate_controlplane.domain.size import size
@@ -55,6 +55,36 @@ def with_offload(
         steps_per_gb=round(1e9 / (streamed * layer), 4),
     )
     return plan.model_copy(update={"offload": offload, "memory_bytes": rest + budget})
+
+
+def with_automatic_offload(
+    spec: DeploymentSpec, facts: ModelFacts, plan: ResolvedPlan, room_bytes: int | None
+) -> ResolvedPlan | None:
+    """The plan as `runtime.offload: {}` would make it, where that was not said; None where it could
+    not be said, or would change nothing.
+    """
+    if spec.runtime.offload is not None or spec.model.task.encodes or plan.tensor_parallel > 1:
+        return None
+    runtime = spec.runtime.model_copy(update={"offload": OffloadSpec()})
+    held = with_offload(spec.model_copy(update={"runtime": runtime}), facts, plan, room_bytes)
+    return None if isinstance(held, SpecIssue) or held.offload is None else held
+
+
+def offload_remedy(plan: ResolvedPlan) -> str:
+    """What to declare for a plan that streams, and what it would cost, for a refusal of one that
+    does not.
+    """
+    offload = plan.offload
+    assert offload is not None
+    moved = f"{offload.streamed_layers} layers ({size(offload.step_bytes)})"
+    if offload.link == "host":
+        bound = f"{offload_bound(offload):.3g} tokens a second over PCIe 4.0 x16"
+    else:
+        bound = f"{offload.steps_per_gb:.3g} tokens a second for each GB/s of the disk"
+    return (
+        f"set runtime.offload to {{}}: {moved} would be brought at each step, so that a sequence "
+        f"gets at most {bound}"
+    )
 
 
 def offload_bound(offload: PlannedOffload) -> float:

@@ -17,6 +17,7 @@ from tidegate_controlplane.domain.offers import (
     Need,
     decode_bound,
     rank,
+    usable,
     usd_per_million_tokens,
 )
 from tidegate_controlplane.domain.offload import offload_bound
@@ -63,6 +64,21 @@ def on_offer(
     filled = with_cache(plan, room, kv_most_bytes)
     offer = _planned(fit, plan, None if spec.model.task.encodes else read_bytes)
     return filled.model_copy(update={"offer": offer})
+
+
+def largest_gpu_bytes(spec: DeploymentSpec, market: Market) -> int | None:
+    """What a replica on one GPU can have of the largest one that is asked for; None without any."""
+    asked = spec.hardware.gpu
+    if asked is None or asked.count > 1:
+        return None
+    found = [
+        usable(offer.gpu.memory_bytes)
+        for offer in market.offers
+        if (offer.covers, offer.region) == (market.covers, market.region)
+        and offer.gpu
+        and (asked.type is None or offer.gpu.is_a(asked.type))
+    ]
+    return max(found, default=None)
 
 
 def considered(plan: ResolvedPlan, market: Market) -> list[ConsideredOffer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tidegate.protocol.resources import ConsideredOffer, ModelFacts, ResolvedPlan
@@ -38,8 +38,13 @@ from tidegate_controlplane.domain.footprint import (
     weights_bytes,
 )
 from tidegate_controlplane.domain.gpus import MachineGpu, gpu_issue, gpu_share, on_own_gpu
-from tidegate_controlplane.domain.offload import offload_cost, with_offload
-from tidegate_controlplane.domain.on_offer import Market, considered, on_offer
+from tidegate_controlplane.domain.offload import (
+    offload_cost,
+    offload_remedy,
+    with_automatic_offload,
+    with_offload,
+)
+from tidegate_controlplane.domain.on_offer import Market, considered, largest_gpu_bytes, on_offer
 from tidegate_controlplane.domain.schedule import schedule_issues
 from tidegate_controlplane.domain.size import need, size
 from tidegate_controlplane.domain.speculation import speculation_issue
@@ -149,11 +154,18 @@ def resolve(
         cold_start_s=cold_start_s,
     )
     plan = with_draft(plan, facts, draft, drafting)
-    held = with_offload(spec, facts, plan, _room_bytes(spec, plan, capabilities))
+    room = _room_bytes(spec, plan, capabilities)
+    held = with_offload(spec, facts, plan, room)
     if isinstance(held, SpecIssue):
         return Refusal((held,))
     placed = _placed(spec, facts, held, capabilities)
-    return Refusal((placed,)) if isinstance(placed, SpecIssue) else placed
+    if not isinstance(placed, SpecIssue):
+        return placed
+    streamed = with_automatic_offload(spec, facts, plan, room)
+    if streamed is None or isinstance(_placed(spec, facts, streamed, capabilities), SpecIssue):
+        return Refusal((placed,))
+    message = f"{placed.message}; or {offload_remedy(streamed)}"
+    return Refusal((replace(placed, message=message),))
 
 
 def alternatives(
@@ -413,12 +425,19 @@ def _placed(
 
 
 def _room_bytes(spec: DeploymentSpec, plan: ResolvedPlan, capabilities: Capabilities) -> int | None:
-    """What one replica can have of its device; None where the device is not known."""
+    """What one replica can have of its device, on the largest of those for rent; None where the
+    device is not known.
+    """
+    room: int | None
     if not _is_local(spec):
-        return None
-    room = capabilities.memory_bytes
-    if plan.gpu is not None and capabilities.gpu is not None:
+        is_rented = spec.hardware.provisioner is ProvisionerName.AWS
+        market = capabilities.market if is_rented else None
+        if market is None or (room := largest_gpu_bytes(spec, market)) is None:
+            return None
+    elif plan.gpu is not None and capabilities.gpu is not None:
         room = gpu_share(plan, capabilities.gpu)
+    else:
+        room = capabilities.memory_bytes
     bound = spec.hardware.memory
     return room if bound is None else min(room, int(bound))
 
@@ -459,9 +478,8 @@ def _beyond_machine(
         "model.source",
         spec.model.source,
         f"one replica needs {need(plan)}, and this machine has "
-        f"{size(capabilities.memory_bytes)} for replicas; {remedy(plan)}{REMEDY}, stream layers "
-        "from the disk "
-        "(runtime.offload: {}), or use a smaller model",
+        f"{size(capabilities.memory_bytes)} for replicas; {remedy(plan)}{REMEDY}, or use a "
+        "smaller model",
     )
 
 
