@@ -1,4 +1,4 @@
-"""The process in which chat templates run: `python -I render_process.py 2.0`, asked by stdin.
+"""The process in which chat templates run: `python -I render_process.py 2.0 10.0`, asked by stdin.
 
 A template may loop for ever or write without end, in Jinja or inside one of its filters, so nothing
 but the kernel can bound it. A timer ends the process that spends too long on one rendering, an
@@ -31,8 +31,6 @@ import jinja2.parser
 import jinja2.sandbox
 import jinja2.utils
 
-WALL_S = 10.0
-"""Of one rendering, where other processes take the processor."""
 MEMORY_BYTES = 768 * 1024 * 1024
 MAX_TEXT_BYTES = 32 * 1024 * 1024
 """Four times the largest body of a request."""
@@ -70,14 +68,16 @@ def _check_name(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"namespace: {name[:40]!r} begins with an underscore")
 
 
-def main(cpu_s: float) -> None:
-    """Answer until the other end is closed; `cpu_s` bounds one rendering."""
+def main(cpu_s: float, wall_s: float) -> None:
+    """Answer until the other end is closed. Both bound one rendering, `wall_s` where other
+    processes take the processor.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _bound_process()
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     while (message := read_message(requests)) is not None:
         signal.setitimer(signal.ITIMER_PROF, cpu_s)
-        signal.setitimer(signal.ITIMER_REAL, WALL_S)
+        signal.setitimer(signal.ITIMER_REAL, wall_s)
         answer = _answer(message)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -154,4 +154,4 @@ def _strftime_now(form: str) -> str:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(float(sys.argv[1]), float(sys.argv[2]))

@@ -15,13 +15,15 @@ from contextlib import suppress
 from typing import IO, Any, cast
 
 from tidegate_runtime.chat import render_process
-from tidegate_runtime.chat.render_process import WALL_S, as_message, read_message
+from tidegate_runtime.chat.render_process import as_message, read_message
 from tidegate_runtime.errors import RequestRefused
 
 log = logging.getLogger(__name__)
 
 CPU_S = 2.0
 """Of one rendering; ordinary ones take a thousandth of it."""
+WALL_S = 10.0
+"""Of one rendering, where other processes take the processor; and of waiting for those before."""
 _KEPT = ("LD_LIBRARY_PATH", "TZ")
 _TRIES = 2
 _GRACE_S = 1.0
@@ -35,8 +37,9 @@ class Renderer:
     few seconds. Any thread may call.
     """
 
-    def __init__(self, cpu_s: float = CPU_S) -> None:
+    def __init__(self, cpu_s: float = CPU_S, wall_s: float = WALL_S) -> None:
         self._cpu_s = cpu_s
+        self._wall_s = wall_s
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._ending: Callable[[], int | None] = lambda: None
@@ -51,9 +54,9 @@ class Renderer:
         Raises RequestRefused when the template refuses them, or was stopped.
         """
         message = as_message({"template": template, "variables": variables})
-        if not self._turn.acquire(timeout=WALL_S):
+        if not self._turn.acquire(timeout=self._wall_s):
             raise RequestRefused(
-                f"messages: the chat template has been busy with others for {WALL_S:g} s; "
+                f"messages: the chat template has been busy with others for {self._wall_s:g} s; "
                 "try again later.",
                 code="chat_template_busy",
                 status=503,
@@ -92,7 +95,7 @@ class Renderer:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
-            self._process = _start(self._cpu_s)
+            self._process = _start(self._cpu_s, self._wall_s)
             self._ending = weakref.finalize(self, _end, self._process)
         return self._process
 
@@ -102,7 +105,7 @@ class Renderer:
         return cast("int", self._ending())
 
     def _stopped(self, status: int) -> RequestRefused:
-        limits: dict[int, float] = {signal.SIGPROF: self._cpu_s, signal.SIGALRM: WALL_S}
+        limits: dict[int, float] = {signal.SIGPROF: self._cpu_s, signal.SIGALRM: self._wall_s}
         reason = f"its process ended with status {status}"
         if -status in limits:
             reason = f"it ran for more than {limits[-status]:g} s"
@@ -114,9 +117,9 @@ class Renderer:
         )
 
 
-def _start(cpu_s: float) -> subprocess.Popen[bytes]:
+def _start(cpu_s: float, wall_s: float) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", render_process.__file__, str(cpu_s)],
+        [sys.executable, "-I", render_process.__file__, str(cpu_s), str(wall_s)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from tidegate_runtime.chat.render_process import MEMORY_BYTES
 from tidegate_runtime.chat.renderer import Renderer
 from tidegate_runtime.errors import RequestRefused
 
 MESSAGES = [{"role": "user", "content": "Grüße <b>&'\"\n"}, {"role": "tool", "content": ""}]
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 FINE = "{{ messages[0].content }}"
 
 
@@ -64,13 +68,39 @@ def test_a_template_writes_what_transformers_has_it_write(
 
 
 def test_a_template_that_does_not_end_is_ended() -> None:
-    hurried = Renderer(cpu_s=0.2)
-    refused = refusal(
-        hurried, "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    )
-    assert (refused.code, refused.param) == ("chat_template_stopped", "messages")
-    assert "more than 0.2 s" in refused.message
+    for bound in ({"cpu_s": 0.2}, {"cpu_s": 60.0, "wall_s": 0.2}):
+        hurried = Renderer(**bound)
+        refused = refusal(hurried, ENDLESS)
+        assert (refused.code, refused.param) == ("chat_template_stopped", "messages")
+        assert "more than 0.2 s" in refused.message
+        assert render(Renderer(), FINE) == MESSAGES[0]["content"]
+
+
+def test_a_process_that_was_stopped_is_replaced() -> None:
+    hurried = Renderer(cpu_s=0.5)
+    render(hurried, FINE)
+    assert hurried._process is not None
+    before = hurried._process.pid
+    refusal(hurried, ENDLESS)
     assert render(hurried, FINE) == MESSAGES[0]["content"]
+    assert hurried._process.pid != before
+
+
+def test_a_renderer_that_is_busy_for_long_says_so() -> None:
+    busy = Renderer(wall_s=0.1)
+    with ThreadPoolExecutor(1) as beside, busy._turn:
+        refused = beside.submit(refusal, busy, FINE).result(timeout=30)
+    assert (refused.code, refused.status) == ("chat_template_busy", 503)
+    assert refused.retry_after_s
+
+
+def test_its_process_has_little_memory_and_no_files(renderer: Renderer) -> None:
+    render(renderer, FINE)
+    assert renderer._process is not None
+    pid = renderer._process.pid
+    assert resource.prlimit(pid, resource.RLIMIT_AS) == (MEMORY_BYTES, MEMORY_BYTES)
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (0, 0)
+    assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
 
 
 @pytest.mark.parametrize(
