@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import openai
 import pytest
-import torch
-from safetensors.torch import save_file
+from tests.e2e.adapters import write_adapter
 from tests.e2e.platform import Platform
-
-LAYERS, WIDTH, RANK = 30, 576, 4
-
-
-def write_adapter(path: Path) -> Path:
-    """One that leads SmolLM2 astray, as PEFT would write it."""
-    path.mkdir()
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": RANK,
-        "lora_alpha": 64,
-        "target_modules": ["o_proj"],
-    }
-    (path / "adapter_config.json").write_text(json.dumps(config))
-    generator = torch.Generator().manual_seed(0)
-    tensors = {
-        f"base_model.model.model.layers.{layer}.self_attn.o_proj.lora_{part}.weight": torch.randn(
-            shape, generator=generator
-        )
-        for layer in range(LAYERS)
-        for part, shape in (("A", (RANK, WIDTH)), ("B", (WIDTH, RANK)))
-    }
-    save_file(tensors, path / "adapter_model.safetensors")
-    return path
 
 
 def test_an_adapter_comes_and_goes_while_its_deployment_serves(

@@ -111,7 +111,10 @@ def read_updates(source: str) -> Updates:
     """The updates of an adapter, by the header of its weights. Raises SourceError. Blocks."""
     location = str(Path(source).absolute()) if _is_here(source) else source
     files = open_source(ModelSpec(source=location))
-    shapes = safetensors_header(files, WEIGHTS).shapes
+    listing = files.listing()
+    if WEIGHTS not in listing:
+        raise SourceError(f"cannot read {WEIGHTS!r}: it is not there")
+    shapes = safetensors_header(files, WEIGHTS, listing[WEIGHTS]).shapes
     updates = []
     for name, down in shapes.items():
         if not name.endswith(DOWN):

@@ -31,7 +31,8 @@ def artifact_facts(files: ModelFiles, listing: Mapping[str, int], digest: str) -
         raise SourceError(f"it has a {MANIFEST} but no {WEIGHTS}; build it again")
     config, manifest = read_json(files, "config.json"), read_json(files, MANIFEST)
     try:
-        shapes = _shapes(manifest, safetensors_header(files, WEIGHTS).shapes)
+        header = safetensors_header(files, WEIGHTS, listing[WEIGHTS])
+        shapes = _shapes(manifest, header.shapes)
         facts = config_facts(config, digest, shapes, int(manifest["weights_bytes"]))
         fixed = {
             "precision": str(manifest["precision"]),

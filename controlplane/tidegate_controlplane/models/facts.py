@@ -48,7 +48,7 @@ def safetensors_facts(files: ModelFiles, listing: Mapping[str, int], digest: str
     """Facts of a directory with `config.json` and safetensors weights."""
     config = read_json(files, "config.json")
     weights = sorted(name for name in listing if name.endswith(".safetensors"))
-    headers = [safetensors_header(files, name) for name in weights]
+    headers = [safetensors_header(files, name, listing[name]) for name in weights]
     shapes = {name: shape for header in headers for name, shape in header.shapes.items()}
     metadata = {key: text for header in headers for key, text in header.metadata.items()}
     weights_bytes = sum(listing[name] for name in weights)
@@ -136,7 +136,10 @@ def gguf_facts(files: ModelFiles, name: str, size_bytes: int, digest: str) -> Mo
         try:
             return checked(_gguf_facts(GGUFReader(copy.name), size_bytes, digest))
         except MALFORMED as error:
-            raise SourceError(f"{name!r} is not a GGUF file that can be read: {error}") from error
+            raise SourceError(
+                f"{name!r} is not a GGUF file that can be read: {error}; copy it again if it "
+                f"should have more than {size_bytes} bytes"
+            ) from error
 
 
 def _gguf_facts(reader: Any, size_bytes: int, digest: str) -> ModelFacts:
@@ -191,8 +194,12 @@ class SafetensorsHeader:
     metadata: Mapping[str, str]
 
 
-def safetensors_header(files: ModelFiles, name: str) -> SafetensorsHeader:
-    """Raises SourceError. Source: the safetensors format, an 8-byte length and JSON."""
+def safetensors_header(files: ModelFiles, name: str, size_bytes: int) -> SafetensorsHeader:
+    """What a file says of its tensors, each of which is whole within its `size_bytes`.
+
+    Raises SourceError. Source: the safetensors format, an 8-byte length and JSON, and then the
+    tensors without a gap.
+    """
     prefix = files.read(name, 0, 8)
     if len(prefix) < 8:
         raise SourceError(f"{name!r} is not a safetensors file: it is shorter than its header")
@@ -202,9 +209,17 @@ def safetensors_header(files: ModelFiles, name: str) -> SafetensorsHeader:
     try:
         header = json.loads(files.read(name, 8, length))
         metadata = header.pop("__metadata__", None) or {}
-        return SafetensorsHeader(
+        ends = [int(item["data_offsets"][1]) for item in header.values()]
+        described = SafetensorsHeader(
             {key: [int(size) for size in item["shape"]] for key, item in header.items()},
             {str(key): str(text) for key, text in metadata.items()},
         )
     except (*MALFORMED, RecursionError) as error:
         raise SourceError(f"{name!r} is not a safetensors file: {error}") from error
+    whole_bytes = len(prefix) + length + max(ends, default=0)
+    if whole_bytes != size_bytes:
+        raise SourceError(
+            f"{name!r} is not whole: it has {size_bytes} bytes, and its header describes "
+            f"{whole_bytes}; copy it again"
+        )
+    return described

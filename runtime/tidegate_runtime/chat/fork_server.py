@@ -15,6 +15,7 @@ from typing import IO
 import tidegate_runtime
 from tidegate_runtime.chat.process import RenderProcess, clean_environment, spawn
 from tidegate_runtime.chat.render_forks import PACKET_BYTES
+from tidegate_runtime.chat.render_process import Limits
 
 log = logging.getLogger(__name__)
 
@@ -50,27 +51,27 @@ class ForkServer:
         """Its process."""
         return self._process.pid
 
-    def start(self, cpu_s: float) -> RenderProcess:
-        """A new process whose renderings may take `cpu_s` each; spawned where this one is gone."""
+    def start(self, limits: Limits) -> RenderProcess:
+        """A new process, each of whose renderings is bounded; spawned where this one is gone."""
         try:
-            return self._fork(cpu_s)
+            return self._fork(limits)
         except OSError as error:
             log.warning("a template process is spawned, as none could be forked: %s", error)
-            return spawn(cpu_s)
+            return spawn(limits)
 
     def close(self) -> None:
         """End it, once every other process that has this object has closed it too, or ended."""
         self._control.close()
         self._process.wait()
 
-    def _fork(self, cpu_s: float) -> ForkedProcess:
+    def _fork(self, limits: Limits) -> ForkedProcess:
         reads, stdin = os.pipe()
         stdout, writes = os.pipe()
         told, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         given = [reads, writes, tells.fileno()]
         process = ForkedProcess(os.fdopen(stdin, "wb"), os.fdopen(stdout, "rb"), told)
         try:
-            socket.send_fds(self._control, [str(cpu_s).encode()], given)
+            socket.send_fds(self._control, [" ".join(map(str, limits)).encode()], given)
         except OSError:
             process.close()
             raise

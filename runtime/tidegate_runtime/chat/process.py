@@ -8,6 +8,7 @@ import sys
 from typing import IO, Protocol
 
 from tidegate_runtime.chat import render_process
+from tidegate_runtime.chat.render_process import Limits
 
 _KEPT = ("LD_LIBRARY_PATH", "TZ")
 
@@ -35,10 +36,10 @@ class RenderProcess(Protocol):
         """
 
 
-def spawn(cpu_s: float) -> RenderProcess:
-    """A new process whose renderings may take `cpu_s` each. Raises OSError."""
+def spawn(limits: Limits) -> RenderProcess:
+    """A new process, each of whose renderings is bounded by `limits`. Raises OSError."""
     return subprocess.Popen(
-        [sys.executable, "-I", render_process.__file__, str(cpu_s)],
+        [sys.executable, "-I", render_process.__file__, *map(str, limits)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

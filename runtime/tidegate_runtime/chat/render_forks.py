@@ -1,8 +1,8 @@
 """A process that has imported Jinja and forks the processes in which chat templates run.
 
-It runs no template itself. A message on its socket is the processor seconds of one rendering, with
-three descriptors: where the new process reads, where it writes, and a socket that is told first its
-pid, with a handle of it, and then how it ended. It ends when nobody holds the other end any more.
+It runs no template itself. A message on its socket is the limits of one rendering, with three
+descriptors: where the new process reads, where it writes, and a socket that is told first its pid,
+with a handle of it, and then how it ended. It ends when nobody holds the other end any more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from tidegate_runtime.chat.render_process import answer_all, prepare
+from tidegate_runtime.chat.render_process import Limits, answer_all, prepare
 
 PACKET_BYTES = 64
 DESCRIPTORS = 3
@@ -41,16 +41,16 @@ def main(descriptor: int) -> None:
             packet, descriptors, _, _ = socket.recv_fds(control, PACKET_BYTES, DESCRIPTORS)
             if not packet:
                 return
-            handle, pid, teller = _fork(float(packet), *descriptors)
+            handle, pid, teller = _fork(Limits(*map(float, packet.split())), *descriptors)
             waiting[handle] = pid, teller
             poll.register(handle, select.POLLIN)
 
 
-def _fork(cpu_s: float, reads: int, writes: int, tells: int) -> tuple[int, int, socket.socket]:
+def _fork(limits: Limits, reads: int, writes: int, tells: int) -> tuple[int, int, socket.socket]:
     """A handle of the new process, its pid, and the socket of who asked for it."""
     pid = os.fork()
     if pid == 0:
-        _become_process(cpu_s, reads, writes)
+        _become_process(limits, reads, writes)
     os.close(reads)
     os.close(writes)
     teller, handle = socket.socket(fileno=tells), os.pidfd_open(pid)
@@ -58,13 +58,13 @@ def _fork(cpu_s: float, reads: int, writes: int, tells: int) -> tuple[int, int, 
     return handle, pid, teller
 
 
-def _become_process(cpu_s: float, reads: int, writes: int) -> NoReturn:
+def _become_process(limits: Limits, reads: int, writes: int) -> NoReturn:
     status = 1
     try:
         os.dup2(reads, 0)
         os.dup2(writes, 1)
         _close_all_but(_STANDARD)
-        answer_all(cpu_s)
+        answer_all(limits)
         status = 0
     finally:
         os._exit(status)

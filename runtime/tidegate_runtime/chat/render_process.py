@@ -1,5 +1,5 @@
-"""The process in which chat templates run: `python -I render_process.py 2.0`, asked by stdin, or a
-fork of one that has imported this (`render_forks.py`).
+"""The process in which chat templates run, asked by stdin: `python -I render_process.py 2.0 10.0`,
+or a fork of one that has imported this (`render_forks.py`).
 
 A template may loop for ever or write without end, in Jinja or inside one of its filters, so nothing
 but the kernel can bound it. A timer ends the process that spends too long on one rendering, an
@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NamedTuple, NoReturn
 
 import jinja2
 import jinja2.debug
@@ -32,13 +32,18 @@ import jinja2.parser
 import jinja2.sandbox
 import jinja2.utils
 
-WALL_S = 10.0
-"""Of one rendering, where other processes take the processor."""
 MEMORY_BYTES = 768 * 1024 * 1024
 MAX_TEXT_BYTES = 32 * 1024 * 1024
 """Four times the largest body of a request."""
 LENGTH_BYTES = 4
 _SHOWN_LETTERS = 300
+
+
+class Limits(NamedTuple):
+    """Of one rendering. `wall_s` counts where other processes take the processor."""
+
+    cpu_s: float
+    wall_s: float
 
 
 class GenerationTag(jinja2.ext.Extension):
@@ -71,19 +76,19 @@ def _check_name(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"namespace: {name[:40]!r} begins with an underscore")
 
 
-def main(cpu_s: float) -> None:
-    """Answer until the other end is closed; `cpu_s` bounds one rendering."""
+def main(limits: Limits) -> None:
+    """Answer until the other end is closed."""
     prepare()
-    answer_all(cpu_s)
+    answer_all(limits)
 
 
-def answer_all(cpu_s: float) -> None:
+def answer_all(limits: Limits) -> None:
     """Answer within bounds until the other end is closed, in a process that is prepared."""
     _bound_process()
     requests, replies = sys.stdin.buffer, sys.stdout.buffer
     while (message := read_message(requests)) is not None:
-        signal.setitimer(signal.ITIMER_PROF, cpu_s)
-        signal.setitimer(signal.ITIMER_REAL, WALL_S)
+        signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
+        signal.setitimer(signal.ITIMER_REAL, limits.wall_s)
         answer = _answer(message)
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -165,4 +170,4 @@ def _strftime_now(form: str) -> str:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]))
+    main(Limits(*map(float, sys.argv[1:])))

@@ -13,15 +13,14 @@ from contextlib import suppress
 from typing import IO, Any, cast
 
 from tidegate_runtime.chat.process import RenderProcess, spawn
-from tidegate_runtime.chat.render_process import WALL_S, as_message, read_message
+from tidegate_runtime.chat.render_process import Limits, as_message, read_message
 from tidegate_runtime.errors import RequestRefused
 
 log = logging.getLogger(__name__)
 
-CPU_S = 2.0
-"""Of one rendering; ordinary ones take a thousandth of it."""
-StartProcess = Callable[[float], RenderProcess]
-"""Starts one whose renderings may take so many seconds of processor."""
+LIMITS = Limits(cpu_s=2.0, wall_s=10.0)
+"""Ordinary renderings take a thousandth of it. One waits for `wall_s` for those before, too."""
+StartProcess = Callable[[Limits], RenderProcess]
 _TRIES = 2
 _GRACE_S = 1.0
 
@@ -34,8 +33,8 @@ class Renderer:
     few seconds. Any thread may call.
     """
 
-    def __init__(self, cpu_s: float = CPU_S, start: StartProcess = spawn) -> None:
-        self._cpu_s = cpu_s
+    def __init__(self, limits: Limits = LIMITS, start: StartProcess = spawn) -> None:
+        self._limits = limits
         self._start = start
         self._turn = threading.Lock()
         self._process: RenderProcess | None = None
@@ -51,10 +50,10 @@ class Renderer:
         Raises RequestRefused when the template refuses them, or was stopped.
         """
         message = as_message({"template": template, "variables": variables})
-        if not self._turn.acquire(timeout=WALL_S):
+        if not self._turn.acquire(timeout=self._limits.wall_s):
             raise RequestRefused(
-                f"messages: the chat template has been busy with others for {WALL_S:g} s; "
-                "try again later.",
+                "messages: the chat template has been busy with others for "
+                f"{self._limits.wall_s:g} s; try again later.",
                 code="chat_template_busy",
                 status=503,
                 retry_after_s=1,
@@ -92,7 +91,7 @@ class Renderer:
 
     def _running(self) -> RenderProcess:
         if self._process is None:
-            self._process = self._start(self._cpu_s)
+            self._process = self._start(self._limits)
             self._ending = weakref.finalize(self, _end, self._process)
         return self._process
 
@@ -102,10 +101,11 @@ class Renderer:
         return cast("int", self._ending())
 
     def _stopped(self, status: int) -> RequestRefused:
-        limits: dict[int, float] = {signal.SIGPROF: self._cpu_s, signal.SIGALRM: WALL_S}
+        limits = self._limits
+        spent: dict[int, float] = {signal.SIGPROF: limits.cpu_s, signal.SIGALRM: limits.wall_s}
         reason = f"its process ended with status {status}"
-        if -status in limits:
-            reason = f"it ran for more than {limits[-status]:g} s"
+        if -status in spent:
+            reason = f"it ran for more than {spent[-status]:g} s"
         log.warning("the chat template was stopped: %s", reason)
         return _refused(
             f"The model's chat template was stopped: {reason}. Send fewer or other messages, or "

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from tidegate.errors import ConfigurationError
 from tidegate.routes.file_input import open_or_explain
-from tidegate.routes.generate import CHAT, COMPLETIONS, EMBEDDINGS, conversation
+from tidegate.routes.generate import CHAT, COMPLETIONS, EMBEDDINGS, RERANK, SCORE, conversation
 
 BatchItem = str | Mapping[str, Any]
 """A prompt, the body of a request, or a whole line (`custom_id`, `method`, `url`, `body`)."""
@@ -20,6 +20,10 @@ BatchSource = str | PathLike[str] | Iterable[BatchItem]
 """A path to a JSONL file, or the items themselves."""
 
 MEMORY_BYTES = 1024 * 1024
+_PAIRED = {
+    RERANK: '{"query": "…", "documents": ["…"]}',
+    SCORE: '{"text_1": "…", "text_2": "…"}',
+}
 
 
 @contextmanager
@@ -81,9 +85,12 @@ def _prompt_body(prompt: str, endpoint: str) -> dict[str, Any]:
         return {"input": prompt}
     if endpoint == CHAT:
         return {"messages": conversation(prompt)}
-    raise ConfigurationError(
-        f"{endpoint!r} is not an endpoint of batches; use {CHAT}, {COMPLETIONS} or {EMBEDDINGS}"
-    )
+    if endpoint in _PAIRED:
+        raise ConfigurationError(
+            f"a text alone is no request of {endpoint}; give a body, such as {_PAIRED[endpoint]}"
+        )
+    known = ", ".join((CHAT, COMPLETIONS, EMBEDDINGS, *_PAIRED))
+    raise ConfigurationError(f"{endpoint!r} is not an endpoint of batches; use one of {known}")
 
 
 def _encoded(data: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""The data plane: chat, text completion, embeddings."""
+"""The data plane: chat, text completion, embeddings, reranking."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class Sampling(TypedDict, total=False):
     guided_regex: str
     guided_choice: list[str]
     guided_grammar: str
+    context_compression: Mapping[str, Any]
     user: str
 
 

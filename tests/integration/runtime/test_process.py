@@ -272,20 +272,46 @@ def test_a_model_without_a_chat_template_points_to_completions(
     assert httpx.get(replica.url + "/readyz").json()["context_tokens"] == 64
 
 
+POISONS = {
+    "loop": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "memory": "{{ 'a' * 10**10 }}",
+    "attribute": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "file": "{% include '/etc/passwd' %}",
+}
+
+
 def test_a_poisoned_chat_template_is_refused_and_harms_nobody(
     spawn: Callable[..., Any], tiny: Callable[..., Path]
 ) -> None:
     root = tiny("Llama", chat=False)
-    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-    (root / "chat_template.jinja").write_text(loop)
+    cases = "".join(
+        f"{{% if messages[0].content == '{name}' %}}{poison}{{% endif %}}"
+        for name, poison in POISONS.items()
+    )
+    (root / "chat_template.jinja").write_text(cases + "{{ messages[0].content }}")
     replica = spawn(source=str(root))
     assert replica.wait_for("ready")
     body = {"model": "test-model", "prompt": "x", "max_tokens": 64, "temperature": 0}
+    harmless = {**body, "messages": [{"role": "user", "content": "x"}]}
+    del harmless["prompt"]
+    said = {}
     with replica.client() as client:
-        alone = client.post("/v1/completions", json=body).json()["choices"]
-        with ThreadPoolExecutor(1) as beside:
-            refused = beside.submit(client.post, "/v1/chat/completions", json=chat())
-            assert client.post("/v1/completions", json=body).json()["choices"] == alone
-            error = refused.result().json()["error"]
-    assert (refused.result().status_code, error["code"]) == (400, "chat_template_stopped")
+        alone = client.post("/v1/completions", json=body).json()["choices"][0]["text"]
+        for poison in POISONS:
+            asked = {**harmless, "messages": [{"role": "user", "content": poison}]}
+            with ThreadPoolExecutor(1) as beside:
+                refused = beside.submit(client.post, "/v1/chat/completions", json=asked)
+                made = client.post("/v1/completions", json=body).json()
+                assert made["choices"][0]["text"] == alone
+                error = refused.result().json()["error"]
+            assert refused.result().status_code == 400
+            said[poison] = (error["code"], error["message"])
+            after = client.post("/v1/chat/completions", json=harmless).json()
+            assert after["choices"][0]["message"]["content"] == alone
+    assert said["loop"][0] == "chat_template_stopped"
+    assert "ran for more than 2 s" in said["loop"][1]
+    assert {said[poison][0] for poison in POISONS if poison != "loop"} == {"chat_template_error"}
+    assert "memory" in said["memory"][1]
+    assert "'__class__'" in said["attribute"][1]
+    assert "no loader" in said["file"][1]
     assert replica.status["state"] == "ready"

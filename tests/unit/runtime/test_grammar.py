@@ -3,6 +3,9 @@
 import asyncio
 import io
 import os
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -172,6 +175,70 @@ async def test_a_grammar_bomb_is_stopped_and_remembered() -> None:
     compiler.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_the_process_that_tries_grammars_bounds_its_memory_and_gives_way(
+    compiler: Compiler,
+) -> None:
+    await compiler.compile(GrammarSource.regex("bounded", "guided_regex"))
+    assert compiler._trials is not None
+    pid = compiler._trials.pid
+    assert pid is not None
+    assert resource.prlimit(pid, resource.RLIMIT_AS) == (1 << 30, 1 << 30)
+    assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, pid) > own
+    thread = compiler._thread.submit(os.getpriority, os.PRIO_PROCESS, 0)
+    assert thread.result(timeout=10) > own
+
+
+def test_the_process_that_tries_grammars_ends_when_its_parent_is_another() -> None:
+    command = [sys.executable, "-m", "tidegate_runtime.grammar.worker", "1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.wait(30) == 1
+        finally:
+            process.kill()
+
+
+async def test_the_grammar_that_was_asked_for_longest_ago_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tidegate_runtime.grammar.compiler.KEPT", 2)
+    fresh = Compiler(byte_tokenizer(), SIZE, {END})
+    first, second, third = (GrammarSource.regex(text, "guided_regex") for text in "xyz")
+    kept = await fresh.compile(first)
+    gone = await fresh.compile(second)
+    assert await fresh.compile(first) is kept
+    await fresh.compile(third)
+    assert await fresh.compile(first) is kept
+    assert await fresh.compile(second) is not gone
+    assert len(fresh._known) == 2
+    fresh.close()
+
+
+async def test_what_was_refused_for_a_while_only_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler = Compiler(byte_tokenizer(), SIZE, {END})
+    source = GrammarSource.regex("again", "guided_regex")
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/bin/false")
+        refused = await refusal_of(compiler, source)
+        assert (refused.status, refused.code) == (503, "grammar_unsupported")
+        assert refused.retry_after_s
+    assert await compiler.compile(source)
+    compiler.close()
+
+
+async def test_a_grammar_nested_too_deep_for_its_reader_is_refused(compiler: Compiler) -> None:
+    deep = GrammarSource.regex("(" * 20_000 + "a" + ")" * 20_000, "guided_regex")
+    assert (await refusal_of(compiler, deep)).code == "invalid_grammar"
+    deep = GrammarSource.ebnf("start: " + "(" * 20_000 + '"a"' + ")" * 20_000, "guided_grammar")
+    assert (await refusal_of(compiler, deep)).code in ("invalid_grammar", "schema_too_complex")
+    gbnf = GrammarSource.ebnf("root ::= " + "(" * 20_000 + '"a"' + ")" * 20_000, "guided_grammar")
+    assert (await refusal_of(compiler, gbnf)).code in ("invalid_grammar", "schema_too_complex")
+    await compiler.compile(GrammarSource.regex("shallow", "guided_regex"))
 
 
 async def test_a_tokenizer_that_grammars_cannot_read_is_said_to_be_one() -> None:

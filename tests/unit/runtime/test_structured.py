@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
+import llguidance
+import numpy as np
 import pytest
 from tests.unit.runtime.engines import (
     GREEDY,
@@ -16,12 +18,22 @@ from tests.unit.runtime.engines import (
     wait_for_no_blocks,
 )
 from tests.unit.runtime.fake_decoder import FakeDecoder
-from tests.unit.runtime.grammars import END, SIZE, grammar, regex, schema, text_of
+from tests.unit.runtime.grammars import (
+    END,
+    SIZE,
+    grammar,
+    opened_vocabulary,
+    regex,
+    schema,
+    text_of,
+)
 
 from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
 from tidegate_runtime.errors import GenerationFailed
+from tidegate_runtime.grammar.definition import definition
+from tidegate_runtime.grammar.matcher import Grammar
 from tidegate_runtime.grammar.source import GrammarSource
 from tidegate_runtime.speculation.base import Reach
 from tidegate_runtime.speculation.draft_model import DraftModelProposer
@@ -153,6 +165,22 @@ async def test_nothing_follows_a_finished_grammar(start: Start, options: dict[st
     assert outputs[-1].finish_reason == "stop"
 
 
+# After the letter nothing may follow, which the parser only finds out token by token.
+ONLY_END = 'start: "a" more?\nmore: NONE more\nNONE: /[^\\s\\S]/'
+
+
+@pytest.mark.parametrize("options", [{"min_tokens": 9}, {"ignore_eos": True}, {}])
+async def test_an_end_that_is_not_wanted_comes_where_nothing_else_may(
+    start: Start, options: dict[str, Any]
+) -> None:
+    asked = grammar(GrammarSource.ebnf(ONLY_END, "guided_grammar"))
+    outputs = await outputs_of(
+        start(), SequenceRequest((1, 2), 9, GREEDY, grammar=asked, **options)
+    )
+    assert [output.token for output in outputs] == [ord("a") - ord("!"), END]
+    assert outputs[-1].finish_reason == "stop"
+
+
 async def test_log_probabilities_are_the_models_own(start: Start) -> None:
     sampling = replace(GREEDY, logprobs=1)
     forced = SequenceRequest((1, 2), 1, sampling, grammar=regex("z"))
@@ -194,6 +222,32 @@ async def test_a_grammar_that_grows_too_costly_ends_its_sequence_alone(start: St
         await tokens_of(start(), replace(free, grammar=regex("[a-z]+"))),
     ]
     await wait_for_no_blocks(engine)
+
+
+def followed(grammar: Grammar, tokens: int, budget_s: float | None = None) -> None:
+    """Follow a grammar of the letter a for so many tokens."""
+    matcher, masks = grammar.matcher(), np.zeros((1, -(-SIZE // 32)), dtype=np.int32)
+    if budget_s is not None:
+        matcher._left_s = budget_s
+    for _ in range(tokens):
+        matcher.fill(masks, [])
+        matcher.take(ord("a") - ord("!"))
+
+
+def test_a_sequence_may_spend_so_much_of_the_processor_and_no_more() -> None:
+    # Without a bound of the parser, which would stop it as well.
+    unbounded = llguidance.LLParserLimits(max_items_in_row=10**7, step_lexer_fuel=10**9)
+    text = definition("ebnf", 'start: e\ne: e e e | e e | "a"', lenient=False)
+    state = llguidance.LLMatcher(opened_vocabulary(), text, log_level=0, limits=unbounded)
+    with pytest.raises(GenerationFailed, match="it is too ambiguous"):
+        followed(Grammar(state), 250)
+
+
+def test_one_token_may_cost_so_much_and_no_more() -> None:
+    lengths = " | ".join("e " * count for count in range(2, 9))
+    bomb = grammar(GrammarSource.ebnf(f'start: e\ne: {lengths} | "a"', "x"))
+    with pytest.raises(GenerationFailed, match=r"row has \d+ items"):
+        followed(bomb, 40, budget_s=1e9)
 
 
 async def test_leaving_early_frees_what_a_sequence_held(start: Start) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tidegate import ConfigurationError
 from tidegate.routes.batch_input import BatchSource, opened, with_model
-from tidegate.routes.generate import CHAT, COMPLETIONS, EMBEDDINGS
+from tidegate.routes.generate import CHAT, COMPLETIONS, EMBEDDINGS, RERANK, SCORE
 
 
 def _lines(source: BatchSource, endpoint: str = CHAT) -> list[Any]:
@@ -73,3 +73,10 @@ def test_no_requests_at_all_are_refused() -> None:
 def test_prompts_for_an_unknown_endpoint_are_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="/v1/embeddings"), opened(["a"], "/v1/x", "m"):
         pass
+
+
+@pytest.mark.parametrize(("endpoint", "field"), [(RERANK, "documents"), (SCORE, "text_2")])
+def test_a_text_alone_is_nothing_to_rank_but_a_body_is(endpoint: str, field: str) -> None:
+    with pytest.raises(ConfigurationError, match=field), opened(["a"], endpoint, "m"):
+        pass
+    assert _lines([{field: ["a"]}], endpoint)[0]["body"] == {"model": "smol", field: ["a"]}

@@ -242,6 +242,48 @@ async def test_completions_and_embeddings_have_their_part_at_hand(client: Any, c
     assert (await got(model.embed(["a", "b"]))).vectors == [[1.0], [2.0]]
 
 
+async def test_documents_are_ranked_and_pairs_are_scored(client: Any, canned: Any) -> None:
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    found = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.2}]
+    ranks = {"id": "r", "model": "judge", "results": found, "usage": usage}
+    canned.on("POST", "/v1/rerank", ranks, ranks)
+    data = [{"index": 1, "score": 0.5}, {"index": 0, "score": -0.25}]
+    scores = {"id": "s", "created": 1, "model": "judge", "data": data, "usage": usage}
+    canned.on("POST", "/v1/score", scores)
+    model = client.model("judge")
+    ranked = await got(model.rerank("tides", ["a", "b"], top_n=2))
+    assert (ranked.order, ranked.results[0].relevance_score) == ([1, 0], 0.9)
+    await got(model.rerank("tides", ["a", "b"]))
+    assert (await got(model.score("tides", ["a", "b"]))).values == [-0.25, 0.5]
+    plain = {"model": "judge", "query": "tides", "documents": ["a", "b"]}
+    assert [asked.json for asked in canned.asked] == [
+        {**plain, "top_n": 2},
+        plain,
+        {"model": "judge", "text_1": "tides", "text_2": ["a", "b"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "made", "values"),
+    [
+        ("/v1/rerank", {"results": [{"index": 0, "relevance_score": 1.0}]}, {"order": [0]}),
+        ("/v1/score", {"created": 1, "data": [{"index": 0, "score": 1.0}]}, {"values": [1.0]}),
+    ],
+)
+async def test_ranks_and_scores_that_were_handed_in_are_read_as_such(
+    client: Any, canned: Any, shapes: Any, endpoint: str, made: Any, values: dict[str, Any]
+) -> None:
+    done = {**shapes.invocation("succeeded"), "endpoint": endpoint}
+    canned.on("POST", "/v1/invocations", httpx.Response(202, json=done))
+    usage = {"prompt_tokens": 1, "total_tokens": 1}
+    canned.on(
+        "GET", "/v1/invocations/inv_1/result", {"id": "x", "model": "m", "usage": usage, **made}
+    )
+    work = await got(client.model("judge").submit({"query": "a", "documents": ["b"]}))
+    answer = await got(work.result())
+    assert {name: getattr(answer, name) for name in values} == values
+
+
 async def test_text_and_conversations_become_tokens_and_text_again(
     client: Any, canned: Any
 ) -> None:

@@ -352,12 +352,17 @@ def header(content: Any) -> bytes:
         (struct.pack("<Q", 50) + b"{", "is not a safetensors file"),
         (header([1, 2]), "is not a safetensors file"),
         (header({"w": {"dtype": "F32"}}), "is not a safetensors file"),
-        (header({"w": {"shape": ["a"]}}), "is not a safetensors file"),
+        (header({"w": {"shape": ["a"], "data_offsets": [0, 0]}}), "is not a safetensors file"),
+        (header({"w": {"shape": [1], "data_offsets": [0]}}), "is not a safetensors file"),
         (struct.pack("<Q", 100_000) + b"[" * 100_000, "is not a safetensors file"),
         (header({}), "its parameters is 0"),
-        (header({"w": {"shape": [-1, 5]}}), "its parameters is -5"),
+        (header({"w": {"shape": [-1, 5], "data_offsets": [0, 0]}}), "its parameters is -5"),
+        (
+            header({"w": {"shape": [1], "data_offsets": [0, 4]}}) + b"xyz",
+            "and its header describes",
+        ),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 async def test_weights_with_a_corrupt_header_are_refused(
     directory: MakeDirectory, content: bytes, said: str
@@ -367,12 +372,27 @@ async def test_weights_with_a_corrupt_header_are_refused(
     assert said in await refusal(path)
 
 
+@pytest.mark.parametrize("change", [-1, -2000, 1], ids=["a byte less", "cut in two", "a byte more"])
+async def test_weights_that_are_not_whole_are_refused(
+    directory: MakeDirectory, change: int
+) -> None:
+    path = directory()
+    weights = path / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:change] if change < 0 else content + b"x" * change)
+    said = await refusal(path)
+    assert f"'model.safetensors' is not whole: it has {len(content) + change} bytes" in said
+    assert f"describes {len(content)}; copy it again" in said
+
+
 async def test_a_corrupt_gguf_file_is_refused(gguf: MakeGguf) -> None:
     path = gguf()
     whole = path.read_bytes()
     for content in (b"", b"GGUF", b"PK\x03\x04" * 20, whole[:40], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        assert "is not a GGUF file that can be read" in await refusal(path)
+        said = await refusal(path)
+        assert "is not a GGUF file that can be read" in said
+        assert f"more than {len(content)} bytes" in said
 
 
 async def test_a_gguf_file_without_heads_is_refused(gguf: MakeGguf) -> None:

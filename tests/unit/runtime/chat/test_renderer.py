@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from tidegate_runtime.chat.fork_server import ForkServer
 from tidegate_runtime.chat.process import spawn
-from tidegate_runtime.chat.render_process import MEMORY_BYTES, as_message
+from tidegate_runtime.chat.render_process import MEMORY_BYTES, Limits, as_message
 from tidegate_runtime.chat.renderer import Renderer, StartProcess
 from tidegate_runtime.errors import RequestRefused
 
@@ -81,12 +83,39 @@ def test_a_template_writes_what_transformers_has_it_write(
     assert own == expected[0]
 
 
-def test_a_template_that_does_not_end_is_ended(start: StartProcess) -> None:
-    hurried = Renderer(cpu_s=0.2, start=start)
+@pytest.mark.parametrize("limits", [Limits(0.2, 60.0), Limits(60.0, 0.2)])
+def test_a_template_that_does_not_end_is_ended(limits: Limits, start: StartProcess) -> None:
+    hurried = Renderer(limits, start)
     refused = refusal(hurried, ENDLESS)
     assert (refused.code, refused.param) == ("chat_template_stopped", "messages")
     assert "more than 0.2 s" in refused.message
+
+
+def test_a_process_that_was_stopped_is_replaced(start: StartProcess) -> None:
+    hurried = Renderer(Limits(0.5, 60.0), start)
+    render(hurried, FINE)
+    assert hurried._process is not None
+    before = hurried._process.pid
+    refusal(hurried, ENDLESS)
     assert render(hurried, FINE) == MESSAGES[0]["content"]
+    assert hurried._process.pid != before
+
+
+def test_a_renderer_that_is_busy_for_long_says_so() -> None:
+    busy = Renderer(Limits(2.0, 0.1))
+    with ThreadPoolExecutor(1) as beside, busy._turn:
+        refused = beside.submit(refusal, busy, FINE).result(timeout=30)
+    assert (refused.code, refused.status) == ("chat_template_busy", 503)
+    assert refused.retry_after_s
+
+
+def test_its_process_has_little_memory_and_no_files(renderer: Renderer) -> None:
+    render(renderer, FINE)
+    assert renderer._process is not None
+    pid = renderer._process.pid
+    assert resource.prlimit(pid, resource.RLIMIT_AS) == (MEMORY_BYTES, MEMORY_BYTES)
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (0, 0)
+    assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +232,7 @@ def test_its_process_has_its_pipes_and_can_open_nothing_else(start: StartProcess
 
 
 def test_a_process_that_does_not_end_is_killed(start: StartProcess) -> None:
-    process = start(60.0)
+    process = start(Limits(60.0, 60.0))
     assert process.stdin is not None and process.stdout is not None
     process.stdin.write(as_message({"template": ENDLESS, "variables": {}}))
     process.stdin.flush()
