@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from tests.e2e.platform import Platform
 
 SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")
@@ -15,8 +16,9 @@ CHECKS = (
 )
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(30, marks=pytest.mark.soak)])
 def test_fuzzing_finds_no_server_error_and_no_undocumented_status(
-    fragile: Platform, smollm2: str, tmp_path: Path
+    fragile: Platform, smollm2: str, tmp_path: Path, examples: int
 ):
     """A platform of its own, since fuzzing learns names from answers and deletes what it finds."""
     fragile.cli("deploy", smollm2, "--name", "fuzzed", "--mode", "serverless", "--wait")
@@ -34,7 +36,7 @@ def test_fuzzing_finds_no_server_error_and_no_undocumented_status(
             "--phases",
             "examples,coverage,fuzzing",
             "--max-examples",
-            "10",
+            str(examples),
             "--seed",
             "7",
             "--request-timeout",
@@ -44,7 +46,7 @@ def test_fuzzing_finds_no_server_error_and_no_undocumented_status(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     log = (fragile.data / "controlplane.log").read_text()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.e2e.platform import PARIS, Platform, start, stop
+from tests.e2e.platform import PARIS, Platform
 
 LONG = "The tide comes in and the tide goes out. " * 250
 SPEC = {
@@ -28,18 +27,13 @@ SPEC = {
 
 
 @pytest.fixture(scope="module")
-def pair(
-    platform: Platform, realtime: str, smollm2: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Platform]:
-    """A platform whose deployment `pair` has two replicas."""
-    home = tmp_path_factory.mktemp("pair")
-    shutil.copytree(platform.data / "cache", home / "data" / "cache")
-    running = start(home / "data", home / "config")
-    with running.http() as http:
+def pair(platform: Platform, realtime: str, smollm2: str) -> Iterator[Platform]:
+    """The platform, with the deployment `pair` of two replicas: only these are harmed."""
+    with platform.http() as http:
         answer = http.put("/api/v1/deployments/pair", json={**SPEC, "model": smollm2})
         assert answer.is_success, answer.text
-    yield running
-    stop(running)
+        yield platform
+        assert http.delete("/api/v1/deployments/pair").is_success
 
 
 def replicas(http: httpx.Client) -> list[dict[str, Any]]:
@@ -48,7 +42,7 @@ def replicas(http: httpx.Client) -> list[dict[str, Any]]:
 
 
 def both_ready(http: httpx.Client) -> list[dict[str, Any]]:
-    give_up = time.monotonic() + 120
+    give_up = time.monotonic() + 300
     while len(found := replicas(http)) < 2:
         assert time.monotonic() < give_up
         time.sleep(0.05)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -253,6 +255,17 @@ def run_artifact(*arguments: str, status: int = 0) -> dict[str, Any]:
     )
     assert done.returncode == status, done.stdout + done.stderr
     answer = json.loads(done.stdout)
+    assert isinstance(answer, dict)
+    return answer
+
+
+def artifact_command(*arguments: str, status: int = 0) -> dict[str, Any]:
+    """As `run_artifact`, in this process: it has the libraries, and a new one loads them first."""
+    from tidegate_runtime.artifact.__main__ import main
+
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main([*arguments, "--json"]) == status
+    answer = json.loads(said.getvalue())
     assert isinstance(answer, dict)
     return answer
 

@@ -218,7 +218,9 @@ async def test_many_are_redriven_page_by_page_as_the_filter_says(house, kit, fai
 # --- cancelling, at every instant -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", range(40))
+@pytest.mark.parametrize(
+    "steps", [pytest.param(n, marks=[pytest.mark.soak] if n % 2 else []) for n in range(40)]
+)
 async def test_a_cancellation_at_any_instant_leaves_one_end_and_no_slot_taken(house, kit, steps):
     await house.deploy()
     house.replicas.behaviour = lambda prompt: asyncio.sleep(0.002, kit.said(prompt))

@@ -75,7 +75,7 @@ def test_sampled_tokens_follow_the_model_s_distribution_whatever_is_guessed(
         first, second = sequence.tokens[1:].tolist()
         return first, second
 
-    count = 1200
+    count = 600
     plain = Counter(pair(seed, []) for seed in range(count))
     guessed = Counter(pair(seed, drafts) for seed in range(count, 2 * count))
     cells = set(plain) | set(guessed)
