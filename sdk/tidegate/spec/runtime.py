@@ -44,7 +44,10 @@ class SpeculationSpec(Declaration):
     @classmethod
     def _draft_model_is_a_source(cls, given: str | None) -> str | None:
         if given is not None:
-            parse_source(given)
+            try:
+                parse_source(given)
+            except ValueError as error:
+                raise ValueError(str(error).removeprefix("source: ")) from error
         return given
 
     @model_validator(mode="after")

@@ -271,6 +271,12 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one(
             "uses no draft model",
         ),
         (
+            {"runtime": {"speculation": {"method": "draft", "draft_model": "ftp://d"}}},
+            "runtime.speculation.draft_model",
+            "ftp://d",
+            "is not a model source; use a directory",
+        ),
+        (
             {"runtime": {"speculation": {"method": "early_exit"}}},
             "runtime.speculation.exit_layer",
             None,
