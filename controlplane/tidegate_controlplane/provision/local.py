@@ -23,14 +23,13 @@ import httpx
 from tidegate.protocol.replica import (
     EXIT_DRAINED,
     EXIT_REFUSED,
-    DraftConfig,
     ReplicaConfig,
     ReplicaReady,
     ReplicaState,
     ReplicaStatus,
     Telemetry,
 )
-from tidegate.protocol.resources import LogLine, PlannedDraft, ReplicaPhase
+from tidegate.protocol.resources import LogLine, ReplicaPhase
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.domain.replicas import (
     Exited,
@@ -42,6 +41,7 @@ from tidegate_controlplane.domain.replicas import (
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisioner, StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
+from tidegate_controlplane.provision.configuration import planned_fields
 from tidegate_controlplane.provision.log import bound, last_line, read_lines
 from tidegate_controlplane.provision.process import kill_exactly
 from tidegate_controlplane.provision.start import OutOfCapacity, Starter
@@ -230,34 +230,14 @@ class LocalProvisioner(Provisioner):
             self._children.pop(child.launch.replica_id, None)
 
     def _write_config(self, launch: Launch, home: Path) -> Path:
-        plan = launch.plan
         config = ReplicaConfig.model_validate(
             {
+                **planned_fields(launch),
                 "replica_id": launch.replica_id,
-                "model_name": launch.model_name,
-                "source": launch.source,
-                "source_digest": launch.digest,
-                "task": launch.task,
-                "pooling": launch.pooling,
-                "revision": launch.revision,
                 "host": self._host,
                 "status_path": str(home / "status.json"),
                 "status_bell": self._bell.name,
                 "cache_dir": str(self._cache_dir),
-                "precision": plan.precision,
-                "context_tokens": plan.context_tokens,
-                "speculation": plan.speculation,
-                "draft": plan.draft and _draft_config(plan.draft),
-                "kv_spill": plan.kv_spill,
-                "tool_parser": plan.tool_parser,
-                "max_adapters": plan.max_adapters,
-                "kv_cache_bytes": plan.kv_cache_bytes or None,
-                "max_sequences": plan.max_sequences,
-                "device": "cuda" if plan.gpu else "cpu",
-                "tensor_parallel": plan.tensor_parallel,
-                "offload_bytes": plan.offload.resident_bytes if plan.offload else None,
-                "threads": plan.threads,
-                "drain_s": plan.drain_timeout_s,
                 "telemetry": self._telemetry,
                 "parent_pid": os.getpid(),
             }
@@ -348,15 +328,6 @@ class LocalProvisioner(Provisioner):
         own = ready.replica_id == child.launch.replica_id
         child.said = ready if own else None
         child.failed_checks = 0 if own and answer.is_success else child.failed_checks + 1
-
-
-def _draft_config(planned: PlannedDraft) -> DraftConfig:
-    return DraftConfig.model_validate(
-        {
-            "source_digest": planned.digest,
-            **planned.model_dump(include={"revision", "precision", "kv_cache_bytes"}),
-        }
-    )
 
 
 def _send(child: _Child, number: signal.Signals) -> None:

@@ -31,6 +31,7 @@ Text = Annotated[
 Cache = Annotated[
     Path | None, typer.Option(help="Where sources and artifacts are kept.  [~/.cache/tidegate]")
 ]
+Output = Annotated[Path, typer.Option("--output", "-o", help="A new directory.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Every core when absent.")]
 
 

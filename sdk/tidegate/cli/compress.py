@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from tidegate.cli.artifacts import flags
+from tidegate.cli.artifacts import Output, Text, Threads, flags
 from tidegate.cli.options import Json
 from tidegate.cli.output import note, say_json, table
 from tidegate.cli.progress import compress_bar
@@ -38,7 +38,7 @@ def compress(
         list[str], typer.Option(help=f"{', '.join(get_args(Method))}; several, one after another.")
     ],
     precision: Annotated[CompressPrecision, typer.Option(help="Of the weights.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new directory.")],
+    output: Output,
     text: Annotated[
         Path | None, typer.Option(help="The calibration text: what the model is used for.")
     ] = None,
@@ -57,9 +57,7 @@ def compress(
     smoothing: Annotated[
         float | None, typer.Option(help="smoothquant: how much moves into the weights.  [0.5]")
     ] = None,
-    quality_text: Annotated[
-        Path | None, typer.Option(help="Measure on this text file, not on built-in prose.")
-    ] = None,
+    quality_text: Text = None,
     quality_windows: Annotated[int, typer.Option(min=1, help="Of 512 tokens.")] = 8,
     max_perplexity_ratio: Annotated[
         float | None, typer.Option(help="Refuse above this ratio to the source's perplexity.")
@@ -69,7 +67,7 @@ def compress(
     cache_dir: Annotated[
         Path | None, typer.Option(help="Where sources are kept.  [~/.cache/tidegate]")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Every core when absent.")] = None,
+    threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Make a smaller model: fewer bits, weights or layers, guided by a text.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tidegate.cli.artifacts import Cache, Threads, flags
+from tidegate.cli.artifacts import Cache, Output, Threads, flags
 from tidegate.cli.options import Json
 from tidegate.cli.output import note, say_json, table
 from tidegate.local.artifact import run_distill_command
@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 def distill(
     source: Annotated[str, typer.Argument(help="Directory, .gguf file, s3://…, hf://…, artifact.")],
     text: Annotated[Path, typer.Option(help="What the model is to continue; like its requests.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new directory.")],
+    output: Output,
     method: Annotated[
         DistillMethod, typer.Option(help="Heads on the last layer, or an exit after an early one.")
     ] = DistillMethod.HYDRA,

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from tidegate.protocol.token_usage import InputUsage
 from tidegate.protocol.wire import Answer, ModelName, WireModel
 
 MAX_DOCUMENTS = 1000
@@ -60,9 +61,8 @@ class ScoreRequest(WireModel):
         return self
 
 
-class RankUsage(Answer):
-    prompt_tokens: int
-    total_tokens: int
+class RankUsage(InputUsage):
+    pass
 
 
 class RankedDocument(Answer):

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
+from tidegate.protocol.replica import ReplicaConfig
 from tidegate.spec import Mode
 from tidegate_controlplane.domain.footprint import host_bytes
 from tidegate_controlplane.provision.aws.names import component_name
 from tidegate_controlplane.provision.base import Launch, StartFailed
+from tidegate_controlplane.provision.configuration import planned_fields
 from tidegate_controlplane.settings import AwsSettings
 
 if TYPE_CHECKING:
@@ -21,6 +25,12 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 LEAST_MB = 128
 """That SageMaker reserves for a copy."""
+_SAGEMAKERS_OWN = frozenset({"source", "revision", "device", "threads", "drain_s"})
+"""It brings the model and the devices, and says when a container must end."""
+_UNSAID = {
+    name: ReplicaConfig.model_fields[name].default for name in ("tensor_parallel", "max_adapters")
+}
+"""Not told where it is the default: another variable would touch every endpoint that there is."""
 Program = Callable[[], None]
 Revisions = Mapping[str, Launch]
 """By revision id, a launch of any of its replicas."""
@@ -87,20 +97,14 @@ def artifact_url(settings: AwsSettings, launch: Launch) -> str:
 
 def environment(launch: Launch) -> dict[str, str]:
     """What the image is told of its plan: fields of `ReplicaConfig`, in upper case."""
-    plan = launch.plan
-    told = {
-        "model_name": launch.model_name,
-        "source_digest": launch.digest,
-        "task": launch.task,
-        "pooling": launch.pooling,
-        "precision": plan.precision,
-        "context_tokens": plan.context_tokens,
-        "kv_cache_bytes": plan.kv_cache_bytes or None,
-        "max_sequences": plan.max_sequences,
-        "speculation": plan.speculation and plan.speculation.model_dump_json(exclude_none=True),
-        "kv_spill": plan.kv_spill and plan.kv_spill.model_dump_json(exclude_none=True),
-        "tensor_parallel": plan.tensor_parallel if plan.tensor_parallel > 1 else None,
-        "offload_bytes": plan.offload.resident_bytes if plan.offload else None,
-        "tool_parser": plan.tool_parser,
+    told = planned_fields(launch)
+    return {
+        f"TIDEGATE_{name.upper()}": _as_text(value)
+        for name, value in told.items()
+        if value and name not in _SAGEMAKERS_OWN and value != _UNSAID.get(name)
     }
-    return {f"TIDEGATE_{key.upper()}": str(value) for key, value in told.items() if value}
+
+
+def _as_text(value: Any) -> str:
+    is_object = isinstance(value, BaseModel)
+    return value.model_dump_json(exclude_none=True) if is_object else str(value)
