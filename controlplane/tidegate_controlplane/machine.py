@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 
 from tidegate.spec import Precision
+from tidegate_controlplane.domain.capabilities import LOCAL, Capabilities
 from tidegate_controlplane.domain.gpus import MachineGpu
-from tidegate_controlplane.domain.plan import LOCAL, Capabilities
 
 logger = logging.getLogger(__name__)
 CGROUP_LIMITS = (

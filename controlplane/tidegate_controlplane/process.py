@@ -41,7 +41,7 @@ from tidegate_controlplane.data_dir import (
 )
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
-from tidegate_controlplane.domain.plan import LOCAL
+from tidegate_controlplane.domain.capabilities import LOCAL
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.encryption.open import open_keyring, sealing
 from tidegate_controlplane.errors import Unauthenticated

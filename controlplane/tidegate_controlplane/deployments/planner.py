@@ -9,15 +9,10 @@ from dataclasses import dataclass, replace
 from tidegate.protocol.resources import ConsideredOffer, ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, ModelSpec, ProvisionerName, SpecIssue
 from tidegate_controlplane.domain.adapters import Updates
+from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.draft import FIELD, Draft, declared_source, unlike_tokens
 from tidegate_controlplane.domain.on_offer import Market, staying
-from tidegate_controlplane.domain.plan import (
-    Capabilities,
-    Refusal,
-    alternatives,
-    fingerprint,
-    resolve,
-)
+from tidegate_controlplane.domain.plan import Refusal, alternatives, fingerprint, resolve
 from tidegate_controlplane.errors import Invalid
 from tidegate_controlplane.models.adapters import AdapterSizes, missing_adapters
 from tidegate_controlplane.models.inspect import inspect

@@ -23,8 +23,8 @@ from tidegate_controlplane.deployments.rules import Precondition, must_live, mus
 from tidegate_controlplane.deployments.takeover import check_room, take_over, was_rolled_back
 from tidegate_controlplane.deployments.views import rollout_view
 from tidegate_controlplane.domain.adapters import beside
+from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.draft import Draft
-from tidegate_controlplane.domain.plan import Capabilities
 from tidegate_controlplane.errors import Conflict, Invalid, NotFound
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.store import deployments as rows

@@ -16,10 +16,10 @@ from tidegate.spec import (
     ProvisionerName,
     SpecIssue,
 )
-from tidegate_controlplane.domain.adapters import Updates, loaded_bytes, remedy
+from tidegate_controlplane.domain.adapters import Updates, loaded_bytes
+from tidegate_controlplane.domain.capabilities import LOCAL, Capabilities, is_local
 from tidegate_controlplane.domain.division import (
     division_cost,
-    division_issue,
     tensor_parallel,
 )
 from tidegate_controlplane.domain.draft import (
@@ -34,26 +34,20 @@ from tidegate_controlplane.domain.footprint import (
     PROCESS_BYTES,
     host_bytes,
     kv_bytes_per_token,
-    read_bytes,
     weights_bytes,
 )
-from tidegate_controlplane.domain.gpus import MachineGpu, gpu_issue, gpu_share, on_own_gpu
 from tidegate_controlplane.domain.offload import (
     offload_cost,
     offload_remedy,
     with_automatic_offload,
     with_offload,
 )
-from tidegate_controlplane.domain.on_offer import Market, considered, largest_gpu_bytes, on_offer
-from tidegate_controlplane.domain.schedule import schedule_issues
-from tidegate_controlplane.domain.size import need, size
-from tidegate_controlplane.domain.speculation import speculation_issue
+from tidegate_controlplane.domain.on_offer import considered
+from tidegate_controlplane.domain.placement import placed, room_bytes
+from tidegate_controlplane.domain.precision import chosen_precision, suiting_precision
+from tidegate_controlplane.domain.size import size
+from tidegate_controlplane.domain.unservable import issues
 
-LOCAL, AWS = ProvisionerName.LOCAL.value, ProvisionerName.AWS.value
-"""Replicas on the control plane's machine: its memory and cores bound these alone."""
-GROUP = 32
-"""Packed weights are cut into groups of so many inputs."""
-ENCODER_PRECISIONS = frozenset({Precision.FP32, Precision.BF16})
 MAX_ADAPTERS = 8
 KV_SHARE = 16
 """The default KV cache takes at most one sixteenth of the machine's memory."""
@@ -62,24 +56,6 @@ IDLE_TIMEOUT_S = {Mode.REALTIME: 300.0, Mode.SERVERLESS: 300.0, Mode.ASYNC: 60.0
 CLEAR_S = {Mode.REALTIME: 10.0, Mode.SERVERLESS: 10.0, Mode.ASYNC: 60.0, Mode.BATCH: 600.0}
 """Seconds that a backlog may last once replicas are ready: the less somebody waits for it, the
 longer, and the fewer replicas it takes."""
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What this platform can do, so that a plan promises nothing else."""
-
-    provisioners: frozenset[str]
-    """The places that its settings configure."""
-    precisions: frozenset[Precision]
-    memory_bytes: int
-    """Of the machine, or of the container around it."""
-    cores: int
-    gpu: MachineGpu | None = None
-    """That of the machine; the first one of several."""
-    gpus_per_replica: int = 16
-    """What the runtime divides a model over."""
-    market: Market | None = None
-    """Where the provisioner `aws` rents machines."""
 
 
 @dataclass(frozen=True)
@@ -105,17 +81,12 @@ def resolve(
     """
     if (draft is None) is not (declared_source(spec) is None):
         raise ValueError(f"{spec.name!r} is planned without its draft model")
-    drafting = _suiting(spec, draft.facts, capabilities) if draft else Precision.AUTO
+    drafting = suiting_precision(spec, draft.facts, capabilities) if draft else Precision.AUTO
     unfit = draft and unfit_draft(spec, draft, drafting, capabilities.precisions)
-    issues = [
-        *_unsupported(spec, facts, capabilities),
-        *([unfit] if unfit else []),
-        *_impossible(spec, facts, capabilities),
-        *schedule_issues(spec.scaling.schedule),
-    ]
-    if issues:
-        return Refusal(tuple(issues))
-    precision = _precision(spec, facts, capabilities)
+    found = [*issues(spec, facts, capabilities), *([unfit] if unfit else [])]
+    if found:
+        return Refusal(tuple(found))
+    precision = chosen_precision(spec, facts, capabilities)
     context = spec.runtime.context_tokens or facts.context_tokens
     weights = weights_bytes(facts, precision)
     kv_cache = _kv_cache_bytes(spec, facts, context, precision, _shared_bytes(spec, capabilities))
@@ -154,18 +125,18 @@ def resolve(
         cold_start_s=cold_start_s,
     )
     plan = with_draft(plan, facts, draft, drafting)
-    room = _room_bytes(spec, plan, capabilities)
+    room = room_bytes(spec, plan, capabilities)
     held = with_offload(spec, facts, plan, room)
     if isinstance(held, SpecIssue):
         return Refusal((held,))
-    placed = _placed(spec, facts, held, capabilities)
-    if not isinstance(placed, SpecIssue):
-        return placed
+    there = placed(spec, facts, held, capabilities)
+    if not isinstance(there, SpecIssue):
+        return there
     streamed = with_automatic_offload(spec, facts, plan, room)
-    if streamed is None or isinstance(_placed(spec, facts, streamed, capabilities), SpecIssue):
-        return Refusal((placed,))
-    message = f"{placed.message}; or {offload_remedy(streamed)}"
-    return Refusal((replace(placed, message=message),))
+    if streamed is None or isinstance(placed(spec, facts, streamed, capabilities), SpecIssue):
+        return Refusal((there,))
+    message = f"{there.message}; or {offload_remedy(streamed)}"
+    return Refusal((replace(there, message=message),))
 
 
 def alternatives(
@@ -244,27 +215,9 @@ def _idle_timeout_s(spec: DeploymentSpec) -> float | None:
     return IDLE_TIMEOUT_S[spec.mode] if asked is None else asked
 
 
-def _precision(spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities) -> Precision:
-    """What was asked for; `auto` is the first that this platform has of what suits the model."""
-    asked = spec.runtime.precision
-    return _suiting(spec, facts, capabilities) if asked is Precision.AUTO else asked
-
-
-def _suiting(spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities) -> Precision:
-    """The precision of a model that nothing was asked of."""
-    if facts.precision is not None:
-        return Precision(facts.precision)
-    width = facts.embedding_parameters // facts.vocabulary
-    if spec.model.task.encodes or width % GROUP:
-        return Precision.BF16 if spec.model.task.encodes else Precision.FP32
-    packed = [Precision.INT4] if facts.stored_bits == 4 else []
-    suiting = [*packed, Precision.INT8, Precision.BF16]
-    return next((one for one in suiting if one in capabilities.precisions), Precision.BF16)
-
-
 def _shared_bytes(spec: DeploymentSpec, capabilities: Capabilities) -> int:
     """Memory of which a KV cache takes a share; 0 where it is to fill what weights leave of one."""
-    own_gpu = spec.hardware.gpu is not None and _is_local(spec)
+    own_gpu = spec.hardware.gpu is not None and is_local(spec)
     elsewhere = spec.hardware.provisioner is ProvisionerName.AWS
     return 0 if own_gpu or elsewhere else capabilities.memory_bytes
 
@@ -284,203 +237,6 @@ def _spilled_beside(spec: DeploymentSpec) -> int:
     """What spilled prefixes take of the memory that the model is in."""
     spill = spec.runtime.kv_spill
     return 0 if spill is None or spec.hardware.gpu is not None else int(spill.memory or 0)
-
-
-def _unsupported(
-    spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities
-) -> list[SpecIssue]:
-    """Fields that the language knows and this platform does not honour yet, each by name."""
-    issues = []
-    provisioner, runtime = spec.hardware.provisioner.value, spec.runtime
-    if provisioner not in capabilities.provisioners:
-        known = ", ".join(sorted(capabilities.provisioners))
-        remedy = "" if provisioner == LOCAL else f"set `{provisioner}` in its settings, or "
-        issues.append(
-            SpecIssue(
-                "hardware.provisioner",
-                provisioner,
-                f"{provisioner!r} is not available on this platform; {remedy}use {known}",
-            )
-        )
-    available, where = capabilities.precisions, "on this platform"
-    if spec.model.task.encodes:
-        available, where = available & ENCODER_PRECISIONS, f"for model.task '{spec.model.task}'"
-    if _precision(spec, facts, capabilities) not in available:
-        known = ", ".join(sorted(p.value for p in available))
-        issues.append(
-            SpecIssue(
-                "runtime.precision",
-                runtime.precision.value,
-                f"{runtime.precision.value} is not available {where}; use {known}",
-            )
-        )
-    for field, value in (
-        ("runtime.adapters", runtime.adapters or None if provisioner == AWS else None),
-        ("runtime.max_adapters", runtime.max_adapters if provisioner == AWS else None),
-        ("slo.ttft_ms", spec.slo.ttft_ms),
-        ("slo.itl_ms", spec.slo.itl_ms),
-    ):
-        if value is not None:
-            shown = value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-            issues.append(SpecIssue(field, shown, "not honoured by this platform yet; remove it"))
-    own = capabilities.gpu if _is_local(spec) else None
-    wrong = gpu_issue(spec, own, at_most=capabilities.gpus_per_replica)
-    wrong = wrong or division_issue(spec, facts)
-    return [*issues, *filter(None, (wrong, speculation_issue(spec)))]
-
-
-def _impossible(
-    spec: DeploymentSpec, facts: ModelFacts, capabilities: Capabilities
-) -> list[SpecIssue]:
-    issues = _unlike_artifact(spec, facts)
-    asked = spec.runtime.context_tokens
-    if asked is not None and asked > facts.context_tokens:
-        issues.append(
-            SpecIssue(
-                "runtime.context_tokens",
-                asked,
-                f"{asked} is more than the model's own {facts.context_tokens}; use at most that",
-            )
-        )
-    default = type(spec.runtime).model_fields["max_sequences"].default
-    if spec.model.task.encodes and spec.runtime.max_sequences != default:
-        issues.append(
-            SpecIssue(
-                "runtime.max_sequences",
-                spec.runtime.max_sequences,
-                f"model.task '{spec.model.task}' decodes no sequences; remove it",
-            )
-        )
-    if spec.model.task.encodes and spec.runtime.kv_cache is not None:
-        issues.append(
-            SpecIssue(
-                "runtime.kv_cache",
-                int(spec.runtime.kv_cache),
-                f"model.task '{spec.model.task}' keeps no KV cache; remove it",
-            )
-        )
-    elif spec.runtime.kv_cache is not None:
-        context = asked or facts.context_tokens
-        least = context * kv_bytes_per_token(facts, _precision(spec, facts, capabilities))
-        if spec.runtime.kv_cache < least:
-            issues.append(
-                SpecIssue(
-                    "runtime.kv_cache",
-                    int(spec.runtime.kv_cache),
-                    f"{size(int(spec.runtime.kv_cache))} cannot hold one sequence of {context} "
-                    f"tokens ({size(least)}); raise it, or lower runtime.context_tokens",
-                )
-            )
-    return issues
-
-
-def _unlike_artifact(spec: DeploymentSpec, facts: ModelFacts) -> list[SpecIssue]:
-    """What an artifact cannot be any more: in another precision, or on another machine."""
-    if facts.precision is None:
-        return []
-    issues = []
-    asked = spec.runtime.precision
-    if asked not in (Precision.AUTO, facts.precision):
-        issues.append(
-            SpecIssue(
-                "runtime.precision",
-                asked.value,
-                f"{asked.value} is not that of the artifact {spec.model.source!r}, which is in "
-                f"{facts.precision}; remove it, or deploy the model that it was built from",
-            )
-        )
-    if not _is_local(spec):
-        issues.append(
-            SpecIssue(
-                "model.source",
-                spec.model.source,
-                f"{spec.model.source!r} is an artifact, and those are served on this machine only; "
-                f"use provisioner {LOCAL}, or deploy the model that it was built from",
-            )
-        )
-    return issues
-
-
-def _placed(
-    spec: DeploymentSpec, facts: ModelFacts, plan: ResolvedPlan, capabilities: Capabilities
-) -> ResolvedPlan | SpecIssue:
-    """The plan where its replicas will be, or why there is no room for one."""
-    if too_big := _exceeds_bound(spec, plan):
-        return too_big
-    most = _kv_most_bytes(spec, facts, plan)
-    if _is_local(spec):
-        if plan.gpu is not None and capabilities.gpu is not None:
-            return on_own_gpu(spec, plan, capabilities.gpu, kv_most_bytes=most)
-        return _beyond_machine(spec, plan, capabilities) or plan
-    if spec.hardware.provisioner is not ProvisionerName.AWS or capabilities.market is None:
-        return plan
-    return on_offer(
-        spec,
-        plan,
-        capabilities.market,
-        kv_most_bytes=most,
-        read_bytes=read_bytes(facts, Precision(plan.precision)),
-        gpus_at_most=capabilities.gpus_per_replica,
-    )
-
-
-def _room_bytes(spec: DeploymentSpec, plan: ResolvedPlan, capabilities: Capabilities) -> int | None:
-    """What one replica can have of its device, on the largest of those for rent; None where the
-    device is not known.
-    """
-    room: int | None
-    if not _is_local(spec):
-        is_rented = spec.hardware.provisioner is ProvisionerName.AWS
-        market = capabilities.market if is_rented else None
-        if market is None or (room := largest_gpu_bytes(spec, market)) is None:
-            return None
-    elif plan.gpu is not None and capabilities.gpu is not None:
-        room = gpu_share(plan, capabilities.gpu)
-    else:
-        room = capabilities.memory_bytes
-    bound = spec.hardware.memory
-    return room if bound is None else min(room, int(bound))
-
-
-def _kv_most_bytes(spec: DeploymentSpec, facts: ModelFacts, plan: ResolvedPlan) -> int:
-    """What a KV cache can make use of: every sequence of a batch at its full length."""
-    if spec.model.task.encodes or spec.runtime.kv_cache is not None:
-        return plan.kv_cache_bytes
-    token = kv_bytes_per_token(facts, Precision(plan.precision))
-    return plan.max_sequences * plan.context_tokens * token
-
-
-def _is_local(spec: DeploymentSpec) -> bool:
-    return spec.hardware.provisioner is ProvisionerName.LOCAL
-
-
-REMEDY = "lower runtime.context_tokens, runtime.max_sequences or runtime.kv_cache"
-
-
-def _exceeds_bound(spec: DeploymentSpec, plan: ResolvedPlan) -> SpecIssue | None:
-    bound = spec.hardware.memory
-    if bound is None or plan.memory_bytes <= bound:
-        return None
-    return SpecIssue(
-        "hardware.memory",
-        int(bound),
-        f"one replica needs {need(plan)}, more than {size(int(bound))}; raise it, or "
-        f"{remedy(plan)}{REMEDY}",
-    )
-
-
-def _beyond_machine(
-    spec: DeploymentSpec, plan: ResolvedPlan, capabilities: Capabilities
-) -> SpecIssue | None:
-    if plan.memory_bytes <= capabilities.memory_bytes:
-        return None
-    return SpecIssue(
-        "model.source",
-        spec.model.source,
-        f"one replica needs {need(plan)}, and this machine has "
-        f"{size(capabilities.memory_bytes)} for replicas; {remedy(plan)}{REMEDY}, or use a "
-        "smaller model",
-    )
 
 
 def machine_bytes(plan: ResolvedPlan) -> int:

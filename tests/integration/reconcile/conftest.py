@@ -20,7 +20,7 @@ from tidegate.protocol.resources import DeploymentPhase, DeploymentView, LogLine
 from tidegate.spec import DeploymentSpec, Precision
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
-from tidegate_controlplane.domain.plan import Capabilities
+from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.replicas import (
     Exited,
     Missing,

@@ -18,7 +18,7 @@ from tidegate.protocol.resources import ReplicaPhase
 from tidegate.spec import DeploymentSpec, Mode, Precision
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.deployments.planner import Planned, Planner
-from tidegate_controlplane.domain.plan import Capabilities
+from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.replicas import Exited, Running
 from tidegate_controlplane.provision.base import Launch
 from tidegate_controlplane.provision.local import LocalProvisioner

@@ -16,7 +16,7 @@ from tidegate.protocol.resources import DeploymentView, LogLine
 from tidegate.spec import DeploymentSpec, Precision
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
-from tidegate_controlplane.domain.plan import Capabilities
+from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.replicas import Observation
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints

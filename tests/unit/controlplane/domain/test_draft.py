@@ -10,6 +10,7 @@ import pytest
 from tidegate.offers import Covers
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, SpecIssue
+from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.draft import Draft, unlike_tokens
 from tidegate_controlplane.domain.footprint import (
     PROCESS_BYTES,
@@ -19,13 +20,7 @@ from tidegate_controlplane.domain.footprint import (
 )
 from tidegate_controlplane.domain.gpus import MachineGpu
 from tidegate_controlplane.domain.on_offer import Market
-from tidegate_controlplane.domain.plan import (
-    Capabilities,
-    Refusal,
-    fingerprint,
-    resolve,
-    warnings,
-)
+from tidegate_controlplane.domain.plan import Refusal, fingerprint, resolve, warnings
 from tidegate_controlplane.domain.size import need
 
 GIB = 1024**3

@@ -9,20 +9,14 @@ import pytest
 
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, GpuSpec, Precision, SpecIssue
+from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.footprint import (
     PROCESS_BYTES,
     host_bytes,
     kv_bytes_per_token,
     weights_bytes,
 )
-from tidegate_controlplane.domain.plan import (
-    Capabilities,
-    Refusal,
-    fingerprint,
-    machine_bytes,
-    resolve,
-    warnings,
-)
+from tidegate_controlplane.domain.plan import Refusal, fingerprint, machine_bytes, resolve, warnings
 from tidegate_controlplane.domain.size import need
 
 GIB = 1024**3

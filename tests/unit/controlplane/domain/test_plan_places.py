@@ -10,11 +10,11 @@ import pytest
 from tidegate.offers import Covers, bundled_offers
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, SpecIssue
+from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.footprint import PROCESS_BYTES, kv_bytes_per_token, weights_bytes
 from tidegate_controlplane.domain.gpus import MachineGpu
 from tidegate_controlplane.domain.on_offer import Market, share_usd_per_hour, staying
 from tidegate_controlplane.domain.plan import (
-    Capabilities,
     Refusal,
     alternatives,
     machine_bytes,
