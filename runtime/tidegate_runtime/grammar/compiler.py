@@ -12,7 +12,7 @@ from tidegate_runtime.errors import RequestRefused
 from tidegate_runtime.grammar.matcher import Grammar
 from tidegate_runtime.grammar.source import GrammarSource
 from tidegate_runtime.grammar.tables import TokenTables
-from tidegate_runtime.grammar.trial import COMPILE_S, Trials
+from tidegate_runtime.grammar.trial import COMPILE_S, WAIT_S, Trials
 
 KEPT = 256
 MAX_WAITING = 32
@@ -30,11 +30,16 @@ class Compiler:
     """
 
     def __init__(
-        self, tables: TokenTables | RequestRefused, *, compile_s: float = COMPILE_S
+        self,
+        tables: TokenTables | RequestRefused,
+        *,
+        compile_s: float = COMPILE_S,
+        wait_s: float = WAIT_S,
     ) -> None:
         """Over the tables of a vocabulary; or why there are none, which every caller is told."""
         self._tables = tables
         self._compile_s = compile_s
+        self._wait_s = wait_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="grammar", initializer=_give_way)
         self._known: OrderedDict[GrammarSource, Future[Grammar | RequestRefused]] = OrderedDict()
         self._trials: Trials | None = None
@@ -89,7 +94,7 @@ class Compiler:
             return tables
         try:
             if self._trials is None:
-                self._trials = Trials(tables.vocabulary, self._compile_s)
+                self._trials = Trials(tables.vocabulary, self._compile_s, self._wait_s)
             return Grammar.start(tables.tokenizer, self._trials.run(source))
         except RequestRefused as error:
             return error

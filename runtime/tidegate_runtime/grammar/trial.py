@@ -1,4 +1,8 @@
-"""A process that grammars are tried in first, so that one that never compiles can be stopped."""
+"""A process that grammars are tried in first, so that one that never compiles can be stopped.
+
+What a grammar costs is counted in time of the processor: the process gives way to the steps, so how
+long it takes says more of who else is served than of the grammar.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,18 @@ from tidegate_runtime.grammar.source import TOO_COMPLEX, GrammarSource
 from tidegate_runtime.grammar.vocabulary import Vocabulary
 
 COMPILE_S = 2.0
+"""Of the processor, for one grammar."""
+WAIT_S = 20.0
+"""For one grammar, where other work takes the processor."""
 _START_S = 60.0
 
 
 class TrialStopped(Exception):
-    """The process said nothing in time, or is gone."""
+    """The process is gone, or says nothing that can be read."""
+
+
+class TrialDelayed(TrialStopped):
+    """The process said nothing in time."""
 
 
 class Trials:
@@ -28,9 +39,12 @@ class Trials:
     For one thread at a time.
     """
 
-    def __init__(self, vocabulary: Vocabulary, compile_s: float = COMPILE_S) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, compile_s: float = COMPILE_S, wait_s: float = WAIT_S
+    ) -> None:
         self._vocabulary = vocabulary
         self._compile_s = compile_s
+        self._wait_s = wait_s
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -43,12 +57,23 @@ class Trials:
         process = self._process or self._start()
         asked = {"kind": source.kind, "text": source.text, "lenient": source.lenient}
         try:
-            said = _ask(process, json.dumps(asked).encode() + b"\n", self._compile_s)
+            said = _ask(process, json.dumps(asked).encode() + b"\n", self._wait_s)
+        except TrialDelayed as error:
+            self.close()
+            raise RequestRefused(
+                f"{source.param}: it was not compiled within {self._wait_s:g} s, since other work "
+                "has the processor; try again later.",
+                param=source.param,
+                code="engine_overloaded",
+                status=503,
+                retry_after_s=5,
+            ) from error
         except TrialStopped as error:
             self.close()
             raise RequestRefused(
-                f"{source.param}: it did not compile within {self._compile_s:g} s and the memory "
-                "that a grammar may take; make it simpler: fewer alternatives, smaller counts.",
+                f"{source.param}: it did not compile within {self._compile_s:g} s of the processor "
+                "and the memory that a grammar may take; make it simpler: fewer alternatives, "
+                "smaller counts.",
                 param=source.param,
                 code=TOO_COMPLEX,
             ) from error
@@ -69,7 +94,8 @@ class Trials:
                 pass
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tidegate_runtime.grammar.worker", str(os.getpid())]
+        command = [sys.executable, "-m", "tidegate_runtime.grammar.worker"]
+        command += [str(os.getpid()), str(self._compile_s)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
@@ -110,7 +136,9 @@ def _read_line(stream: IO[bytes], give_up: float) -> bytes:
     line = b""
     while not line.endswith(b"\n"):
         readable, _, _ = select.select([stream], [], [], max(0.0, give_up - time.monotonic()))
-        part = os.read(stream.fileno(), 1 << 16) if readable else b""
+        if not readable:
+            raise TrialDelayed
+        part = os.read(stream.fileno(), 1 << 16)
         if not part:
             raise TrialStopped
         line += part

@@ -1,8 +1,8 @@
 """The process that compiles grammars which nobody has tried yet.
 
-Started as `python -m tidegate_runtime.grammar.worker PARENT_PID`, it reads a vocabulary, then
-grammars, each a line of JSON, and answers each with a line. It may be killed at any time; then the
-grammar that it was at is one that nobody else should try.
+Started as `python -m tidegate_runtime.grammar.worker PARENT_PID CPU_S`, it reads a vocabulary, then
+grammars, each a line of JSON, and answers each with a line. One that takes more than CPU_S of the
+processor ends it (SIGPROF, which nothing in it can catch or put off); nobody else should try that.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 from typing import Any
 
@@ -23,7 +24,7 @@ _NICE = 10
 _NAMED = 3
 
 
-def main(parent_pid: int) -> None:
+def main(parent_pid: int, cpu_s: float) -> None:
     """Answer until the input ends."""
     tie_to(parent_pid)
     os.nice(_NICE)
@@ -32,7 +33,10 @@ def main(parent_pid: int) -> None:
     tokenizer = Vocabulary.receive(sys.stdin.buffer).open()
     _answer({"ready": True})
     for line in sys.stdin.buffer:
-        _answer(_tried(tokenizer, **json.loads(line)))
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+        tried = _tried(tokenizer, **json.loads(line))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _answer(tried)
 
 
 def _tried(tokenizer: Any, kind: Any, text: str, lenient: bool) -> dict[str, Any]:
@@ -68,4 +72,4 @@ def _answer(message: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), float(sys.argv[2]))
