@@ -136,6 +136,7 @@ class Replica:
     sent_bytes: int = 0
     is_hung: bool = False
     """It accepts connections and says nothing, not even to a probe."""
+    probes: int = 0
     was_left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a client went away before its answer was whole."""
 
@@ -159,9 +160,11 @@ class Replica:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         asked, *head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[:-2]
+        is_probe = asked.startswith("GET /readyz")
+        self.probes += is_probe
         if self.is_hung:
             await reader.read()
-        if asked.startswith("GET /readyz"):
+        if is_probe:
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
             return
         headers = {name.lower(): value for name, value in (line.split(": ") for line in head)}

@@ -119,6 +119,27 @@ async def test_who_is_held_when_a_replica_dies_under_streams_does_not_follow_the
     assert followed < FAILURES, "the third failure leaves a replica out, and each is one"
 
 
+async def test_a_replica_that_misses_one_probe_and_answers_the_next_is_left_alone(
+    platform: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "EVERY_S", 0.01)
+    monkeypatch.setattr(probe, "PATIENCE", aiohttp.ClientTimeout(total=1.0))
+    answered = asyncio.Event()
+    script = platform.Script([answered, json.dumps(platform.COMPLETION).encode()])
+    busy = await platform.ready(script)
+    async with platform.client() as client:
+        asking = asyncio.create_task(client.post(CHAT, json=platform.chat()))
+        await until(lambda: busy.running == 1)
+        for _ in range(2):
+            busy.is_hung, seen = True, busy.probes
+            await until(lambda seen=seen: busy.probes > seen)
+            busy.is_hung, seen = False, busy.probes
+            await until(lambda seen=seen: busy.probes > seen)
+        answered.set()
+        assert (await asking).status_code == 200
+    assert len(busy.asked) == 1
+
+
 async def test_a_replica_that_takes_long_but_answers_its_probe_is_left_alone(
     platform: Any,
 ) -> None:
