@@ -7,9 +7,11 @@ Automation API, and the containers, which are processes. See docs/aws.md.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
-from collections.abc import AsyncIterator
+import warnings
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -72,6 +74,19 @@ OFFER = PlannedOffer(
     as_of=date(2026, 1, 1),
     minimum_usd_per_month=0.0,
 )
+
+
+@pytest.fixture(autouse=True)
+def _closed_loops() -> Iterator[None]:
+    """Collect the event loops that Pulumi's language server leaves open.
+
+    It closes a program's loop after it has waited for what was left of the program, and does not
+    come so far when that ends in an error, as calls to an engine do that was stopped meanwhile.
+    """
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @cache
