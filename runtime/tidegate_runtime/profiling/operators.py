@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.autograd.profiler import profile
 
+from tidegate_runtime.profiling.stray_lines import stray_lines_logged
+
 _KEPT = frozenset({"X", "M", "s", "f"})
 """Spans, names, and the arrows from a launch to what it launched."""
 
@@ -27,11 +29,13 @@ class TorchOperators:
 
     def start(self) -> None:
         """Record this thread."""
-        self._profile.__enter__()
+        with stray_lines_logged():
+            self._profile.__enter__()
 
     def stop(self) -> None:
         """Record no more; in the same thread."""
-        self._profile.__exit__(None, None, None)
+        with stray_lines_logged():
+            self._profile.__exit__(None, None, None)
 
     def events(self, origin_ns: int) -> list[dict[str, Any]]:
         """What was recorded; from any thread."""

@@ -34,6 +34,7 @@ def test_a_replica_is_profiled_while_it_answers_and_one_profile_at_a_time(real: 
     trace = json.loads(gzip.decompress(profile.trace_gzip))
     names = {event["name"] for event in trace["traceEvents"]}
     assert {"step", "forward", "waiting"} <= names
+    assert all(json.loads(line) for line in real.log_path.read_text().splitlines())
 
 
 def test_seconds_out_of_range_and_a_stranger_are_refused(real: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
+import os
 import threading
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -24,6 +26,7 @@ from tidegate_runtime.profiling import recorder as recorders
 from tidegate_runtime.profiling.operators import TorchOperators
 from tidegate_runtime.profiling.phases import UNWATCHED, Phase, Phases
 from tidegate_runtime.profiling.recorder import OPERATOR_STEPS, Recorder
+from tidegate_runtime.profiling.stray_lines import stray_lines_logged
 from tidegate_runtime.profiling.summary import summarize
 from tidegate_runtime.profiling.trace import gzipped_trace
 from tidegate_runtime.server.profiler import Profiler
@@ -218,3 +221,14 @@ def test_torch_records_only_the_thread_that_asked() -> None:
     names = {event["name"] for event in operators.events(0)}
     assert "aten::neg" in names
     assert "aten::cumsum" not in names
+
+
+def test_only_what_the_recorder_says_by_itself_is_taken_out_of_the_log(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "tidegate_runtime.profiling")
+    with stray_lines_logged():
+        os.write(2, b'USDT:1 profiler_start\n{"message": "of another thread"}\n')
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == '{"message": "of another thread"}\nafter\n'
+    assert caplog.messages == ["USDT:1 profiler_start"]
