@@ -137,6 +137,9 @@ def _check_supported(where: str, config: LoraConfig, value: Mapping[str, Any]) -
             if not _PLAIN_NAME.match(pattern):
                 why = "give the module's name, not a regular expression"
                 raise unsupported(where, field, pattern, why)
+    if value.get("ensure_weight_tying") and config.targets(_HEADS) != set():
+        why = "the embeddings would be adapted with the last layer; train without it"
+        raise unsupported(where, "ensure_weight_tying", True, why)  # noqa: FBT003 - the value
     for field, given in (config.model_extra or {}).items():
         if given and field not in _IGNORED:
             raise unsupported(where, field, given, merge)

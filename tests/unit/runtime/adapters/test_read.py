@@ -66,6 +66,10 @@ def test_an_adapter_says_its_rank_targets_and_digest(
         ({"layer_replication": [[0, 2]]}, "layer_replication [[0, 2]]"),
         ({"trainable_token_indices": [1]}, "trainable_token_indices [1]"),
         ({"target_parameters": ["mlp.experts"]}, "target_parameters ['mlp.experts']"),
+        (
+            {"ensure_weight_tying": True, "target_modules": ["q_proj", "lm_head"]},
+            "ensure_weight_tying True",
+        ),
         ({"task_type": "SEQ_CLS"}, "task_type 'SEQ_CLS'"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights 'pissa'"),
         ({"rank_pattern": {"(a+)+$": 4}}, "rank_pattern '(a+)+$'"),
@@ -85,6 +89,14 @@ def test_what_is_not_supported_is_refused_by_name(
     reason, message = refusal(loader, directory)
     assert reason == "UnsupportedAdapter"
     assert said in message
+
+
+def test_tying_weights_means_nothing_where_no_tied_one_is_adapted(
+    loader: AdapterLoader, save_adapter: Callable[..., Path]
+) -> None:
+    directory = save_adapter("a")
+    configure(directory, ensure_weight_tying=True)
+    assert read(loader, directory).updates
 
 
 @pytest.mark.parametrize(
