@@ -116,7 +116,7 @@ class Rollouts:
     ) -> Deployment:
         """Declare a former revision's model, runtime and hardware again, as a new generation.
 
-        Scaling, objectives, rollout and labels stay as they are: they belong to the present. The
+        Scaling, objectives, rollout, labels and adapters stay: they belong to the present. The
         former revision takes over by rolling, whatever the declared strategy: who goes back does
         not want to wait. Raises NotFound, Conflict, Invalid, PreconditionFailed.
         """
@@ -128,7 +128,8 @@ class Rollouts:
             must_stay(row)
             target = _target(session, row, request.to)
             spec = _restored(row, target)
-            plan = self._planned(session, spec, target)
+            loaded = ResolvedPlan.model_validate(row.plan).adapters_bytes
+            plan = beside(self._planned(session, spec, target), loaded)
             options = RolloutSpec(
                 strategy=Strategy.ROLLING, drain_timeout_s=spec.rollout.drain_timeout_s
             )
@@ -155,14 +156,13 @@ class Rollouts:
         return await self._database.write(raising(DEPLOYMENTS, declare))
 
     def _planned(self, session: Session, spec: DeploymentSpec, revision: Revision) -> ResolvedPlan:
-        """The plan of `spec` for the very files that the revision served, adapters included."""
+        """The plan of `spec` for the very files that the revision served; without adapters."""
         version = session.get_one(ModelVersion, revision.model_version_id)
         facts = ModelFacts.model_validate(version.facts)
         draft = _draft_of(session, revision)
         of_draft = draft.facts.digest if draft else None
         cold_start_s = rows.median_cold_start_s(session, version.digest, of_draft)
-        plan = resolved(spec, facts, self._capabilities, cold_start_s, draft=draft)
-        return beside(plan, ResolvedPlan.model_validate(revision.plan).adapters_bytes)
+        return resolved(spec, facts, self._capabilities, cold_start_s, draft=draft)
 
 
 def _draft_of(session: Session, revision: Revision) -> Draft | None:
@@ -213,4 +213,5 @@ def _target(session: Session, row: Deployment, number: int | None) -> Revision:
 
 def _restored(row: Deployment, revision: Revision) -> DeploymentSpec:
     parts = {part: revision.spec[part] for part in ("model", "runtime", "hardware")}
+    parts["runtime"] = {**parts["runtime"], "adapters": row.spec["runtime"].get("adapters", {})}
     return DeploymentSpec.model_validate({**row.spec, **parts})

@@ -11,7 +11,12 @@ import pytest
 from safetensors.numpy import save_file
 from tests.unit.controlplane.deployments.conftest import PROJECT, MakeSpec, Room
 
-from tidegate.protocol.resources import DeploymentPhase, DeploymentView, ScaleRequest
+from tidegate.protocol.resources import (
+    DeploymentPhase,
+    DeploymentView,
+    RollbackRequest,
+    ScaleRequest,
+)
 from tidegate_controlplane.deployments.rules import etag
 from tidegate_controlplane.errors import Conflict, Invalid, NotFound, PreconditionFailed
 from tidegate_controlplane.reconcile.observe import read_all
@@ -405,3 +410,17 @@ async def test_the_catalog_is_filled_again_after_a_restart(room: Room, spec: Mak
     room.catalog.remove(PROJECT, "smol")
     await room.deployments.load_catalog()
     assert room.catalog.get(PROJECT, "smol") is not None
+
+
+async def test_adapters_stay_when_a_former_revision_is_declared_again(
+    room: Room, spec: MakeSpec, tmp_path: Path
+) -> None:
+    law = str(write_adapter(tmp_path / "law"))
+    await room.deployments.apply(PROJECT, spec())
+    await room.deployments.apply(PROJECT, spec(runtime={"max_sequences": 2}))
+    await room.deployments.add_adapter(PROJECT, "smol", "law", law)
+    back = await room.deployments.rollback(PROJECT, "smol", RollbackRequest(to=1))
+    assert back.spec.runtime.max_sequences == spec().runtime.max_sequences
+    assert back.spec.runtime.adapters == {"law": law}
+    plan = await room.database.read(lambda s: s.get_one(Deployment, back.id).plan)
+    assert plan["adapters_bytes"] == 64 * 1024
