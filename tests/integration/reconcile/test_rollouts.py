@@ -414,22 +414,21 @@ async def test_a_rollback_declares_the_former_revision_again_at_once(world: Worl
     assert (await world.view()).observed_generation == 3
 
 
-async def test_a_rollback_plans_for_the_adapters_that_come_back_with_it(
+async def test_a_rollback_plans_for_the_adapters_that_are_declared_now(
     world: World, tmp_path: Path
 ) -> None:
     (tmp_path / "law").mkdir()
     (tmp_path / "law" / "adapter_config.json").write_text("{}")
     factors = {f"m.lora_{part}.weight": np.zeros((16, 16), dtype=np.float16) for part in "AB"}
     save_file(factors, tmp_path / "law" / "adapter_model.safetensors")
-    adapters = {"adapters": {"law": str(tmp_path / "law")}}
-    fleet = await Fleet.up(world, runtime=adapters)
-    fleet.parts.pop("runtime")
+    fleet = await Fleet.up(world)
     await fleet.change()
     await world.turn(12, seconds=10)
+    await world.deployments.add_adapter(PROJECT, "smol", "law", str(tmp_path / "law"))
     before = await world.deployment_row(fleet.id)
     await world.deployments.rollback(PROJECT, "smol", RollbackRequest())
     after = await world.deployment_row(fleet.id)
-    assert [row.plan["adapters_bytes"] for row in (before, after)] == [0, 2 * 2 * 16 * 16]
+    assert [row.plan["adapters_bytes"] for row in (before, after)] == [2 * 2 * 16 * 16] * 2
 
 
 async def test_a_rollback_during_a_canary_leaves_the_stable_revision_declared(

@@ -17,7 +17,7 @@ COMPLETION = {"model": "test-model", "prompt": "Once upon a time", "max_tokens":
 def test_a_replica_is_profiled_while_it_answers_and_one_profile_at_a_time(real: Any) -> None:
     def profiled(_: int) -> httpx.Response:
         with real.client() as client:
-            return client.post("/profile", json={"seconds": 0.8})
+            return client.post("/profile", json={"seconds": 2})
 
     with real.client() as client, ThreadPoolExecutor(2) as threads:
         asked = [threads.submit(profiled, n) for n in range(2)]

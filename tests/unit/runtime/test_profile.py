@@ -126,6 +126,8 @@ async def test_the_phases_of_a_profile_follow_each_other_without_a_gap(engine: E
     recorder = Recorder(NoOperators())
     async with engine.watched(recorder):
         await tokens_of(engine, PROMPT)
+        while recorder._marks[-1][1] is not Phase.WAITING:
+            await asyncio.sleep(0.001)
     kept = recorder.recording().spans
     assert all(former.end_ns == later.start_ns for former, later in pairwise(kept))
     assert kept[0].phase == Phase.INTAKE
