@@ -213,5 +213,5 @@ def _target(session: Session, row: Deployment, number: int | None) -> Revision:
 
 def _restored(row: Deployment, revision: Revision) -> DeploymentSpec:
     parts = {part: revision.spec[part] for part in ("model", "runtime", "hardware")}
-    parts["runtime"] = {**parts["runtime"], "adapters": row.spec["runtime"].get("adapters", {})}
+    parts["runtime"] = {**parts["runtime"], "adapters": row.spec["runtime"]["adapters"]}
     return DeploymentSpec.model_validate({**row.spec, **parts})

@@ -34,11 +34,12 @@ def stray_lines_logged() -> Iterator[None]:
         os.close(kept)
         said = _all_of(reads)
         os.close(reads)
-        for line in said.splitlines(keepends=True):
-            if line.startswith(_STRAY):
-                log.debug("%s", line.decode(errors="replace").rstrip())
-            else:
-                _write(line)
+        with open(_STDERR, "wb", closefd=False) as stderr:
+            for line in said.splitlines(keepends=True):
+                if line.startswith(_STRAY):
+                    log.debug("%s", line.decode(errors="replace").rstrip())
+                else:
+                    stderr.write(line)
 
 
 def _all_of(reads: int) -> bytes:
@@ -47,8 +48,3 @@ def _all_of(reads: int) -> bytes:
         while part := os.read(reads, _CHUNK_BYTES):
             found += part
     return found
-
-
-def _write(rest: bytes) -> None:
-    while rest:
-        rest = rest[os.write(_STDERR, rest) :]
