@@ -59,10 +59,16 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# What fails beside others is run once more, alone, and has to pass then (docs/decisions/152).
+define pytest
+	$(BIN)/pytest $(1) $(WORKERS) || { test $$? -eq 1 && \
+	  echo "once more, one at a time: what failed beside others" && \
+	  $(BIN)/pytest $(1) --exitfirst --last-failed --last-failed-no-failures none; }
+endef
+
 test: lint  # what runs a model comes last, and two at a time at most; there the long files begin first
-	$(BIN)/pytest -m "not soak" $(WORKERS) tests/unit tests/integration tests/faults \
-	  --ignore tests/integration/runtime
-	$(BIN)/pytest -m "not soak" $(WORKERS) --no-loadscope-reorder tests/e2e tests/integration/runtime
+	$(call pytest,-m "not soak" tests/unit tests/integration tests/faults --ignore tests/integration/runtime)
+	$(call pytest,-m "not soak" --no-loadscope-reorder tests/e2e tests/integration/runtime)
 
 soak: setup  # the figures of the fault matrix stay for: python -m tests.faults.table
 	$(BIN)/pytest -m soak --ignore tests/faults || test $$? -eq 5

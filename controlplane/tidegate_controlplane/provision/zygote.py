@@ -42,6 +42,7 @@ class Zygote:
         self._loop = asyncio.get_running_loop()
         self._imported: asyncio.Future[None] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[Forked]] = {}
+        self._retired = False
         self._numbers = itertools.count(1)
         self._loop.add_reader(connection, self._receive)
 
@@ -84,6 +85,12 @@ class Zygote:
             self._send(Warm(config_path=str(config)))
             self._warming[model] = config
 
+    def retire(self) -> None:
+        """Close once every fork it was asked for is answered: one cut short may have happened."""
+        self._retired = True
+        if not self._forks:
+            self.close()
+
     def close(self) -> None:
         """End the conversation, and with it the process."""
         if not self.is_open:
@@ -117,6 +124,8 @@ class Zygote:
                 self._imported.set_result(None)
             case Forked() as forked:
                 self._forks.pop(forked.request).set_result(forked)
+                if self._retired and not self._forks:
+                    self.close()
             case Warmed():
                 model, config = self._warming.popitem(last=False)
                 self.warmed[model] = config

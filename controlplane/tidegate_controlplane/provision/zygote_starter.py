@@ -51,6 +51,8 @@ class ZygoteStarter:
         self._command = command
         self._current: Zygote | None = None
         self._successor: Zygote | None = None
+        self._retired: list[Zygote] = []
+        """Those that still finish a fork."""
         self._succession: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._unwarmable: set[str] = set()
@@ -84,7 +86,7 @@ class ZygoteStarter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        zygotes = [zygote for zygote in (self._current, self._successor) if zygote]
+        zygotes = [each for each in (self._current, self._successor, *self._retired) if each]
         for zygote in zygotes:
             zygote.close()
             zygote.process.send(signal.SIGKILL)
@@ -126,7 +128,8 @@ class ZygoteStarter:
             return
         former, self._current, self._successor = self._current, successor, None
         if former:
-            former.close()
+            former.retire()
+            self._retired = [each for each in (*self._retired, former) if each.is_open]
 
     def _begin(self, code: str, warm: Mapping[str, Path]) -> Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

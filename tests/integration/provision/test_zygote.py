@@ -17,6 +17,7 @@ from tidegate_controlplane.domain.replicas import Missing, NoCapacity, Running
 from tidegate_controlplane.provision import zygote_starter
 from tidegate_controlplane.provision.process import is_alive, start_ticks
 from tidegate_controlplane.provision.subreaper import Strays
+from tidegate_controlplane.provision.zygote import Zygote
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("zygote.py")))
@@ -187,6 +188,44 @@ async def test_other_code_on_disk_is_taken_over_without_a_pause(
     await starter.close()
 
 
+async def retired_amid_a_fork(forked: Nursery, starter: ZygoteStarter) -> Zygote:
+    """A zygote that another one succeeds before it has forked rep_2, for it was stopped."""
+    await forked.provisioner.start(launch())
+    await forked.ready()
+    former = starter._current
+    assert former is not None
+    former.process.send(signal.SIGSTOP)
+    await forked.provisioner.start(launch(key="rep_2"))
+    async with asyncio.timeout(60):
+        while not former._forks:
+            await asyncio.sleep(0.01)
+    starter._replace(former, "newer")
+    assert starter._succession is not None
+    await starter._succession
+    assert starter._current is not former
+    return former
+
+
+async def test_a_fork_under_way_is_finished_by_the_zygote_that_has_it(
+    forked: Nursery, starter: ZygoteStarter
+) -> None:
+    """Asked of the next one too, there would be two processes of one replica."""
+    former = await retired_amid_a_fork(forked, starter)
+    former.process.send(signal.SIGCONT)
+    await forked.ready("rep_2")
+    assert zygote_of(forked, "rep_2") == former.process.pid
+    await gone(former.process.pid)
+
+
+async def test_closing_does_not_wait_for_a_fork_under_way(
+    forked: Nursery, starter: ZygoteStarter
+) -> None:
+    former = await retired_amid_a_fork(forked, starter)
+    async with asyncio.timeout(60):
+        await forked.provisioner.close()
+    assert start_ticks(former.process.pid) is None
+
+
 async def test_code_that_cannot_be_imported_leaves_the_former_zygote_in_place(
     forked: Nursery, starter: ZygoteStarter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +284,7 @@ from pathlib import Path
 sys.path.insert(0, {str(Path.cwd())!r})
 from tests.integration.provision.conftest import Nursery, a_provisioner, launch
 from tests.integration.provision.test_zygote import COMMAND, zygote_of
+from tidegate_controlplane.provision.zygote import Zygote
 from tidegate_controlplane.provision.zygote_starter import ZygoteStarter
 
 async def main():
