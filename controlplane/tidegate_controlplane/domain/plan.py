@@ -193,14 +193,17 @@ def replica_bounds(spec: DeploymentSpec) -> tuple[int, int]:
 def fingerprint(spec: DeploymentSpec, model_digest: str, draft_digest: str | None = None) -> str:
     """What decides whether running replicas still fit: the models' digests and how they are run.
 
-    Scaling, objectives, rollout, labels and adapters change without new replicas.
+    Scaling, objectives, rollout, labels and adapters change without new replicas. Defaults are left
+    out, so that a platform that learns another field keeps the replicas of those who do not use it.
     """
     run: dict[str, Any] = {
         "name": spec.name,
         "digest": model_digest,
-        "model": spec.model.model_dump(mode="json"),
-        "runtime": spec.runtime.model_dump(mode="json", exclude={"adapters"}),
-        "hardware": spec.hardware.model_dump(mode="json"),
+        "model": spec.model.model_dump(mode="json", exclude_defaults=True),
+        "runtime": spec.runtime.model_dump(
+            mode="json", exclude={"adapters"}, exclude_defaults=True
+        ),
+        "hardware": spec.hardware.model_dump(mode="json", exclude_defaults=True),
     }
     if draft_digest is not None:
         run["draft"] = draft_digest

@@ -169,7 +169,7 @@ def _described(app: Litestar) -> Iterator[tuple[str, str, HTTPRouteHandler, Oper
     for route in app.routes:
         if not isinstance(route, HTTPRoute):
             continue
-        for method, (handler, _) in route.route_handler_map.items():
+        for method, (handler, _) in sorted(route.route_handler_map.items()):
             operation = handler.opt.get(OPT_KEY)
             if isinstance(operation, Operation):
                 yield route.path_format, method, handler, operation

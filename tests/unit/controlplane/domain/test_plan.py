@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
-from tidegate.spec import DeploymentSpec, GpuSpec, Precision, SpecIssue
+from tidegate.spec import DeploymentSpec, GpuSpec, Precision, RuntimeSpec, SpecIssue
 from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.footprint import (
     PROCESS_BYTES,
@@ -421,6 +421,16 @@ def test_replicas_stay_when_only_scaling_rollout_or_labels_change(parts: dict[st
 )
 def test_replicas_are_replaced_when_the_way_they_run_changes(parts: dict[str, Any]) -> None:
     assert fingerprint(spec(**parts), "sha256:a") != fingerprint(spec(), "sha256:a")
+
+
+def test_replicas_stay_when_the_platform_learns_a_field_that_nobody_declared() -> None:
+    class LaterRuntime(RuntimeSpec):
+        lookahead: int = 4
+
+    later = spec().model_copy(update={"runtime": LaterRuntime()})
+    assert fingerprint(later, "sha256:a") == fingerprint(spec(), "sha256:a")
+    declared = spec().model_copy(update={"runtime": LaterRuntime(lookahead=5)})
+    assert fingerprint(declared, "sha256:a") != fingerprint(spec(), "sha256:a")
 
 
 def test_replicas_are_replaced_when_the_files_of_the_model_change() -> None:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
-from litestar import Litestar, get, post
+import pytest
+from litestar import Litestar, delete, get, post, put
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from pydantic import BaseModel
 
@@ -49,10 +54,28 @@ async def open_door() -> None: ...
 async def silent() -> None: ...
 
 
-def written() -> Any:
-    handlers = [make_thing, list_things, get_thing, open_door, silent]
+@delete("/api/v1/things/{name:str}", status_code=204, opt=describe("Drop", answers={204: None}))
+async def drop_thing(name: FromPath[str]) -> None: ...
+
+
+@put("/api/v1/things/{name:str}", opt=describe("Change", body=Wish, answers={200: Thing}))
+async def change_thing(name: FromPath[str]) -> None: ...
+
+
+HANDLERS = (make_thing, list_things, get_thing, drop_thing, change_thing, open_door, silent)
+
+
+def written(handlers: Sequence[HTTPRouteHandler] = HANDLERS) -> Any:
     app = Litestar(handlers, openapi_config=None, logging_config=None)
     return document(app, title="T", version="1", description="d")
+
+
+@pytest.mark.parametrize("of_a_path", list(permutations((get_thing, drop_thing, change_thing))))
+def test_the_document_is_the_same_text_however_the_routes_are_found(
+    of_a_path: tuple[HTTPRouteHandler, ...],
+) -> None:
+    shuffled = (silent, *of_a_path, open_door, list_things, make_thing)
+    assert json.dumps(written(shuffled)) == json.dumps(written())
 
 
 def test_a_body_and_each_answer_have_their_models() -> None:
