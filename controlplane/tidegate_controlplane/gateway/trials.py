@@ -154,7 +154,8 @@ class WatchedExchange(Exchange):
         self._trials = trials
         self._trial = trial
         self._outcomes = trial.of(revision_id)
-        self._original = original
+        self._original = original if trial.copied else None
+        """None where nobody compares: copying that begins in mid-answer has missed its start."""
         self._whole = whole
         self._sent_s = trials.now_s()
         self._first_s: float | None = None
@@ -184,7 +185,7 @@ class WatchedExchange(Exchange):
     def _take(self, chunk: bytes) -> None:
         self._tokens += chunk.count(b"\n\n")
         self._last = chunk if self._whole else (self._last + chunk)[-TAIL_BYTES:]
-        if self._trial.copied and len(self._kept) <= KEPT_BYTES:
+        if self._original and len(self._kept) <= KEPT_BYTES:
             self._kept += chunk
 
     def _ended(self) -> None:

@@ -214,6 +214,21 @@ async def test_a_share_of_the_stable_answers_is_compared(room: Room) -> None:
     assert view.likeness.agreement == pytest.approx(11 / 16)
 
 
+async def test_an_answer_that_had_begun_when_copying_began_is_not_compared(room: Room) -> None:
+    room.begin()
+    exchange = room.sent("old", is_whole=False)
+
+    async def come() -> AsyncIterator[bytes]:
+        yield piece("Pa")
+        room.begin(copied=1.0)
+        yield piece("ris")
+        yield DONE
+
+    exchange.began(200, piece("Pa"))
+    assert len([part async for part in exchange.watch(come())]) == 3
+    assert room.copier.asked == []
+
+
 async def test_a_copy_that_fails_is_a_failure_of_the_new_revision(room: Room) -> None:
     room.begin(copied=1.0)
     await room.answer("old", "Paris")
