@@ -100,7 +100,7 @@ class Dispatcher:
         demand = endpoints.demand(deployment_id)
         return room(
             sum(endpoint.capacity for endpoint in endpoints.ready(deployment_id)),
-            demand.in_flight + demand.held + self._worker.not_yet_asked(deployment_id),
+            demand.in_flight + demand.held + self._worker.unseen(deployment_id),
             served.mode,
         )
 

@@ -20,6 +20,8 @@ class Run:
     """How far it has come; None for a line of a batch, whose progress is its batch's."""
     asked: bool = False
     """A replica has it, and counts it as in flight."""
+    waits_for_storage: bool = False
+    """What became of it is known, and could not be written yet."""
     interrupted: Interrupted | None = None
     replica_s: float = 0.0
     """Its share of the replicas' time."""

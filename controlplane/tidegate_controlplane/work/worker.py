@@ -29,7 +29,7 @@ from tidegate_controlplane.store import invocations
 from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.invocations import Result
 from tidegate_controlplane.store.tables import Invocation
-from tidegate_controlplane.work.asking import Asking, Forwards
+from tidegate_controlplane.work.asking import OUTAGES, Asking, Forwards
 from tidegate_controlplane.work.fetching import Fetching
 from tidegate_controlplane.work.inputs import Inputs
 from tidegate_controlplane.work.loop import PAUSE_AFTER_ERROR_S
@@ -126,9 +126,10 @@ class Worker:
     def runs(self) -> Collection[Run]:
         return list(self._runs.values())
 
-    def not_yet_asked(self, deployment_id: str) -> int:
-        """Runs that no replica counts as in flight yet."""
-        return sum(run.served.deployment_id == deployment_id and not run.asked for run in self.runs)
+    def unseen(self, deployment_id: str) -> int:
+        """Runs that take room though no replica counts them: not asked yet, or not kept yet."""
+        here = [run for run in self.runs if run.served.deployment_id == deployment_id]
+        return sum(not run.asked or run.waits_for_storage for run in here)
 
     def interrupt(self, ids: Collection[str], why: Interrupted) -> None:
         """End these runs early, as far as they are here."""
@@ -167,10 +168,10 @@ class Worker:
             except ObjectStoreError as error:
                 log.warning("the result of %s could not be kept: %s", row.id, error)
                 outage = Outage(storage_failure("the result could not be stored", error))
-                await self._insist(run, decide(outage, tried, settings))
+                await self._insist(run, decide(run.interrupted or outage, tried, settings))
 
     async def _insist(self, run: Run, outcome: Outcome) -> None:
-        """Publish as soon as the database can be written again; until then the answer waits here.
+        """Publish as soon as database and objects can be written; until then the answer waits here.
 
         Whether a commit of unknown outcome was made is not guessed: the lease will tell.
         """
@@ -179,9 +180,10 @@ class Worker:
                 return await self._publish(run, outcome)
             except OutcomeUnknown:
                 raise
-            except Unavailable as error:
+            except (Unavailable, *OUTAGES) as error:
                 if run.interrupted:
                     raise
+                run.waits_for_storage = True
                 log.warning("what became of %s could not be written: %s", run.row.id, error)
                 await asyncio.sleep(PAUSE_AFTER_ERROR_S)
 

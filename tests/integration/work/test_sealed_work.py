@@ -131,20 +131,67 @@ async def test_work_waits_while_its_keys_cannot_be_asked_for_and_loses_no_attemp
         assert (await house.finished(work, invocation_id)).attempt == 1
 
 
-async def test_a_result_that_cannot_be_stored_is_made_again_when_it_can(house, kit, monkeypatch):
+class Results:
+    """The house's object store, which has no room for results while it is full."""
+
+    def __init__(self, house, monkeypatch):
+        self.full, self.refused = True, []
+        self._put = house.objects.put
+        monkeypatch.setattr(house.objects, "put", self.put)
+
+    async def put(self, key, chunks, max_bytes=None):
+        if self.full and "/results/" in key:
+            self.refused.append(key)
+            raise StoreFull("no space")
+        return await self._put(key, chunks, max_bytes)
+
+
+async def test_an_answer_waits_until_it_can_be_stored(house, kit, monkeypatch):
     await house.deploy()
+    results = Results(house, monkeypatch)
     async with house.working() as work:
-        put, refused = house.objects.put, []
+        invocation_id = await house.submit(work, LARGE)
+        await kit.until(lambda: asyncio.sleep(0, results.refused), lambda seen: len(seen) > 1)
+        results.full = False
+        done = await house.finished(work, invocation_id)
+    assert (done.status, done.attempt) == ("succeeded", 1)
+    assert house.replicas.asked == [LARGE]
 
-        async def full(key, chunks, max_bytes=None):
-            if "/results/" in key and len(refused) < 5:
-                refused.append(key)
-                raise StoreFull("no space")
-            return await put(key, chunks, max_bytes)
 
-        monkeypatch.setattr(house.objects, "put", full)
-        done = await house.finished(work, await house.submit(work, LARGE))
-    assert (done.status, done.attempt, len(refused)) == ("succeeded", 1, 5)
+async def test_answers_that_wait_take_the_room_of_those_that_would_follow(house, kit, monkeypatch):
+    await house.deploy(capacity=2)
+    results = Results(house, monkeypatch)
+    async with house.working() as work:
+        for _ in range(5):
+            await house.submit(work, LARGE)
+        await kit.until(lambda: asyncio.sleep(0, results.refused), lambda seen: len(seen) > 4)
+        assert len(set(results.refused)) == len(house.replicas.asked) == 2
+        results.full = False
+
+
+async def test_a_caller_may_cancel_what_waits_to_be_stored(house, kit, monkeypatch):
+    await house.deploy()
+    results = Results(house, monkeypatch)
+    async with house.working() as work:
+        invocation_id = await house.submit(work, LARGE)
+        await kit.until(lambda: asyncio.sleep(0, results.refused), bool)
+        await work.invocations.cancel(kit.principal, invocation_id)
+        assert (await house.finished(work, invocation_id)).status == "canceled"
+
+
+async def test_an_answer_that_cannot_be_stored_before_the_end_is_made_again(
+    house, kit, monkeypatch
+):
+    await house.deploy()
+    results = Results(house, monkeypatch)
+    async with house.working() as work:
+        invocation_id = await house.submit(work, LARGE)
+        await kit.until(lambda: asyncio.sleep(0, results.refused), bool)
+    handed_back = await house.row(invocation_id)
+    assert (handed_back.status, handed_back.attempt) == ("queued", 0)
+    results.full = False
+    async with house.working() as work:
+        assert (await house.finished(work, invocation_id)).attempt == 1
 
 
 async def test_a_body_that_does_not_open_ends_with_its_cause(house, kit):
