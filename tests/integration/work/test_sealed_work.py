@@ -184,7 +184,7 @@ async def test_an_answer_that_cannot_be_stored_before_the_end_is_made_again(
 ):
     await house.deploy()
     results = Results(house, monkeypatch)
-    async with house.working() as work:
+    async with asyncio.timeout(60), house.working() as work:
         invocation_id = await house.submit(work, LARGE)
         await kit.until(lambda: asyncio.sleep(0, results.refused), bool)
     handed_back = await house.row(invocation_id)
