@@ -29,7 +29,7 @@ from tidegate_controlplane.durable import sync
 from tidegate_controlplane.errors import BackupError
 from tidegate_controlplane.objects.base import ObjectStore
 from tidegate_controlplane.objects.open import open_objects
-from tidegate_controlplane.reconcile.write import close_former
+from tidegate_controlplane.reconcile.incidents import close_former
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store import leases
 from tidegate_controlplane.store.migrate import changing_schema, is_known, schema_revision, upgrade

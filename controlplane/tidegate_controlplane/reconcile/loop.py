@@ -35,6 +35,11 @@ from tidegate_controlplane.provision.base import (
     Provisioner,
     StartFailed,
 )
+from tidegate_controlplane.reconcile.incidents import (
+    close_former,
+    write_notices,
+    write_start_failure,
+)
 from tidegate_controlplane.reconcile.launch import former_replicas, launch_of
 from tidegate_controlplane.reconcile.measure import measure
 from tidegate_controlplane.reconcile.memory import DeploymentMemory, Recorded
@@ -56,14 +61,7 @@ from tidegate_controlplane.reconcile.watch import (
     to_be_noted,
     watched_of,
 )
-from tidegate_controlplane.reconcile.write import (
-    FINAL,
-    Outcome,
-    Seen,
-    close_former,
-    write_notices,
-    write_start_failure,
-)
+from tidegate_controlplane.reconcile.write import FINAL, Outcome, Seen
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Transactions
 from tidegate_controlplane.store.deployments import (
