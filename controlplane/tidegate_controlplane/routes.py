@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from tidegate_controlplane.api import adapters as adapter_routes
 from tidegate_controlplane.api import deployments as deployment_routes
 from tidegate_controlplane.api import encryption as encryption_routes
 from tidegate_controlplane.api import metrics as metrics_routes
+from tidegate_controlplane.api import observation as observation_routes
 from tidegate_controlplane.api import offers as offer_routes
 from tidegate_controlplane.api import platform as platform_routes
 from tidegate_controlplane.api import profiles as profile_routes
@@ -17,6 +19,8 @@ HANDLERS = [
     *gateway_routes.HANDLERS,
     *work_routes.HANDLERS,
     *deployment_routes.HANDLERS,
+    *adapter_routes.HANDLERS,
+    *observation_routes.HANDLERS,
     *rollout_routes.HANDLERS,
     *profile_routes.HANDLERS,
     *webhook_routes.HANDLERS,
