@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from functools import partial
 
 from tidegate_controlplane.domain.shares import Turns
-from tidegate_controlplane.store import claims, invocations
+from tidegate_controlplane.store import claims, invocations, leases
 from tidegate_controlplane.store.backlog import backlog
 from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.ids import new_id
-from tidegate_controlplane.store.invocations import Lease, Result
+from tidegate_controlplane.store.leases import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
 
 DEPLOYMENT = "dep_1"
@@ -87,7 +87,7 @@ async def backlog_times(database: Database, times: int) -> list[float]:
 
 
 async def _complete(database: Database, row: Invocation) -> None:
-    unit = partial(invocations.succeed, lease=Lease.of(row), now=datetime.now(UTC), result=DONE)
+    unit = partial(leases.succeed, lease=Lease.of(row), now=datetime.now(UTC), result=DONE)
     if not await database.write(Guarded(unit)):
         raise RuntimeError(f"the lease of {row.id} was lost")
 

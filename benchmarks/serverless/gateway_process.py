@@ -19,7 +19,8 @@ from tidegate.spec import Mode, Task
 from tidegate_controlplane.data_dir import listen
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoint
-from tidegate_controlplane.process import running, serve_http
+from tidegate_controlplane.http_server import serve_http
+from tidegate_controlplane.process import running
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 

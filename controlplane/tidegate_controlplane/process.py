@@ -4,48 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import logging
-import signal
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
-from typing import Any
-
-import uvicorn
-from litestar import Litestar
 
 from tidegate.telemetry.traces import open_tracer
-from tidegate_controlplane.access.keys import KeyService, admin
+from tidegate_controlplane.access.keys import KeyService
 from tidegate_controlplane.access.pepper import load_pepper
 from tidegate_controlplane.access.quota import Quotas
 from tidegate_controlplane.access.replica_token import replica_token
-from tidegate_controlplane.api import deployments as deployment_routes
-from tidegate_controlplane.api import encryption as encryption_routes
-from tidegate_controlplane.api import metrics as metrics_routes
-from tidegate_controlplane.api import offers as offer_routes
-from tidegate_controlplane.api import platform as platform_routes
-from tidegate_controlplane.api import profiles as profile_routes
-from tidegate_controlplane.api import rollouts as rollout_routes
-from tidegate_controlplane.api import webhooks as webhook_routes
-from tidegate_controlplane.app import Services, build_app
+from tidegate_controlplane.app import Services
+from tidegate_controlplane.background import background
 from tidegate_controlplane.clock import SystemClock
-from tidegate_controlplane.data_dir import (
-    announced_pid,
-    check_whole,
-    former_key,
-    listen,
-    owned,
-    set_aside,
-    write_private,
-)
+from tidegate_controlplane.data_dir import announced_pid, check_whole, listen, owned, set_aside
 from tidegate_controlplane.deployments.planner import Planner
 from tidegate_controlplane.deployments.service import Deployments
 from tidegate_controlplane.domain.capabilities import LOCAL
 from tidegate_controlplane.encryption.envelopes import Envelopes
 from tidegate_controlplane.encryption.open import open_keyring, sealing
-from tidegate_controlplane.errors import Unauthenticated
-from tidegate_controlplane.gateway import routes as gateway_routes
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.forward import Forwarder
@@ -56,6 +31,7 @@ from tidegate_controlplane.gateway.shadow import Copier
 from tidegate_controlplane.gateway.trials import Trials
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.gateway.watch import Watch
+from tidegate_controlplane.http_server import serve_http
 from tidegate_controlplane.machine import capabilities
 from tidegate_controlplane.objects.open import open_objects
 from tidegate_controlplane.offers.service import Offers
@@ -74,28 +50,12 @@ from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.postgres import PostgresDatabase
-from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 from tidegate_controlplane.webhooks.deliverer import delivering
 from tidegate_controlplane.webhooks.secret import SecretBox
 from tidegate_controlplane.webhooks.service import Webhooks
-from tidegate_controlplane.work import routes as work_routes
 from tidegate_controlplane.work.key_ledger import settle_keys
 from tidegate_controlplane.work.service import Work
 from tidegate_controlplane.work.worker import Plane
-
-logger = logging.getLogger("tidegate")
-HANDLERS = [
-    *gateway_routes.HANDLERS,
-    *work_routes.HANDLERS,
-    *deployment_routes.HANDLERS,
-    *rollout_routes.HANDLERS,
-    *profile_routes.HANDLERS,
-    *webhook_routes.HANDLERS,
-    *platform_routes.HANDLERS,
-    *offer_routes.HANDLERS,
-    *encryption_routes.HANDLERS,
-    *metrics_routes.HANDLERS,
-]
 
 
 async def serve(settings: Settings, admin_key: str | None = None) -> None:
@@ -262,7 +222,7 @@ async def _reconcile(
         return membership.leads
     reconciler = parts.make_reconciler(parts.database)
     await reconciler.recover()
-    await stack.enter_async_context(_background(reconciler.run(), "reconcile"))
+    await stack.enter_async_context(background(reconciler.run(), "reconcile"))
     return lambda: True
 
 
@@ -274,7 +234,7 @@ async def _hear_hints(stack: contextlib.AsyncExitStack, database: Database, work
 
     hints = Hints(database.url, heard=work.look)
     work.on_queued = hints.say
-    await stack.enter_async_context(_background(hints.run(), "hints"))
+    await stack.enter_async_context(background(hints.run(), "hints"))
 
 
 def _zygote(settings: Settings) -> Starter:
@@ -283,87 +243,3 @@ def _zygote(settings: Settings) -> Starter:
     )
     starter.open()
     return starter
-
-
-async def connect(services: Services, url: str, given: str | None = None) -> str:
-    """Write the connection file: the URL, and a key that works. Returns the key.
-
-    It is the `given` one while that is not revoked. Else the key of an earlier run is kept while
-    it is valid; secrets are not stored, so when both the file and the one set aside are lost a new
-    admin key takes its place. Raises StartError for a given key that cannot be taken.
-    """
-    settings, keys = services.settings, services.keys
-    key = given if given is not None and await keys.ensure_given(given) else None
-    key = key or await keys.ensure_first()
-    if key is None:
-        key = former_key(settings.connection_path)
-        try:
-            await keys.authenticate(f"Bearer {key}")
-        except Unauthenticated:
-            key = (await keys.create(DEFAULT_PROJECT, admin("connection"))).key
-    write_private(settings.connection_path, {"url": url, "api_key": key})
-    return str(key)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: this process ends in its own order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def serve_http(
-    services: Services, work: Work, listener: socket.socket, admin_key: str | None = None
-) -> None:
-    """Answer on `listener` until SIGTERM or SIGINT; then end what is in flight in order."""
-    settings = services.settings
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    server = _Server(_http_config(build_app(services, HANDLERS), settings))
-    await connect(services, url, admin_key)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    # What the start has made stays: a full collection that walks it would stop every stream.
-    gc.collect()
-    gc.freeze()
-    services.ready.set()
-    logger.info("serving on %s, data in %s", url, settings.data_dir)
-    async with _background(server.serve(sockets=[listener]), "http") as serving:
-        stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        logger.info("stopping: requests in flight may finish for %g s", settings.shutdown_s)
-        services.ready.clear()
-        services.endpoints.close()
-        server.should_exit = True
-        # Requests and durable work end within the same time; what is left is handed back.
-        await asyncio.gather(serving, work.stop())
-
-
-def _http_config(app: Litestar, settings: Settings) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="h11",  # which bounds a request's head; httptools does not
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(settings.shutdown_s),
-        timeout_keep_alive=75,
-    )
-
-
-@contextlib.asynccontextmanager
-async def _background(
-    work: Coroutine[Any, Any, None], name: str
-) -> AsyncIterator[asyncio.Task[None]]:
-    """Run a coroutine beside the block, and cancel it at the end when it still runs."""
-    task = asyncio.create_task(work, name=name)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

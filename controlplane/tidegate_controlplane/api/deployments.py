@@ -1,4 +1,4 @@
-"""Deployments: apply, read, scale, wake, delete, and what they are made of."""
+"""Deployments: plan, apply, read, scale, wake and delete."""
 
 from __future__ import annotations
 
@@ -10,18 +10,7 @@ from litestar.params import FromPath
 from litestar.types import ControllerRouterHandler
 from pydantic import Field
 
-from tidegate.protocol.resources import (
-    AdapterSource,
-    DecisionView,
-    DeploymentView,
-    EventView,
-    LogPage,
-    Page,
-    PlanView,
-    ReplicaView,
-    RevisionView,
-    ScaleRequest,
-)
+from tidegate.protocol.resources import DeploymentView, Page, PlanView, ScaleRequest
 from tidegate.spec import Mode
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.api.declaration import BODY, DECLARATION_BYTES, read_declaration
@@ -31,7 +20,7 @@ from tidegate_controlplane.errors import BadRequest
 from tidegate_controlplane.web.answer import answer
 from tidegate_controlplane.web.body import read_model
 from tidegate_controlplane.web.openapi import Header, describe
-from tidegate_controlplane.web.query import PageQuery, Query, read_query
+from tidegate_controlplane.web.query import PageQuery, read_query
 
 AnyRequest = Request[Any, Any, Any]
 IF_MATCH = {"If-Match": "the ETag that must still hold, or the request is refused with 412"}
@@ -42,19 +31,6 @@ class DeploymentsQuery(PageQuery):
     label: Annotated[str, Field(max_length=320)] | None = Field(
         default=None, description="`key=value`"
     )
-
-
-class EventsQuery(PageQuery):
-    wait_s: float = Field(
-        default=0.0, ge=0, le=30, description="wait this long for an event when there is none"
-    )
-
-
-class LogsQuery(Query):
-    cursor: Annotated[str, Field(max_length=8192)] | None = Field(
-        default=None, description="the `cursor` of the page before"
-    )
-    limit: int = Field(default=200, ge=1, le=1000)
 
 
 @post(
@@ -184,45 +160,6 @@ async def scale_deployment(
     return answer(view, headers={"ETag": etag(view)})
 
 
-@put(
-    "/api/v1/deployments/{name:str}/adapters/{adapter:str}",
-    status_code=200,
-    opt=describe(
-        "Serve a LoRA adapter as `name:adapter`, without new replicas",
-        body=AdapterSource,
-        answers={200: DeploymentView},
-        refuses=(409,),
-    ),
-)
-async def put_adapter(
-    request: AnyRequest,
-    name: FromPath[str],
-    adapter: FromPath[str],
-    principal: NamedDependency[Principal],
-    deployments: NamedDependency[Deployments],
-) -> Response[bytes]:
-    wanted = await read_model(request, AdapterSource, DECLARATION_BYTES)
-    view = await deployments.add_adapter(principal.project_id, name, adapter, wanted.source)
-    return answer(view, headers={"ETag": etag(view)})
-
-
-@delete(
-    "/api/v1/deployments/{name:str}/adapters/{adapter:str}",
-    status_code=200,
-    opt=describe(
-        "Serve a LoRA adapter no longer", answers={200: DeploymentView}, refuses=(404, 409)
-    ),
-)
-async def delete_adapter(
-    name: FromPath[str],
-    adapter: FromPath[str],
-    principal: NamedDependency[Principal],
-    deployments: NamedDependency[Deployments],
-) -> Response[bytes]:
-    view = await deployments.remove_adapter(principal.project_id, name, adapter)
-    return answer(view, headers={"ETag": etag(view)})
-
-
 @post(
     "/api/v1/deployments/{name:str}/wake",
     status_code=202,
@@ -238,95 +175,6 @@ async def wake_deployment(
     deployments: NamedDependency[Deployments],
 ) -> Response[bytes]:
     return answer(await deployments.wake(principal.project_id, name), 202)
-
-
-@get(
-    "/api/v1/deployments/{name:str}/revisions",
-    opt=describe(
-        "The resolved plans, oldest first", query=PageQuery, answers={200: Page[RevisionView]}
-    ),
-)
-async def list_revisions(
-    request: AnyRequest,
-    name: FromPath[str],
-    principal: NamedDependency[Principal],
-    deployments: NamedDependency[Deployments],
-) -> Response[bytes]:
-    query = read_query(request, PageQuery)
-    return answer(
-        await deployments.read.revisions(principal.project_id, name, query.after, query.limit)
-    )
-
-
-@get(
-    "/api/v1/deployments/{name:str}/replicas",
-    opt=describe("The replicas, oldest first", query=PageQuery, answers={200: Page[ReplicaView]}),
-)
-async def list_replicas(
-    request: AnyRequest,
-    name: FromPath[str],
-    principal: NamedDependency[Principal],
-    deployments: NamedDependency[Deployments],
-) -> Response[bytes]:
-    query = read_query(request, PageQuery)
-    return answer(
-        await deployments.read.replicas(principal.project_id, name, query.after, query.limit)
-    )
-
-
-@get(
-    "/api/v1/deployments/{name:str}/events",
-    opt=describe("What happened, oldest first", query=EventsQuery, answers={200: Page[EventView]}),
-)
-async def list_events(
-    request: AnyRequest,
-    name: FromPath[str],
-    principal: NamedDependency[Principal],
-    deployments: NamedDependency[Deployments],
-) -> Response[bytes]:
-    query = read_query(request, EventsQuery)
-    page = await deployments.read.events(
-        principal.project_id, name, query.after, query.limit, query.wait_s
-    )
-    return answer(page)
-
-
-@get(
-    "/api/v1/deployments/{name:str}/decisions",
-    opt=describe(
-        "What the autoscaler decided and why, oldest first",
-        query=PageQuery,
-        answers={200: Page[DecisionView]},
-    ),
-)
-async def list_decisions(
-    request: AnyRequest,
-    name: FromPath[str],
-    principal: NamedDependency[Principal],
-    deployments: NamedDependency[Deployments],
-) -> Response[bytes]:
-    query = read_query(request, PageQuery)
-    return answer(
-        await deployments.read.decisions(principal.project_id, name, query.after, query.limit)
-    )
-
-
-@get(
-    "/api/v1/deployments/{name:str}/logs",
-    opt=describe(
-        "What the replicas wrote, oldest replica first", query=LogsQuery, answers={200: LogPage}
-    ),
-)
-async def read_logs(
-    request: AnyRequest,
-    name: FromPath[str],
-    principal: NamedDependency[Principal],
-    deployments: NamedDependency[Deployments],
-) -> Response[bytes]:
-    query = read_query(request, LogsQuery)
-    return answer(
-        await deployments.read.logs(principal.project_id, name, query.cursor, query.limit)
-    )
 
 
 def _only_new(request: AnyRequest) -> bool:
@@ -354,12 +202,5 @@ HANDLERS: list[ControllerRouterHandler] = [
     get_deployment,
     delete_deployment,
     scale_deployment,
-    put_adapter,
-    delete_adapter,
     wake_deployment,
-    list_revisions,
-    list_replicas,
-    list_events,
-    list_decisions,
-    read_logs,
 ]

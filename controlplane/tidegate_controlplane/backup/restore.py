@@ -29,9 +29,9 @@ from tidegate_controlplane.durable import sync
 from tidegate_controlplane.errors import BackupError
 from tidegate_controlplane.objects.base import ObjectStore
 from tidegate_controlplane.objects.open import open_objects
-from tidegate_controlplane.reconcile.write import close_former
+from tidegate_controlplane.reconcile.incidents import close_former
 from tidegate_controlplane.settings import Settings
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import leases
 from tidegate_controlplane.store.migrate import changing_schema, is_known, schema_revision, upgrade
 from tidegate_controlplane.store.open import open_database
 
@@ -154,8 +154,8 @@ def _check_restored(connection: Connection, summary: Summary) -> None:
 
 def _settle(session: Session, now: datetime) -> None:
     """No process of the former platform is known here: its work is queued, its replicas ended."""
-    for held in invocations.leased(session):
-        invocations.requeue(session, held.lease, now, available_at=now, counted=False)
+    for held in leases.leased(session):
+        leases.requeue(session, held.lease, now, available_at=now, counted=False)
     close_former(session, now)
 
 

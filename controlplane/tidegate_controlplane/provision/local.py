@@ -15,34 +15,24 @@ import secrets
 import shutil
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
-from tidegate.protocol.replica import (
-    EXIT_DRAINED,
-    EXIT_REFUSED,
-    ReplicaConfig,
-    ReplicaReady,
-    ReplicaState,
-    ReplicaStatus,
-    Telemetry,
-)
+from tidegate.protocol.replica import ReplicaConfig, ReplicaState, Telemetry
 from tidegate.protocol.resources import LogLine, ReplicaPhase
 from tidegate_controlplane.clock import Clock
-from tidegate_controlplane.domain.replicas import (
-    Exited,
-    Missing,
-    NoCapacity,
-    Observation,
-    Running,
-)
+from tidegate_controlplane.domain.replicas import Exited, Missing, NoCapacity, Observation, Running
 from tidegate_controlplane.gateway.endpoints import Endpoint
 from tidegate_controlplane.provision.base import FormerReplica, Launch, Provisioner, StartFailed
-from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.configuration import planned_fields
-from tidegate_controlplane.provision.log import bound, last_line, read_lines
+from tidegate_controlplane.provision.health import HealthChecks
+from tidegate_controlplane.provision.local_child import (
+    LocalChild,
+    exited,
+    has_ended,
+    read_status,
+    send,
+)
+from tidegate_controlplane.provision.log import read_lines
 from tidegate_controlplane.provision.process import kill_exactly
 from tidegate_controlplane.provision.start import OutOfCapacity, Starter
 from tidegate_controlplane.provision.status_bell import StatusBell
@@ -60,37 +50,6 @@ _PHASES = {
     ReplicaState.FAILED: ReplicaPhase.LOADING,
 }
 """A process that says it failed is about to end; why is told by how it does."""
-
-
-@dataclass
-class _Child:
-    launch: Launch
-    token: str = field(repr=False)
-    started_at: float
-    process: ChildProcess | None = None
-    """None until it is made."""
-    making: asyncio.Task[None] | None = None
-    unmade: Exited | NoCapacity | None = None
-    """Why it could not be made."""
-    unwanted: bool = False
-    """It is to be killed as soon as it is made."""
-    warmed: bool = False
-    status: ReplicaStatus | None = None
-    checked_at: float = 0.0
-    failed_checks: int = 0
-    check: asyncio.Task[None] | None = None
-    said: ReplicaReady | None = None
-    """The answer to its last health check."""
-    deadline: float | None = None
-    """It is killed when it still runs then: it was asked to drain, or said that it failed."""
-
-    @property
-    def port(self) -> int | None:
-        return self.status.port if self.status else None
-
-    @property
-    def says(self) -> ReplicaState:
-        return self.status.state if self.status else ReplicaState.STARTING
 
 
 class LocalProvisioner(Provisioner):
@@ -128,9 +87,9 @@ class LocalProvisioner(Provisioner):
         self._telemetry = telemetry or Telemetry()
         self._host = host
         self._token_of = token_of
-        self._children: dict[str, _Child] = {}
+        self._children: dict[str, LocalChild] = {}
         self._strays = Strays()
-        self._health = httpx.AsyncClient(timeout=settings.health_timeout_s, trust_env=False)
+        self._health = HealthChecks(directory, settings, self._url)
         self._bell = StatusBell(self._changed.set)
 
     async def start(self, launch: Launch) -> None:
@@ -139,10 +98,10 @@ class LocalProvisioner(Provisioner):
         home = self._directory / launch.replica_id
         config = self._write_config(launch, home)
         token, now = self._token_of(launch.replica_id), self._clock.monotonic()
-        child = self._children[launch.replica_id] = _Child(launch, token, now)
+        child = self._children[launch.replica_id] = LocalChild(launch, token, now)
         child.making = asyncio.create_task(self._make(child, config, home / "log"))
 
-    async def _make(self, child: _Child, config: Path, log: Path) -> None:
+    async def _make(self, child: LocalChild, config: Path, log: Path) -> None:
         starter = self._starter_of(child.launch)
         try:
             child.process = await starter.start(config, log, child.token, self._changed.set)
@@ -185,15 +144,15 @@ class LocalProvisioner(Provisioner):
             return
         grace_s = child.launch.plan.drain_timeout_s + END_GRACE_S
         child.deadline = self._clock.monotonic() + grace_s
-        _send(child, signal.SIGTERM)
+        send(child, signal.SIGTERM)
 
     async def kill(self, replica_id: str) -> None:
         if child := self._children.get(replica_id):
-            _send(child, signal.SIGKILL)
+            send(child, signal.SIGKILL)
 
     async def forget(self, replica_id: str) -> None:
         child = self._children.get(replica_id)
-        if child is not None and _has_ended(child):
+        if child is not None and has_ended(child):
             del self._children[replica_id]
             if child.check:
                 child.check.cancel()
@@ -214,7 +173,7 @@ class LocalProvisioner(Provisioner):
         await self._starter.close()
         await self.end_all()
         self._bell.close()
-        await self._health.aclose()
+        await self._health.close()
 
     async def end_all(self) -> None:
         children = list(self._children.values())
@@ -222,7 +181,7 @@ class LocalProvisioner(Provisioner):
         for check in checks:
             check.cancel()
         for child in children:
-            _send(child, signal.SIGKILL)
+            send(child, signal.SIGKILL)
         await asyncio.gather(*checks, return_exceptions=True)
         await asyncio.gather(*(child.making for child in children if child.making))
         await asyncio.gather(*(child.process.wait() for child in children if child.process))
@@ -257,14 +216,14 @@ class LocalProvisioner(Provisioner):
             return Missing()
         if child.process is None:
             return child.unmade or Missing()
-        status = _read_status(self._directory / replica_id / "status.json", child.process.pid)
+        status = read_status(self._directory / replica_id / "status.json", child.process.pid)
         child.status = status or child.status
         if child.process.returncode is not None:
-            return self._exited(replica_id, child, child.process.returncode)
+            return exited(child, child.process.returncode, self._directory / replica_id / "log")
         now = self._clock.monotonic()
         self._hurry(child, now)
         if child.says is ReplicaState.READY:
-            self._check_health(child, now)
+            self._health.check(child, now)
             self._keep_warm(child)
         return Running(
             phase=_PHASES[child.says],
@@ -277,7 +236,7 @@ class LocalProvisioner(Provisioner):
             waiting=child.said.waiting if child.said else 0,
         )
 
-    def _keep_warm(self, child: _Child) -> None:
+    def _keep_warm(self, child: LocalChild) -> None:
         """The next replica of this kind shall find its model warm."""
         if not child.warmed:
             child.warmed = True
@@ -285,72 +244,16 @@ class LocalProvisioner(Provisioner):
             config = self._directory / launch.replica_id / "config.json"
             self._starter_of(launch).warm(config, f"{launch.digest} in {launch.plan.precision}")
 
-    def _is_healthy(self, child: _Child) -> bool:
+    def _is_healthy(self, child: LocalChild) -> bool:
         failed = child.says is ReplicaState.FAILED
         return not failed and child.failed_checks < self._settings.health_failures
 
-    def _hurry(self, child: _Child, now: float) -> None:
+    def _hurry(self, child: LocalChild, now: float) -> None:
         """Kill one that should have ended by now."""
         if child.deadline is None and child.says is ReplicaState.FAILED:
             child.deadline = now + END_GRACE_S
         if child.deadline is not None and now > child.deadline:
-            _send(child, signal.SIGKILL)
-
-    def _exited(self, replica_id: str, child: _Child, code: int) -> Exited:
-        refused = code == EXIT_REFUSED
-        if child.status and child.says is ReplicaState.FAILED:
-            reason = child.status.reason or "Crashed"
-            return Exited(code, reason, child.status.message or f"exited with {code}", refused)
-        if code == EXIT_DRAINED:
-            return Exited(code, "Ended", "it ended without being asked to")
-        how = f"killed by signal {-code}" if code < 0 else f"exited with status {code}"
-        said = last_line(self._directory / replica_id / "log")
-        message = f"{how}; its log ends: {said}" if said else how
-        return Exited(code, "Crashed", message, refused)
-
-    def _check_health(self, child: _Child, now: float) -> None:
-        """Start a check in the background when one is due; its outcome is read next time."""
-        if child.check and not child.check.done():
-            return
-        if child.check is None or now - child.checked_at >= self._settings.health_interval_s:
-            child.checked_at = now
-            child.check = asyncio.create_task(self._health_check(child))
-
-    async def _health_check(self, child: _Child) -> None:
-        """A process that lost its port to another one is not healthy, whatever that one says."""
-        await asyncio.to_thread(bound, self._directory / child.launch.replica_id / "log")
-        try:
-            answer = await self._health.get(self._url(child.port or 0) + "/readyz")
-            ready = ReplicaReady.model_validate_json(answer.content)
-        except (httpx.HTTPError, ValueError):
-            child.failed_checks += 1
-            return
-        own = ready.replica_id == child.launch.replica_id
-        child.said = ready if own else None
-        child.failed_checks = 0 if own and answer.is_success else child.failed_checks + 1
-
-
-def _send(child: _Child, number: signal.Signals) -> None:
-    """Signal a process; one that is still being made is killed then."""
-    if child.process:
-        child.process.send(number)
-    else:
-        child.unwanted = True
-
-
-def _has_ended(child: _Child) -> bool:
-    if child.process is None:
-        return child.unmade is not None
-    return child.process.returncode is not None
-
-
-def _read_status(path: Path, pid: int) -> ReplicaStatus | None:
-    """The status file of that process; None before it wrote one."""
-    try:
-        status = ReplicaStatus.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return status if status.pid == pid else None
+            send(child, signal.SIGKILL)
 
 
 def _delete_others(directory: Path, kept: frozenset[str]) -> None:

@@ -11,30 +11,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from dataclasses import replace
 from typing import NoReturn
 
-from tidegate.protocol.resources import (
-    ComparisonView,
-    DeploymentPhase,
-    ReplicaPhase,
-)
+from tidegate.protocol.resources import DeploymentPhase, ReplicaPhase
 from tidegate_controlplane.clock import Clock
 from tidegate_controlplane.deployments.bell import Bell, heard
 from tidegate_controlplane.domain.group import STARTING, Backoff
-from tidegate_controlplane.domain.reconcile import Step, step
+from tidegate_controlplane.domain.reconcile import step
 from tidegate_controlplane.domain.replicas import Change, Observation, Running, next_phase
 from tidegate_controlplane.domain.room import Room
-from tidegate_controlplane.errors import Unavailable
-from tidegate_controlplane.gateway.endpoints import Endpoint, Endpoints
+from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.gateway.metrics import Metrics
-from tidegate_controlplane.gateway.trials import Trial, Trials
-from tidegate_controlplane.provision.base import (
-    Holding,
-    Notice,
-    Provisioner,
-    StartFailed,
-)
+from tidegate_controlplane.gateway.trials import Trials
+from tidegate_controlplane.provision.base import Holding, Provisioner, StartFailed
+from tidegate_controlplane.reconcile.housekeeping import Housekeeping
+from tidegate_controlplane.reconcile.incidents import close_former, write_start_failure
 from tidegate_controlplane.reconcile.launch import former_replicas, launch_of
 from tidegate_controlplane.reconcile.measure import measure
 from tidegate_controlplane.reconcile.memory import DeploymentMemory, Recorded
@@ -47,31 +38,15 @@ from tidegate_controlplane.reconcile.observe import (
     replica_facts,
     sight_of,
     taken_bytes,
-    usual_cold_start_s,
 )
-from tidegate_controlplane.reconcile.watch import (
-    is_watched,
-    phase_key,
-    stage_key,
-    to_be_noted,
-    watched_of,
-)
-from tidegate_controlplane.reconcile.write import (
-    FINAL,
-    Outcome,
-    Seen,
-    close_former,
-    write_notices,
-    write_start_failure,
-)
+from tidegate_controlplane.reconcile.traffic import Traffic
+from tidegate_controlplane.reconcile.watch import to_be_noted, watched_of
+from tidegate_controlplane.reconcile.write import FINAL, Outcome, Seen
 from tidegate_controlplane.settings import ReconcileSettings
 from tidegate_controlplane.store.database import Transactions
-from tidegate_controlplane.store.deployments import (
-    StaleRow,
-    unfinished_replicas,
-)
+from tidegate_controlplane.store.deployments import StaleRow
 from tidegate_controlplane.store.leadership import Deposed
-from tidegate_controlplane.store.tables import Replica, Rollout
+from tidegate_controlplane.store.tables import Replica
 
 logger = logging.getLogger("tidegate.reconcile")
 REST_S = 0.01
@@ -99,16 +74,13 @@ class Reconciler:
         self._bell = bell
         self._clock = clock
         self._settings = settings
-        self._trials = trials
+        self._traffic = Traffic(provisioner, endpoints, trials, settings)
+        self._housekeeping = Housekeeping(database, provisioner, bell, clock)
         self._memory_bytes = memory_bytes
         """Of the machine."""
         self._metrics = metrics
         self._backoff = Backoff(settings.backoff_base_s, settings.backoff_max_s)
         self._memory: defaultdict[str, DeploymentMemory] = defaultdict(DeploymentMemory)
-        self._kept: set[str] | None = None
-        """The replicas whose files were kept when they were last tidied."""
-        self._notices: list[Notice] = []
-        """What happened at the places and is not written yet."""
 
     async def recover(self) -> None:
         """Before the first pass: end what an earlier process left, and say so on its rows."""
@@ -135,7 +107,7 @@ class Reconciler:
         """One pass over every deployment; whether all are as they should be. Raises Deposed."""
         now = self._clock.now()
         everything = await self._database.read(lambda session: read_all(session, now))
-        await self._tidy(everything)
+        await self._housekeeping.tidy(everything)
         settled = True
         free_bytes = self._memory_bytes - taken_bytes(everything)
         for declared in everything:
@@ -150,8 +122,8 @@ class Reconciler:
                 raise
             except Exception:
                 logger.exception("a pass over deployment %s failed", declared.row.id)
-        await self._end_unwanted()
-        await self._tell()
+        await self._housekeeping.end_unwanted()
+        await self._housekeeping.tell()
         return settled
 
     async def _reconcile_one(self, declared: Declared, free_bytes: int) -> tuple[Outcome, bool]:
@@ -174,8 +146,8 @@ class Reconciler:
         measure(self._metrics, outcome, before)
         replicas = [*declared.replicas, *outcome.created]
         self._remember(self._memory[row.id], replicas, now)
-        self._publish(declared, replicas, outcome.step)
-        self._watch(declared, replicas, outcome.step, now)
+        self._traffic.publish(declared, replicas, outcome.step)
+        self._traffic.watch(declared, replicas, outcome.step, self._memory[row.id].stage, now)
         await self._act(declared, replicas, now)
         if outcome.step.phase is DeploymentPhase.DELETED:
             self._endpoints.forget(row.id)
@@ -207,7 +179,7 @@ class Reconciler:
         now: float,
     ) -> Outcome:
         memory = self._memory[declared.row.id]
-        comparison = self._comparison(declared.rollout)
+        comparison = self._traffic.comparison(declared.rollout)
         demand = self._endpoints.demand(declared.row.id)
         sight = sight_of(declared, demand, seen, memory, Moment(now, self._clock.now()))
         decision = memory.history.decide(policy_of(declared), sight)
@@ -233,57 +205,10 @@ class Reconciler:
             removed=frozenset(place for place, said in held.items() if not said),
         )
 
-    def _comparison(self, rollout: Rollout | None) -> ComparisonView | None:
-        return self._trials.view(rollout.deployment_id, stage_key(rollout)) if rollout else None
-
     def _remember(self, memory: DeploymentMemory, replicas: list[Replica], now: float) -> None:
         memory.keep_only({replica.id for replica in replicas})
         for replica in replicas:
             memory.replica(replica.id).enter(ReplicaPhase(replica.phase), now)
-
-    def _publish(self, declared: Declared, replicas: list[Replica], done: Step) -> None:
-        """Offer the ready replicas of the revisions with a share; of any other without such."""
-        ready = [r for r in replicas if r.phase == ReplicaPhase.READY]
-        offered = [r for r in ready if done.weights.get(r.revision_id)] or ready
-        hopeless = None
-        if done.hopeless:
-            hopeless = Unavailable(
-                f"deployment {declared.row.name!r} cannot answer: {done.hopeless}",
-                code="deployment_failed",
-                retry_after_s=done.retry_in_s or self._settings.backoff_max_s,
-            )
-        self._endpoints.publish(
-            declared.row.id,
-            self._endpoints_of(offered),
-            hopeless=hopeless,
-            cold_start_s=usual_cold_start_s(declared),
-            weights=done.weights,
-        )
-
-    def _endpoints_of(self, replicas: list[Replica]) -> list[Endpoint]:
-        found = [(self._provisioner.endpoint(r.id), r.revision_id) for r in replicas]
-        return [replace(endpoint, revision_id=key) for endpoint, key in found if endpoint]
-
-    def _watch(self, declared: Declared, replicas: list[Replica], done: Step, now: float) -> None:
-        """Begin, go on with or end the trial that the rollout's present stage calls for."""
-        rollout, at = declared.rollout, done.rollout
-        if rollout is None or at is None or not is_watched(rollout, at):
-            self._trials.end(declared.row.id)
-            return
-        self._memory[declared.row.id].stage.enter(phase_key(rollout), now)
-        new = [
-            r
-            for r in replicas
-            if (r.revision_id, r.phase) == (rollout.to_revision_id, ReplicaPhase.READY)
-        ]
-        trial = Trial(
-            key=stage_key(rollout),
-            stable_id=rollout.from_revision_id,
-            new_id=rollout.to_revision_id,
-            copied=at.copied,
-            targets=self._endpoints_of(new),
-        )
-        self._trials.begin(declared.row.id, trial)
 
     async def _act(self, declared: Declared, replicas: list[Replica], now: float) -> None:
         """Start what is requested and drain what is draining; both may be repeated."""
@@ -314,35 +239,6 @@ class Reconciler:
             )
             self._memory[declared.row.id].replica(replica.id).enter(ReplicaPhase.FAILED, now)
             self._bell.ring(declared.row.id)
-
-    async def _end_unwanted(self) -> None:
-        """A process whose row is final, or that has none, is ended; then it is forgotten."""
-        known = self._provisioner.known()
-        if not known:
-            return
-        rows = await self._database.read(unfinished_replicas)
-        wanted = {replica.id for replica in rows}
-        for replica_id in known:
-            if replica_id not in wanted:
-                await self._provisioner.kill(replica_id)
-                await self._provisioner.forget(replica_id)
-
-    async def _tell(self) -> None:
-        """Make events of what happened at the places."""
-        self._notices += self._provisioner.notices()
-        if self._notices:
-            notices, now = self._notices, self._clock.now()
-            await self._database.write(lambda session: write_notices(session, notices, now))
-            self._notices = []
-            for deployment_id in {notice.deployment_id for notice in notices}:
-                self._bell.ring(deployment_id)
-
-    async def _tidy(self, everything: list[Declared]) -> None:
-        """Delete the files of deployments that are gone, and of replicas that are long final."""
-        kept = {replica.id for declared in everything for replica in declared.replicas}
-        if kept != self._kept:
-            await self._provisioner.keep_files(kept)
-            self._kept = kept
 
 
 def _changes(declared: Declared, seen: dict[str, Observation]) -> dict[str, Change]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -17,37 +16,18 @@ from tidegate.protocol.resources import (
     RolloutPhase,
     Severity,
 )
-from tidegate_controlplane.deployments.conditions import (
-    CURRENT,
-    READY,
-    ROLLED_BACK,
-    condition,
-    replaced,
-)
 from tidegate_controlplane.domain.autoscale import Decision
 from tidegate_controlplane.domain.reconcile import Step
 from tidegate_controlplane.domain.replicas import NO_CAPACITY, Change, Running
-from tidegate_controlplane.provision.base import Notice
+from tidegate_controlplane.reconcile.conditions import conditions_after
 from tidegate_controlplane.reconcile.observe import Declared
 from tidegate_controlplane.store.decisions import add_decision
-from tidegate_controlplane.store.deployments import (
-    add_event,
-    change_deployment,
-    change_replica,
-    unfinished_replicas,
-)
+from tidegate_controlplane.store.deployments import add_event, change_deployment, change_replica
 from tidegate_controlplane.store.ids import new_id
 from tidegate_controlplane.store.rollouts import change_rollout
 from tidegate_controlplane.store.tables import Deployment, Replica, Rollout
 
-logger = logging.getLogger("tidegate.reconcile")
 TROUBLE = (DeploymentPhase.FAILED, DeploymentPhase.DEGRADED)
-HEALTHY = (
-    DeploymentPhase.READY,
-    DeploymentPhase.UPDATING,
-    DeploymentPhase.IDLE,
-    DeploymentPhase.WAKING,
-)
 FINAL = (ReplicaPhase.TERMINATED, ReplicaPhase.FAILED)
 
 
@@ -136,7 +116,7 @@ class Outcome:
             "held_at": self._held_at(),
         }
         values = {key: value for key, value in wanted.items() if getattr(row, key) != value}
-        conditions = _conditions(row, step, self.now)
+        conditions = conditions_after(row, step, self.now)
         if conditions != row.conditions:
             values["conditions"] = conditions
         if step.phase is DeploymentPhase.DELETED:
@@ -254,65 +234,6 @@ class Outcome:
             )
 
 
-def write_start_failure(
-    session: Session, deployment: Deployment, replica: Replica, why: str, now: datetime
-) -> None:
-    """The unit of work when a process could not be started at all."""
-    change_replica(
-        session,
-        replica,
-        now,
-        phase=ReplicaPhase.FAILED.value,
-        reason="StartFailed",
-        message=why,
-        finished_at=now,
-    )
-    add_event(
-        session,
-        deployment,
-        now,
-        "StartFailed",
-        why,
-        severity=Severity.ERROR,
-        replica_id=replica.id,
-    )
-
-
-def close_former(session: Session, now: datetime) -> None:
-    """The unit of work at a start: no replica of an earlier process is adopted."""
-    why = "its control plane ended; a new one starts its own"
-    for replica in unfinished_replicas(session):
-        change_replica(
-            session,
-            replica,
-            now,
-            phase=ReplicaPhase.TERMINATED.value,
-            reason="ControlPlaneRestarted",
-            message=why,
-            finished_at=now,
-        )
-        deployment = session.get_one(Deployment, replica.deployment_id)
-        add_event(session, deployment, now, "ControlPlaneRestarted", why, replica_id=replica.id)
-
-
-def write_notices(session: Session, notices: Iterable[Notice], now: datetime) -> None:
-    """The unit of work that makes events of what happened at the places."""
-    for notice in notices:
-        deployment = session.get(Deployment, notice.deployment_id)
-        if deployment is None:
-            logger.warning("of deployment %s, unknown: %s", notice.deployment_id, notice.message)
-            continue
-        add_event(
-            session,
-            deployment,
-            now,
-            notice.reason,
-            notice.message,
-            severity=notice.severity,
-            replica_id=notice.replica_id,
-        )
-
-
 def _replica_sentence(row: Replica, change: Change) -> str:
     if change.phase is ReplicaPhase.READY and row.cold_start_s is not None:
         return f"ready after {row.cold_start_s:.1f} s"
@@ -323,18 +244,3 @@ def _severity(change: Change) -> Severity:
     if change.reason == NO_CAPACITY:
         return Severity.WARNING
     return Severity.ERROR if change.phase is ReplicaPhase.FAILED else Severity.INFO
-
-
-def _conditions(row: Deployment, step: Step, now: datetime) -> list[dict[str, Any]]:
-    healthy = step.phase in HEALTHY
-    ready = condition(READY, step.reason, step.message, now, status=healthy)
-    reached = step.serving_revision_id == row.revision_id
-    reason, message = ("Serving", step.message) if reached else _why_not_current(step)
-    current = condition(CURRENT, reason, message, now, status=reached)
-    return replaced(replaced(row.conditions, ready), current)
-
-
-def _why_not_current(step: Step) -> tuple[str, str]:
-    if step.rollout and step.rollout.is_open:
-        return "RollingOut", step.rollout.message
-    return ROLLED_BACK, step.rollout.message if step.rollout else "its rollout has ended"

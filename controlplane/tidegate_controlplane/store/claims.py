@@ -19,7 +19,8 @@ from sqlmodel import Session, col, select, text
 
 from tidegate.protocol.work import InvocationState
 from tidegate_controlplane.domain.shares import Turns, even_shares
-from tidegate_controlplane.store.invocations import BULK, LINE_PRIORITY
+from tidegate_controlplane.store.endings import BULK
+from tidegate_controlplane.store.invocations import LINE_PRIORITY
 from tidegate_controlplane.store.tables import CLAIMABLE, DELAYED, Invocation
 
 CLOCK_MOVED = timedelta(minutes=5)

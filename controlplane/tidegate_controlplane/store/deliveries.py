@@ -1,6 +1,6 @@
 """Rows of the outbox: claimed, tried, and ended.
 
-As in `store.invocations`, a claim raises the epoch, and a row is changed only by whoever holds the
+As in `store.leases`, a claim raises the epoch, and a row is changed only by whoever holds the
 epoch that it has: what a try brings after its lease was taken back changes nothing.
 
 `finished_at IS NULL` in a query selects the index that holds unfinished rows only.

@@ -1,82 +1,21 @@
-"""Rows of durable requests: the queue.
+"""Rows of durable requests: the queue, as those who ask see it.
 
-A row is changed only by whoever saw it last: `WHERE id AND lease_epoch AND status`, zero rows
-changed means stale, and the caller drops what it holds. A claim raises the epoch, so the result of
-a lease that was lost can never land (Kleppmann, "How to do distributed locking": fencing tokens).
-
-How rows are claimed is in `store.claims`, how much waits in `store.backlog`.
+How rows are claimed is in `store.claims`, what becomes of claimed ones in `store.leases`, what ends
+unclaimed in `store.endings`, how much waits in `store.backlog`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, update
-from sqlmodel import Session, col, select, text
+from sqlmodel import Session, col, select
 
 from tidegate.protocol.work import InvocationState
-from tidegate_controlplane.domain.states import INVOCATION, check_transition
-from tidegate_controlplane.store import outbox
-from tidegate_controlplane.store.swap import swapped
+from tidegate_controlplane.store.leases import RUNNING, Lease, Q, change
 from tidegate_controlplane.store.tables import FAR, Invocation
-
-BULK = 1000
-"""Rows that one transaction changes at most, so that no writer waits long for another."""
 
 LINE_PRIORITY = 10
 """Of the lines of a batch; an invocation on its own has 0, and runs before them."""
-
-_QUEUED = "status = 'queued'"
-"""In so many words, as the indexes over a part of the table have it."""
-
-Q, RUNNING = InvocationState.QUEUED, InvocationState.RUNNING
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The right to change one running row; void once its epoch or state is another."""
-
-    invocation_id: str
-    epoch: int
-
-    @classmethod
-    def of(cls, row: Invocation) -> Lease:
-        return cls(row.id, row.lease_epoch)
-
-
-@dataclass(frozen=True)
-class Held:
-    """A lease as the table has it."""
-
-    lease: Lease
-    owner: str
-    beat: int
-    attempt: int
-    max_attempts: int
-    cancel_requested: bool
-    claimed_at: datetime | None = None
-    attempts: list[dict[str, Any]] | None = None
-    """Those that ended; None of a line."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """An answer: its bytes, or the key of the object that holds them."""
-
-    inline: bytes | None
-    key: str | None
-    prompt_tokens: int
-    completion_tokens: int
-    size_bytes: int | None = None
-    """Of the answer, wherever it is."""
-    cached_tokens: int = 0
-    replica_s: float = 0.0
-
-
-# --- one row --------------------------------------------------------------------------------------
 
 
 def insert(session: Session, row: Invocation) -> None:
@@ -128,136 +67,12 @@ def page(
     return list(session.exec(query.order_by(col(Invocation.id).desc()).limit(limit)))
 
 
-# --- leases ---------------------------------------------------------------------------------------
-
-
-def beat(session: Session, owner: str, leases: Collection[Lease]) -> list[Held]:
-    """Show that the `owner` lives; returns those of its `leases` that it still holds."""
-    ids = [lease.invocation_id for lease in leases]
-    session.execute(
-        update(Invocation)
-        .where(col(Invocation.lease_owner) == owner, col(Invocation.id).in_(ids))
-        .values(lease_beat=Invocation.lease_beat + 1)
-        .execution_options(synchronize_session=False)
-    )
-    mine = set(leases)
-    return [held for held in leased(session, owner) if held.lease in mine]
-
-
-def leased(session: Session, owner: str | None = None) -> list[Held]:
-    """Every lease, or those of one owner."""
-    query = select(Invocation).where(col(Invocation.lease_owner).is_not(None))
-    if owner is not None:
-        query = query.where(Invocation.lease_owner == owner)
-    return [
-        Held(
-            Lease.of(row),
-            row.lease_owner or "",
-            row.lease_beat,
-            row.attempt,
-            row.max_attempts,
-            row.cancel_requested,
-            row.claimed_at,
-            None if row.batch_id else row.attempts or [],
-        )
-        for row in session.exec(query)
-    ]
-
-
-def succeed(
-    session: Session,
-    lease: Lease,
-    now: datetime,
-    result: Result,
-    attempts: list[dict[str, Any]] | None = None,
-) -> bool:
-    """Publish a result; False when the lease was lost, and then nothing has changed.
-
-    `attempts`, here and below, are all that ended, with the one that ends now.
-    """
-    return _change(
-        session,
-        lease,
-        RUNNING,
-        InvocationState.SUCCEEDED,
-        finished_at=now,
-        lease_owner=None,
-        result=result.inline,
-        result_key=result.key,
-        error=None,
-        prompt_tokens=result.prompt_tokens,
-        completion_tokens=result.completion_tokens,
-        cached_tokens=result.cached_tokens,
-        replica_s=result.replica_s,
-        result_bytes=result.size_bytes,
-        **_given(attempts=attempts),
-    )
-
-
-def end(
-    session: Session,
-    lease: Lease,
-    after: InvocationState,
-    now: datetime,
-    error: dict[str, Any] | None = None,
-    attempts: list[dict[str, Any]] | None = None,
-) -> bool:
-    """Finish a running row without a result; False when the lease was lost."""
-    return _change(
-        session,
-        lease,
-        RUNNING,
-        after,
-        finished_at=now,
-        lease_owner=None,
-        error=error,
-        **_given(attempts=attempts),
-    )
-
-
-def requeue(
-    session: Session,
-    lease: Lease,
-    now: datetime,
-    *,
-    available_at: datetime,
-    counted: bool,
-    error: dict[str, Any] | None = None,
-    attempts: list[dict[str, Any]] | None = None,
-) -> InvocationState | None:
-    """Give a running row back, not to be claimed before `available_at`.
-
-    `counted` says whether the run was one of the row's attempts; `error` says why it ended. A row
-    whose cancellation was asked for is canceled instead. Returns what it became; None when the
-    lease was lost.
-    """
-    row = session.get(Invocation, lease.invocation_id, populate_existing=True)
-    if row is not None and row.cancel_requested:
-        canceled = InvocationState.CANCELED
-        done = end(session, lease, canceled, now, attempts=attempts)
-        return canceled if done else None
-    values: dict[str, Any] = {
-        "available_at": available_at,
-        "delayed": available_at > now,
-        "lease_owner": None,
-        **_given(error=error, attempts=attempts),
-    }
-    if not counted:
-        values["attempt"] = Invocation.attempt - 1
-    return Q if _change(session, lease, RUNNING, Q, **values) else None
-
-
 def cancel(session: Session, row: Invocation, now: datetime) -> bool:
     """Cancel a queued row now, mark a running one; False when it is neither any more."""
     lease = Lease.of(row)
     if row.status == Q:
-        return _change(session, lease, Q, InvocationState.CANCELED, finished_at=now)
-    return _change(session, lease, RUNNING, RUNNING, cancel_requested=True)
-
-
-def receive(session: Session, lease: Lease, key: str, outline: dict[str, Any] | None) -> bool:
-    """Say where the body of a running row is now; False when the lease was lost."""
-    return _change(session, lease, RUNNING, RUNNING, request_key=key, outline=outline)
+        return change(session, lease, Q, InvocationState.CANCELED, finished_at=now)
+    return change(session, lease, RUNNING, RUNNING, cancel_requested=True)
 
 
 def redrive(session: Session, row: Invocation, deployment_id: str, now: datetime) -> bool:
@@ -272,7 +87,7 @@ def redrive(session: Session, row: Invocation, deployment_id: str, now: datetime
     if session.exec(forgotten).first() is not None:
         return False
     later = now - row.created_at
-    return _change(
+    return change(
         session,
         Lease.of(row),
         InvocationState(row.status),
@@ -291,9 +106,6 @@ def redrive(session: Session, row: Invocation, deployment_id: str, now: datetime
         due_at=row.expires_at + later if row.expires_at else FAR,
         deadline_at=row.deadline_at and row.deadline_at + later,
     )
-
-
-# --- many rows ------------------------------------------------------------------------------------
 
 
 def redrivable(
@@ -319,96 +131,3 @@ def redrivable(
     if model is not None:
         query = query.where(Invocation.model == model)
     return list(session.exec(query.order_by(col(Invocation.id)).limit(limit)))
-
-
-def expire(session: Session, now: datetime) -> list[str]:
-    """Expire what was not begun in time; returns the ids, at most BULK of them."""
-    return _end_queued(session, InvocationState.EXPIRED, now, col(Invocation.expires_at) <= now)
-
-
-def has_overdue(session: Session, now: datetime) -> bool:
-    """Whether `expire` would find something."""
-    query = select(Invocation.id).where(text(_QUEUED), col(Invocation.expires_at) <= now)
-    return session.exec(query.limit(1)).first() is not None
-
-
-def fail_queued(
-    session: Session, deployment_id: str, now: datetime, error: dict[str, Any]
-) -> list[str]:
-    """Fail what waits for a deployment that will never serve it; at most BULK ids."""
-    of_deployment = col(Invocation.deployment_id) == deployment_id
-    return _end_queued(session, InvocationState.FAILED, now, of_deployment, error)
-
-
-def end_lines(
-    session: Session,
-    batch_id: str,
-    after: InvocationState,
-    now: datetime,
-) -> list[str]:
-    """End the queued lines of a batch (at most BULK) and ask for the cancellation of running ones.
-
-    Returns the ids of the running ones.
-    """
-    _end_queued(session, after, now, col(Invocation.batch_id) == batch_id)
-    running = [
-        col(Invocation.finished_at).is_(None),
-        col(Invocation.batch_id) == batch_id,
-        col(Invocation.status) == RUNNING.value,
-    ]
-    session.execute(
-        update(Invocation)
-        .where(*running)
-        .values(cancel_requested=True)
-        .execution_options(synchronize_session=False)
-    )
-    return list(session.exec(select(Invocation.id).where(*running)))
-
-
-# --- inside ---------------------------------------------------------------------------------------
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """Those that are not None: the others stay as they are."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _change(
-    session: Session, lease: Lease, before: InvocationState, after: InvocationState, **values: Any
-) -> bool:
-    check_transition(INVOCATION, before, after)
-    as_seen = (
-        col(Invocation.id) == lease.invocation_id,
-        col(Invocation.lease_epoch) == lease.epoch,
-        col(Invocation.status) == before.value,
-    )
-    values["status"] = after.value
-    changed = swapped(session, update(Invocation).where(*as_seen).values(**values))
-    if changed and after.is_final:
-        outbox.invocations_ended(session, [lease.invocation_id])
-    return changed
-
-
-def _end_queued(
-    session: Session,
-    after: InvocationState,
-    now: datetime,
-    which: ColumnElement[bool],
-    error: dict[str, Any] | None = None,
-) -> list[str]:
-    check_transition(INVOCATION, Q, after)
-    query = (
-        select(Invocation.id)
-        .where(text(_QUEUED), col(Invocation.finished_at).is_(None), which)
-        .limit(BULK)
-        .with_for_update(skip_locked=True)
-    )
-    ids = list(session.exec(query))
-    session.execute(
-        update(Invocation)
-        .where(col(Invocation.id).in_(ids))
-        .values(status=after.value, finished_at=now, error=error)
-        .execution_options(synchronize_session=False)
-    )
-    outbox.invocations_ended(session, ids)
-    return ids

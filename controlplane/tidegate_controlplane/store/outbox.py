@@ -19,12 +19,7 @@ from sqlmodel import Session, SQLModel, col
 from tidegate.protocol.resources import DeploymentPhase, RolloutPhase
 from tidegate.protocol.webhooks import DeliveryState, WebhookEvent
 from tidegate_controlplane.store.ids import new_id
-from tidegate_controlplane.store.tables import (
-    Batch,
-    Deployment,
-    Rollout,
-    Webhook,
-)
+from tidegate_controlplane.store.tables import Batch, Deployment, Rollout, Webhook
 
 _ASLEEP = frozenset({DeploymentPhase.IDLE, DeploymentPhase.WAKING})
 _TOLD_PHASES = {

@@ -22,7 +22,7 @@ from tidegate.errors import TableError
 from tidegate.protocol.work import BatchError, BatchStatus, InvocationState
 from tidegate_controlplane.gateway.catalog import Catalog
 from tidegate_controlplane.objects.base import ObjectRefused, ObjectStoreError
-from tidegate_controlplane.store import batches, files, invocations
+from tidegate_controlplane.store import batches, endings, files
 from tidegate_controlplane.store.tables import Batch
 from tidegate_controlplane.work.batch_files import BatchFiles
 from tidegate_controlplane.work.batch_intake import BatchIntake
@@ -161,7 +161,7 @@ class BatchRunner:
     async def _end_lines(self, batch: Batch, now: datetime) -> None:
         """End what is queued, a part in each transaction, and hang up on what runs."""
         running = await self._plane.db.write(
-            lambda session: invocations.end_lines(session, batch.id, InvocationState.CANCELED, now)
+            lambda session: endings.end_lines(session, batch.id, InvocationState.CANCELED, now)
         )
         self._worker.interrupt(running, Interrupted.CANCELED)
 

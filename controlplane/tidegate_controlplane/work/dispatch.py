@@ -16,7 +16,7 @@ from tidegate.protocol.resources import DeploymentPhase
 from tidegate.spec import Mode
 from tidegate_controlplane.domain.shares import Turns
 from tidegate_controlplane.gateway.catalog import Catalog, Served
-from tidegate_controlplane.store import claims, invocations
+from tidegate_controlplane.store import claims, endings
 from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.tables import Deployment
 from tidegate_controlplane.work.notices import Notices
@@ -111,8 +111,8 @@ class Dispatcher:
 
     async def _expire(self) -> None:
         now = self._plane.clock.now()
-        if await self._plane.db.read(partial(invocations.has_overdue, now=now)):
-            expire = Guarded(partial(invocations.expire, now=now))
+        if await self._plane.db.read(partial(endings.has_overdue, now=now)):
+            expire = Guarded(partial(endings.expire, now=now))
             self._notices.changed(await self._plane.db.write(expire))
 
     async def _bury(self, deployment_id: str) -> None:
@@ -124,6 +124,6 @@ class Dispatcher:
             if row is not None and row.deleted_at is None and row.phase not in _GOING:
                 return []
             failure = deployment_deleted(row.name if row else deployment_id)
-            return invocations.fail_queued(session, deployment_id, now, failure.model_dump())
+            return endings.fail_queued(session, deployment_id, now, failure.model_dump())
 
         self._notices.changed(await self._plane.db.write(unit))

@@ -7,7 +7,7 @@ from functools import partial
 
 from tidegate_controlplane.errors import BadRequest, Conflict, NotFound, TooLarge
 from tidegate_controlplane.settings import LimitSettings
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import leases
 from tidegate_controlplane.store.database import Database, Guarded
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.inputs import Inputs
@@ -48,7 +48,7 @@ class Fetching:
             pieces = checked(body, intake, accept)
             await self._payloads.keep_stream(key, pieces, self._limits.invocation_body_bytes)
         kept = intake.outline.kept if intake.outline else None
-        receive = partial(invocations.receive, lease=run.lease, key=key, outline=kept)
+        receive = partial(leases.receive, lease=run.lease, key=key, outline=kept)
         if not await self._db.write(Guarded(receive)):
             await self._payloads.discard(Payload(key, None))
             return False

@@ -15,9 +15,9 @@ from sqlmodel import Session
 
 from tidegate_controlplane.domain.attempts import with_attempt
 from tidegate_controlplane.domain.sighting import Sighting, is_lost, observe
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import leases
 from tidegate_controlplane.store.database import Guarded
-from tidegate_controlplane.store.invocations import Held, Lease
+from tidegate_controlplane.store.leases import Held, Lease
 from tidegate_controlplane.work.notices import Notices
 from tidegate_controlplane.work.outcome import (
     WORKER_LOST,
@@ -61,9 +61,9 @@ class LeaseKeeper:
         now = self._plane.clock.now()
 
         def unit(session: Session) -> int:
-            others = [held for held in invocations.leased(session) if held.owner != self._owner]
+            others = [held for held in leases.leased(session) if held.owner != self._owner]
             for held in others:
-                invocations.requeue(session, held.lease, now, available_at=now, counted=False)
+                leases.requeue(session, held.lease, now, available_at=now, counted=False)
                 # failpoint recover.before_commit
             return len(others)
 
@@ -76,8 +76,8 @@ class LeaseKeeper:
         now = self._plane.clock.now()
 
         def unit(session: Session) -> None:
-            for held in invocations.leased(session, self._owner):
-                invocations.requeue(session, held.lease, now, available_at=now, counted=False)
+            for held in leases.leased(session, self._owner):
+                leases.requeue(session, held.lease, now, available_at=now, counted=False)
 
         await self._plane.db.write(unit)
 
@@ -91,7 +91,7 @@ class LeaseKeeper:
         if not mine:
             return
         held = await self._plane.db.write(
-            Guarded(lambda session: invocations.beat(session, self._owner, mine))
+            Guarded(lambda session: leases.beat(session, self._owner, mine))
         )
         # failpoint beat.committed
         canceled = {one.lease for one in held if one.cancel_requested}
@@ -104,7 +104,7 @@ class LeaseKeeper:
 
     async def _reap(self) -> None:
         now = self._plane.clock.monotonic()
-        held = await self._plane.db.read(invocations.leased)
+        held = await self._plane.db.read(leases.leased)
         self._seen = observe_beats(self._seen, held, now)
         lease_s = self._plane.settings.work.lease_s
         lost = [one for one in held if is_lost(self._seen[one.lease], now, lease_s)]
@@ -127,10 +127,10 @@ def take_back(session: Session, lost: Iterable[Held], now: datetime) -> list[str
             case End(state=state, failure=failure):
                 error = failure.model_dump() if failure else None
                 attempts = _attempts(held, now)
-                if invocations.end(session, held.lease, state, now, error, attempts):
+                if leases.end(session, held.lease, state, now, error, attempts):
                     finished.append(held.lease.invocation_id)
             case Again(counted=counted):
-                invocations.requeue(
+                leases.requeue(
                     session,
                     held.lease,
                     now,

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from tidegate_controlplane.gateway.catalog import Served
-from tidegate_controlplane.store.invocations import Lease
+from tidegate_controlplane.store.leases import Lease
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.outcome import Interrupted, Reply
 from tidegate_controlplane.work.partial import Partial

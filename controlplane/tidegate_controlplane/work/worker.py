@@ -25,9 +25,9 @@ from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.endpoints import Endpoints
 from tidegate_controlplane.objects.base import ObjectStore, ObjectStoreError
 from tidegate_controlplane.settings import Settings
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import leases
 from tidegate_controlplane.store.database import Database, Guarded
-from tidegate_controlplane.store.invocations import Result
+from tidegate_controlplane.store.leases import Result
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.asking import OUTAGES, Asking, Forwards
 from tidegate_controlplane.work.fetching import Fetching
@@ -206,7 +206,7 @@ class Worker:
             case End(state=state, failure=failure):
                 error = failure.model_dump() if failure else None
                 end = partial(
-                    invocations.end,
+                    leases.end,
                     lease=lease,
                     after=state,
                     now=now,
@@ -217,7 +217,7 @@ class Worker:
             case Again(after_s=after_s, counted=counted, failure=failure):
                 error = failure.model_dump() if failure else None
                 requeue = partial(
-                    invocations.requeue,
+                    leases.requeue,
                     lease=lease,
                     now=now,
                     available_at=now + timedelta(seconds=after_s),
@@ -244,7 +244,7 @@ class Worker:
             run.replica_s,
         )
         publish = partial(
-            invocations.succeed,
+            leases.succeed,
             lease=lease,
             now=now,
             result=result,

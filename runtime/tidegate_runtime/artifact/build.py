@@ -38,8 +38,9 @@ from tidegate_runtime.artifact.quality import (
 from tidegate_runtime.artifact.resolve import Resolved
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 from tidegate_runtime.models.open import open_decoder
+from tidegate_runtime.ops.abi import kernels
 from tidegate_runtime.ops.compiler import CompilerMissing
-from tidegate_runtime.ops.native import KV_DTYPES, kernels, kv_shape
+from tidegate_runtime.ops.kv_pool import KV_DTYPES, kv_shape
 from tidegate_runtime.ops.quantized import GROUP
 
 STEP_ROWS = 512

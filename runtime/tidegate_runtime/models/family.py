@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidegate_runtime.ops.native import ACTIVATIONS
+from tidegate_runtime.ops.abi import ACTIVATIONS
 from tidegate_runtime.ops.rope import rotary_dim
 
 

@@ -19,20 +19,10 @@ from tidegate_runtime.models.family import (
 )
 from tidegate_runtime.models.operators import NativeModule
 from tidegate_runtime.models.weights import Weights
+from tidegate_runtime.ops.abi import ACTIVATIONS, LayerStruct, LinearStruct, ModelStruct, address
+from tidegate_runtime.ops.kv_pool import KV_TYPES, KvPool, kv_shape
 from tidegate_runtime.ops.low_rank import HEAD, LowRank, pack_adapter
-from tidegate_runtime.ops.native import (
-    ACTIVATIONS,
-    KV_TYPES,
-    DecoderStep,
-    KvPool,
-    LayerStruct,
-    Linear,
-    LinearStruct,
-    ModelStruct,
-    Threads,
-    address,
-    kv_shape,
-)
+from tidegate_runtime.ops.native import DecoderStep, Linear, Threads
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.rope import check_rope, rope_table, rotary_dim
 

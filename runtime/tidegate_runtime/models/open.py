@@ -26,8 +26,9 @@ from tidegate_runtime.models.operators import NativeOperators, Operators, TorchO
 from tidegate_runtime.models.transformers import TransformersDecoder
 from tidegate_runtime.models.weights import Weights, read_weights
 from tidegate_runtime.offload.open import Offload, offload_of
+from tidegate_runtime.ops.abi import kernels
 from tidegate_runtime.ops.compiler import CompilerMissing
-from tidegate_runtime.ops.native import Threads, kernels
+from tidegate_runtime.ops.native import Threads
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.parallel.division import divide
 from tidegate_runtime.parallel.group import Group

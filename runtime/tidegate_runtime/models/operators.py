@@ -14,6 +14,7 @@ import torch
 from tidegate_runtime.engine.kv_budget import KvShape
 from tidegate_runtime.ops import native, paged_attention
 from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch
+from tidegate_runtime.ops.kv_pool import KvPool
 from tidegate_runtime.ops.packed import PackedLinear
 
 
@@ -98,7 +99,7 @@ class NativeOperators:
     def __init__(self, threads: native.Threads) -> None:
         self._threads = threads
         self._kv = ""
-        self._pools: list[native.KvPool] = []
+        self._pools: list[KvPool] = []
         self._torch = TorchOperators()
 
     def linear(self, packed: PackedLinear) -> torch.nn.Module:
@@ -112,7 +113,7 @@ class NativeOperators:
             return
         self._kv = kv
         self._pools = [
-            native.KvPool(blocks, shape.kv_heads, shape.key_dim, kv) for _ in range(shape.layers)
+            KvPool(blocks, shape.kv_heads, shape.key_dim, kv) for _ in range(shape.layers)
         ]
 
     def pool_tensors(self) -> list[torch.Tensor]:

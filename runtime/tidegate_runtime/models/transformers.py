@@ -24,7 +24,8 @@ from tidegate_runtime.models.experts import expert_name, packed_experts
 from tidegate_runtime.models.layers import WatchedNorm, bare, first_layers, watch_norm
 from tidegate_runtime.models.operators import Operators, PackedModule
 from tidegate_runtime.models.weights import Weights
-from tidegate_runtime.ops import native, paged_attention, probe
+from tidegate_runtime.ops import paged_attention, probe
+from tidegate_runtime.ops.kv_pool import kv_shape
 from tidegate_runtime.ops.low_rank import LowRank
 from tidegate_runtime.ops.packed import PackedLinear
 
@@ -218,5 +219,5 @@ def embedding_scale(model: Any) -> float:
 
 
 def _with_precision(shape: KvShape, kv: str) -> KvShape:
-    plain = native.kv_shape(shape.layers, shape.kv_heads, shape.key_dim, kv)
+    plain = kv_shape(shape.layers, shape.kv_heads, shape.key_dim, kv)
     return dataclasses.replace(plain, value_dim=shape.value_dim)

@@ -1,156 +1,34 @@
 """The compiled kernels as Python objects: threads, linears, and a whole decoder step.
 
-Calls go through ctypes, which releases the interpreter's lock, over the memory of torch tensors;
-each object keeps the tensors alive that its structures point to. The headers in `native/` say what
-the fields of the structures mean.
+They work over the memory of torch tensors; each object keeps the tensors alive that its structures
+point to.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import math
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import byref
 
 import numpy as np
 import torch
 
-from tidegate_runtime.engine.kv_budget import KvShape
-from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch, StepLogits
-from tidegate_runtime.ops.library import library
-from tidegate_runtime.ops.low_rank import LowRankStruct, adapter_tables
+from tidegate_runtime.ops.abi import (
+    BatchStruct,
+    HeadsStruct,
+    LinearStruct,
+    ModelStruct,
+    RowsStruct,
+    SoftmaxStruct,
+    WantedStruct,
+    address,
+    kernels,
+)
+from tidegate_runtime.ops.batch import StepBatch, StepLogits
+from tidegate_runtime.ops.kv_pool import KvPool
+from tidegate_runtime.ops.low_rank import adapter_tables
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.shares import CHUNK, Floats, Places, Shares
-
-KV_TYPES = {"fp32": 0, "bf16": 1, "int8": 2, "fp8": 3}
-KV_DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "int8": torch.int8,
-    "fp8": torch.uint8,
-}
-ACTIVATIONS = {"silu": 0, "gelu_pytorch_tanh": 1}
-SCALED = frozenset({"int8", "fp8"})
-
-
-class LinearStruct(Structure):
-    _fields_ = [
-        ("codes", c_void_p),
-        ("scales", c_void_p),
-        ("minimums", c_void_p),
-        ("bias", c_void_p),
-        ("out", c_int32),
-        ("in_", c_int32),
-        ("bits", c_int32),
-    ]
-
-
-class CacheStruct(Structure):
-    _fields_ = [("keys", c_void_p), ("values", c_void_p), ("scales", c_void_p)]
-
-
-class LayerStruct(Structure):
-    _fields_ = [
-        *((name, LinearStruct) for name in ("query", "key", "value", "output")),
-        *((name, LinearStruct) for name in ("gate", "up", "down")),
-        *((name, c_void_p) for name in ("attention_norm", "mlp_norm")),
-        *((name, c_void_p) for name in ("attention_out_norm", "mlp_out_norm")),
-        *((name, c_void_p) for name in ("query_norm", "key_norm", "rope")),
-        ("cache", CacheStruct),
-        ("window", c_int32),
-    ]
-
-
-class ModelStruct(Structure):
-    _fields_ = [
-        *((name, c_int32) for name in ("hidden", "intermediate", "layers", "vocabulary")),
-        *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "rotary_dim")),
-        *((name, c_int32) for name in ("kv_type", "activation")),
-        *((name, c_float) for name in ("epsilon", "attention_scale", "embedding_scale")),
-        *((name, c_float) for name in ("attention_softcap", "logit_softcap")),
-        *((name, c_void_p) for name in ("embedding", "final_norm")),
-        ("head", LinearStruct),
-        ("layer", POINTER(LayerStruct)),
-    ]
-
-
-class BatchStruct(Structure):
-    _fields_ = [
-        *((name, c_int32) for name in ("rows", "sequences", "blocks", "wanted")),
-        *((name, c_void_p) for name in ("tokens", "positions", "starts", "tables", "wanted_rows")),
-        ("adapters", c_void_p),
-    ]
-
-
-class HeadsStruct(Structure):
-    _fields_ = [
-        *((name, c_int32) for name in ("heads", "kv_heads", "head_dim", "window")),
-        *((name, c_float) for name in ("scale", "softcap")),
-        ("kv", c_int32),
-    ]
-
-
-class RowsStruct(Structure):
-    _fields_ = [
-        *((name, c_void_p) for name in ("query", "key", "value", "out")),
-        *((name, c_int32) for name in ("query_stride", "key_stride", "value_stride", "out_stride")),
-    ]
-
-
-class SoftmaxStruct(Structure):
-    _fields_ = [
-        *((name, c_void_p) for name in ("logits", "rows", "heats", "most", "sums", "highest")),
-        ("stride", c_int64),
-        ("count", c_int32),
-        ("size", c_int32),
-    ]
-
-
-class WantedStruct(Structure):
-    _fields_ = [
-        ("layers", c_int32),
-        *((name, c_void_p) for name in ("hidden", "logits", "best", "finite")),
-    ]
-
-
-_STRUCTS = (
-    *(LinearStruct, LayerStruct, ModelStruct, BatchStruct, HeadsStruct, RowsStruct),
-    *(SoftmaxStruct, LowRankStruct, WantedStruct),
-)
-
-
-@functools.cache
-def kernels() -> ctypes.CDLL:
-    """The loaded library. Raises CompilerMissing when it cannot be built here."""
-    loaded = ctypes.CDLL(str(library()))
-    loaded.tidegate_pool.restype = c_void_p
-    loaded.tidegate_pool.argtypes = [c_int]
-    loaded.tidegate_pool_free.argtypes = [c_void_p]
-    loaded.tidegate_decoder.restype = c_void_p
-    loaded.tidegate_decoder.argtypes = [c_void_p, POINTER(ModelStruct)]
-    loaded.tidegate_decoder_free.argtypes = [c_void_p]
-    loaded.tidegate_step.argtypes = [c_void_p, POINTER(BatchStruct), POINTER(WantedStruct)]
-    loaded.tidegate_attention.argtypes = [
-        c_void_p,
-        POINTER(HeadsStruct),
-        POINTER(CacheStruct),
-        POINTER(BatchStruct),
-        POINTER(RowsStruct),
-    ]
-    loaded.tidegate_linear.argtypes = [c_void_p, POINTER(LinearStruct), c_void_p, c_int, c_void_p]
-    loaded.tidegate_shares.argtypes = [c_void_p, POINTER(SoftmaxStruct)]
-    loaded.tidegate_shares_inside.argtypes = [
-        POINTER(SoftmaxStruct),
-        *(c_void_p, c_void_p, c_int, c_void_p),
-    ]
-    sizes = (c_int * len(_STRUCTS))()
-    loaded.tidegate_sizes(sizes)
-    if list(sizes) != [ctypes.sizeof(struct) for struct in _STRUCTS]:
-        raise RuntimeError(
-            "ops/native.py and the headers in ops/native describe different structures"
-        )
-    return loaded
 
 
 class Threads:
@@ -192,35 +70,6 @@ class Linear:
         if failed:
             raise MemoryError(f"no memory for a product of {inputs.shape[0]} rows")
         return output
-
-
-class KvPool:
-    """The keys and values of one layer: `blocks` blocks of 16 tokens, taken as they are written."""
-
-    def __init__(self, blocks: int, kv_heads: int, head_dim: int, kv: str) -> None:
-        size = (blocks, kv_heads, BLOCK_TOKENS, head_dim)
-        self._keys = torch.empty(size, dtype=KV_DTYPES[kv])
-        self._values = torch.empty(size, dtype=KV_DTYPES[kv])
-        self._scales = torch.empty(blocks, kv_heads, 2, BLOCK_TOKENS) if kv in SCALED else None
-        self.struct = CacheStruct(*map(address, (self._keys, self._values, self._scales)))
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """Keys, values and, in 8 bits, scales: `[blocks, …]` each."""
-        scales = [] if self._scales is None else [self._scales]
-        return [self._keys, self._values, *scales]
-
-
-def kv_shape(layers: int, kv_heads: int, head_dim: int, kv: str) -> KvShape:
-    """What a token takes in pools of this kind."""
-    return KvShape(
-        layers=layers,
-        kv_heads=kv_heads,
-        key_dim=head_dim,
-        value_dim=head_dim,
-        item_bytes=KV_DTYPES[kv].itemsize,
-        head_bytes=2 * torch.float32.itemsize if kv in SCALED else 0,
-    )
 
 
 class Batch:
@@ -356,8 +205,3 @@ class DecoderStep:
         self, logits: torch.Tensor, places: Sequence[int], temperatures: Sequence[float]
     ) -> Shares:
         return NativeShares(self._threads, logits, places, temperatures)
-
-
-def address(tensor: torch.Tensor | None) -> int | None:
-    """Where a tensor's memory begins; None for no tensor."""
-    return None if tensor is None else tensor.data_ptr()

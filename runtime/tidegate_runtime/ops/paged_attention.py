@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 import transformers
 
-from tidegate_runtime.ops import native
+from tidegate_runtime.ops import abi, native
 from tidegate_runtime.ops.batch import BLOCK_TOKENS, StepBatch
+from tidegate_runtime.ops.kv_pool import KV_DTYPES, KV_TYPES, SCALED, KvPool
 
 ATTENTION_NAME = "tidegate_paged"
 SPAN_TOKENS = 64
@@ -50,12 +51,12 @@ class NativeCache:
     """Pools on the compiled kernels."""
 
     def __init__(
-        self, threads: native.Threads, pools: list[native.KvPool], batch: StepBatch, kv: str
+        self, threads: native.Threads, pools: list[KvPool], batch: StepBatch, kv: str
     ) -> None:
         self._threads = threads
         self._pools = pools
         self._batch = native.Batch(batch)
-        self._kv = native.KV_TYPES[kv]
+        self._kv = KV_TYPES[kv]
 
     def attend(
         self,
@@ -65,7 +66,7 @@ class NativeCache:
         value: torch.Tensor,
         scoring: Scoring,
     ) -> torch.Tensor:
-        heads = native.HeadsStruct(
+        heads = abi.HeadsStruct(
             *(query.shape[1], key.shape[1], key.shape[2]),
             *(scoring.window, scoring.scale, scoring.softcap, self._kv),
         )
@@ -78,8 +79,8 @@ class TorchPool:
 
     def __init__(self, slots: int, kv_heads: int, dims: tuple[int, int], kv: str) -> None:
         self.integer = kv == "int8"
-        self._scaled = kv in native.SCALED
-        dtype = torch.float8_e4m3fn if kv == "fp8" else native.KV_DTYPES[kv]
+        self._scaled = kv in SCALED
+        dtype = torch.float8_e4m3fn if kv == "fp8" else KV_DTYPES[kv]
         self._most = 127.0 if kv == "int8" else 448.0
         self._pools = [torch.zeros(slots, kv_heads, dim, dtype=dtype) for dim in dims]
         self._scales = [torch.ones(slots, kv_heads, 1) for _ in dims] if self._scaled else []

@@ -19,8 +19,8 @@ from sqlmodel import Session
 from tidegate.protocol.webhooks import WebhookEvent, WebhookRequest
 from tidegate_controlplane.clock import SystemClock
 from tidegate_controlplane.settings import Settings, WebhookSettings
-from tidegate_controlplane.store import invocations
-from tidegate_controlplane.store.invocations import Lease, Result
+from tidegate_controlplane.store import leases
+from tidegate_controlplane.store.leases import Lease, Result
 from tidegate_controlplane.store.migrate import migrate
 from tidegate_controlplane.store.sqlite import SqliteDatabase
 from tidegate_controlplane.store.tables import Invocation, Project
@@ -57,7 +57,7 @@ async def finish(data_dir: Path, port: int) -> None:
 
     def end(session: Session, invocation_id: str) -> None:
         result = Result(b"{}", None, 1, 1)
-        assert invocations.succeed(session, Lease(invocation_id, 1), now, result)
+        assert leases.succeed(session, Lease(invocation_id, 1), now, result)
 
     def fail(session: Session) -> None:
         end(session, "inv_lost")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
-from tidegate_controlplane.store import invocations
+from tidegate_controlplane.store import leases
 from tidegate_controlplane.store.sqlite import SqliteDatabase
 
 SCRIPT = Path(__file__).parent / "batch_process.py"
@@ -31,7 +31,7 @@ def leased(data_dir):
     db = SqliteDatabase(data_dir / "tidegate.db")
     try:
         with Session(db.writer) as session:
-            return len(invocations.leased(session))
+            return len(leases.leased(session))
     finally:
         db.close()
 

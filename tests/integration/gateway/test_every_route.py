@@ -12,7 +12,9 @@ from litestar.routes import HTTPRoute
 
 from tidegate.protocol.resources import ApiKeyRequest, KeyRole
 from tidegate_controlplane.app import Services, build_app
-from tidegate_controlplane.process import HANDLERS, connect, running
+from tidegate_controlplane.connection import connect
+from tidegate_controlplane.process import running
+from tidegate_controlplane.routes import HANDLERS
 from tidegate_controlplane.settings import Settings
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 

@@ -8,7 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from tidegate_controlplane.data_dir import listen
-from tidegate_controlplane.process import running, serve_http
+from tidegate_controlplane.http_server import serve_http
+from tidegate_controlplane.process import running
 from tidegate_controlplane.provision.start import SpawningStarter
 from tidegate_controlplane.settings import Settings
 

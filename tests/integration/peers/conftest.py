@@ -18,7 +18,8 @@ from tidegate.protocol.resources import ApiKeyRequest, KeyRole
 from tidegate.spec import DeploymentSpec
 from tidegate_controlplane.access.principal import Principal
 from tidegate_controlplane.app import Services
-from tidegate_controlplane.process import connect, running
+from tidegate_controlplane.connection import connect
+from tidegate_controlplane.process import running
 from tidegate_controlplane.provision.start import SpawningStarter
 from tidegate_controlplane.settings import PeerSettings, ReconcileSettings, Settings, WorkSettings
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT

@@ -13,8 +13,9 @@ import signal
 import sys
 from pathlib import Path
 
+from tidegate_controlplane.connection import connect
 from tidegate_controlplane.peers.fence import Fenced
-from tidegate_controlplane.process import connect, running
+from tidegate_controlplane.process import running
 from tidegate_controlplane.provision.start import SpawningStarter
 from tidegate_controlplane.settings import Settings
 

@@ -174,16 +174,18 @@ async def test_a_replica_that_fails_its_health_checks_is_seen(
 
 
 async def test_a_replica_that_hangs_is_seen_and_one_that_goes_on_is_forgiven(
-    nursery: Nursery, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     hasty = SETTINGS.model_copy(update={"health_timeout_s": 0.1})
-    nursery.provisioner._health = httpx.AsyncClient(timeout=hasty.health_timeout_s)
-    await nursery.provisioner.start(launch())
+    provisioner = a_provisioner(tmp_path / "replicas", settings=hasty)
+    nursery = Nursery(provisioner, tmp_path)
+    await provisioner.start(launch())
     pid = (await nursery.ready()).pid
     os.kill(pid, signal.SIGSTOP)
     await nursery.until(unhealthy)
     os.kill(pid, signal.SIGCONT)
     await nursery.until(lambda seen: isinstance(seen, Running) and seen.healthy)
+    await provisioner.close()
 
 
 async def test_a_healthy_replica_stays_healthy_behind_a_proxy_variable(

@@ -20,10 +20,11 @@ from tests.tiny_model import write_tiny_model
 from tidegate.protocol.resources import ApiKeyRequest, KeyRole
 from tidegate.spec import DeploymentSpec
 from tidegate_controlplane.app import Services, build_app
-from tidegate_controlplane.process import HANDLERS, running
+from tidegate_controlplane.process import running
 from tidegate_controlplane.provision import places
 from tidegate_controlplane.provision.ray.provisioner import RayProvisioner
 from tidegate_controlplane.provision.surroundings import Surroundings
+from tidegate_controlplane.routes import HANDLERS
 from tidegate_controlplane.settings import RaySettings, ReconcileSettings, Settings
 from tidegate_controlplane.store.tables import DEFAULT_PROJECT
 

@@ -8,7 +8,7 @@ from tests.integration.reconcile.conftest import PROJECT, Process, World, become
 from tidegate.protocol.resources import DeploymentPhase, Severity
 from tidegate_controlplane.domain.replicas import NoCapacity
 from tidegate_controlplane.provision.base import Holding, Notice
-from tidegate_controlplane.reconcile import loop
+from tidegate_controlplane.reconcile import housekeeping
 
 D = DeploymentPhase
 RAY = {"hardware": {"provisioner": "ray"}}
@@ -169,7 +169,7 @@ async def test_news_of_a_place_are_events_of_their_deployment(
         Notice(view.id, "StackChanged", "creating the endpoint", Severity.WARNING),
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "write_notices", _fails)
+        patch.setattr(housekeeping, "write_notices", _fails)
         with pytest.raises(RuntimeError):
             await world.turn()
     await world.turn(2)

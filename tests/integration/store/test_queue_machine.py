@@ -24,9 +24,9 @@ from sqlmodel import Session, select
 
 from tidegate_controlplane.domain.shares import Turns
 from tidegate_controlplane.domain.sighting import is_lost
-from tidegate_controlplane.store import claims, invocations
+from tidegate_controlplane.store import claims, endings, invocations, leases
 from tidegate_controlplane.store.database import Guarded
-from tidegate_controlplane.store.invocations import Lease, Result
+from tidegate_controlplane.store.leases import Lease, Result
 from tidegate_controlplane.store.open import open_database
 from tidegate_controlplane.store.tables import FAR, Invocation, Project
 from tidegate_controlplane.work.leases import Beats, observe_beats, take_back
@@ -147,7 +147,7 @@ class Queue(RuleBasedStateMachine):
     @rule(worker=WORKERS)
     def beat(self, worker: str) -> None:
         mine = [lease for lease in self.leases if self._holds(lease, worker)]
-        held = self.write(Guarded(lambda session: invocations.beat(session, worker, self.leases)))
+        held = self.write(Guarded(lambda session: leases.beat(session, worker, self.leases)))
         assert {one.lease for one in held} == set(mine)
         for lease in mine:
             self.wanted[lease.invocation_id].beaten_at = self.now
@@ -160,7 +160,7 @@ class Queue(RuleBasedStateMachine):
     @rule()
     def reap(self) -> None:
         clock = self.now.timestamp()
-        held = self.write(invocations.leased)
+        held = self.write(leases.leased)
         self.seen = observe_beats(self.seen, held, clock)
         lost = [one for one in held if is_lost(self.seen[one.lease], clock, LEASE_S)]
         self.write(lambda session: take_back(session, lost, self.now))
@@ -233,7 +233,7 @@ class Queue(RuleBasedStateMachine):
             for key, one in self.wanted.items()
             if one.state == "queued" and one.due_at <= self.now
         }
-        unit = Guarded(lambda session: invocations.expire(session, self.now))
+        unit = Guarded(lambda session: endings.expire(session, self.now))
         assert set(self.write(unit)) == overdue
         for key in overdue:
             self._end(self.wanted[key], "expired")
@@ -254,10 +254,8 @@ class Queue(RuleBasedStateMachine):
             return
 
         def unit(session: Session) -> None:
-            for held in invocations.leased(session):
-                invocations.requeue(
-                    session, held.lease, self.now, available_at=self.now, counted=False
-                )
+            for held in leases.leased(session):
+                leases.requeue(session, held.lease, self.now, available_at=self.now, counted=False)
 
         self.write(unit)
         for one in self.wanted.values():
@@ -271,7 +269,7 @@ class Queue(RuleBasedStateMachine):
     def _complete(self, lease: Lease) -> None:
         body = f"{lease.invocation_id} {lease.epoch}".encode()
         result = Result(body, None, 1, 1)
-        unit = Guarded(lambda session: invocations.succeed(session, lease, self.now, result))
+        unit = Guarded(lambda session: leases.succeed(session, lease, self.now, result))
         held, done = self._holds(lease), self.write(unit)
         assert done == held
         if held:
@@ -279,9 +277,7 @@ class Queue(RuleBasedStateMachine):
 
     def _give_back(self, lease: Lease, again_at: datetime, *, counted: bool) -> None:
         def unit(session: Session) -> Any:
-            return invocations.requeue(
-                session, lease, self.now, available_at=again_at, counted=counted
-            )
+            return leases.requeue(session, lease, self.now, available_at=again_at, counted=counted)
 
         held, became = self._holds(lease), self.write(unit)
         assert (became is not None) == held
@@ -294,7 +290,7 @@ class Queue(RuleBasedStateMachine):
 
     def _fail(self, lease: Lease) -> None:
         failed = invocations.InvocationState.FAILED
-        unit = Guarded(lambda session: invocations.end(session, lease, failed, self.now, {}))
+        unit = Guarded(lambda session: leases.end(session, lease, failed, self.now, {}))
         held, done = self._holds(lease), self.write(unit)
         assert done == held
         if held:

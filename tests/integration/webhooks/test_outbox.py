@@ -10,9 +10,9 @@ from sqlmodel import Session, select
 
 from tidegate.protocol.webhooks import WebhookChange, WebhookEvent
 from tidegate.protocol.work import BatchStatus, InvocationState
-from tidegate_controlplane.store import batches, invocations
+from tidegate_controlplane.store import batches, endings, invocations, leases
 from tidegate_controlplane.store.deployments import change_deployment
-from tidegate_controlplane.store.invocations import Lease, Result
+from tidegate_controlplane.store.leases import Lease, Result
 from tidegate_controlplane.store.rollouts import change_rollout
 from tidegate_controlplane.store.tables import (
     Deployment,
@@ -44,14 +44,14 @@ async def running(post, **values):
 
 
 ENDINGS = {
-    "invocation.succeeded": lambda s, lease, now: invocations.succeed(s, lease, now, RESULT),
-    "invocation.failed": lambda s, lease, now: invocations.end(
+    "invocation.succeeded": lambda s, lease, now: leases.succeed(s, lease, now, RESULT),
+    "invocation.failed": lambda s, lease, now: leases.end(
         s, lease, InvocationState.FAILED, now, {"code": "timeout", "message": "a secret message"}
     ),
-    "invocation.dead": lambda s, lease, now: invocations.end(
+    "invocation.dead": lambda s, lease, now: leases.end(
         s, lease, InvocationState.DEAD, now, {"code": "worker_lost"}
     ),
-    "invocation.canceled": lambda s, lease, now: invocations.end(
+    "invocation.canceled": lambda s, lease, now: leases.end(
         s, lease, InvocationState.CANCELED, now
     ),
 }
@@ -74,7 +74,7 @@ async def test_each_ending_of_a_running_invocation_is_announced(post, kind):
 async def test_an_event_tells_facts_and_no_text(post):
     await post.declare(URL)
     lease, now = await running(post), post.clock.now()
-    await post.db.write(lambda session: invocations.succeed(session, lease, now, RESULT))
+    await post.db.write(lambda session: leases.succeed(session, lease, now, RESULT))
     [told] = await outbox(post)
     assert told.data == {
         "id": lease.invocation_id,
@@ -106,7 +106,7 @@ async def test_what_ends_in_the_queue_is_announced_one_by_one(post):
     await post.declare(URL)
     past = post.clock.now() - timedelta(seconds=1)
     ids = [await post.invocation(expires_at=past) for _ in range(3)]
-    await post.db.write(lambda session: invocations.expire(session, post.clock.now()))
+    await post.db.write(lambda session: endings.expire(session, post.clock.now()))
     told = await outbox(post)
     assert [one.type for one in told] == ["invocation.expired"] * 3
     assert sorted(one.data["id"] for one in told) == sorted(ids)
@@ -120,7 +120,7 @@ async def test_a_queued_one_that_is_canceled_and_a_requeued_one_are_announced(po
     def unit(session: Session) -> None:
         for row in session.exec(select(Invocation)):
             invocations.cancel(session, row, now)
-        invocations.requeue(session, lease, now, available_at=now, counted=False)
+        leases.requeue(session, lease, now, available_at=now, counted=False)
 
     del queued
     await post.db.write(unit)
@@ -131,7 +131,7 @@ async def test_what_only_goes_back_to_the_queue_is_not_announced(post):
     await post.declare(URL)
     lease, now = await running(post), post.clock.now()
     await post.db.write(
-        lambda session: invocations.requeue(session, lease, now, available_at=now, counted=True)
+        lambda session: leases.requeue(session, lease, now, available_at=now, counted=True)
     )
     assert await outbox(post) == []
 
@@ -142,7 +142,7 @@ async def test_a_change_that_is_rolled_back_was_never_announced(post):
     lease, now = await running(post), post.clock.now()
 
     def unit(session: Session) -> None:
-        assert invocations.succeed(session, lease, now, RESULT)
+        assert leases.succeed(session, lease, now, RESULT)
         assert session.exec(select(WebhookDelivery)).one()
         raise OSError("the disk is full")
 
@@ -155,7 +155,7 @@ async def test_a_lease_that_was_lost_announces_nothing(post):
     await post.declare(URL)
     lease, now = await running(post), post.clock.now()
     stale = Lease(lease.invocation_id, lease.epoch - 1)
-    await post.db.write(lambda session: invocations.succeed(session, stale, now, RESULT))
+    await post.db.write(lambda session: leases.succeed(session, stale, now, RESULT))
     assert await outbox(post) == []
 
 
@@ -164,7 +164,7 @@ async def test_the_lines_of_a_batch_are_told_of_by_their_batch_alone(post):
     batch = await post.batch(status="finalizing", total=1, model="m")
     now = post.clock.now()
     await post.invocation(batch_id=batch.id, priority=10, expires_at=now - timedelta(seconds=1))
-    await post.db.write(lambda session: invocations.expire(session, now))
+    await post.db.write(lambda session: endings.expire(session, now))
     assert await outbox(post) == []
     await post.db.write(
         lambda session: batches.change(
@@ -306,7 +306,7 @@ async def test_each_webhook_is_told_what_it_asked_for_under_one_event_id(post):
     gone = await post.declare(URL)
     await post.hooks.delete("prj_1", gone.id)
     lease, now = await running(post), post.clock.now()
-    await post.db.write(lambda session: invocations.succeed(session, lease, now, RESULT))
+    await post.db.write(lambda session: leases.succeed(session, lease, now, RESULT))
     told = await outbox(post)
     assert sorted(one.webhook_id for one in told) == sorted([every.id, some.id])
     assert len({one.event_id for one in told}) == 1
@@ -317,7 +317,7 @@ async def test_a_request_that_names_a_webhook_is_told_to_it_whatever_its_events(
     named = await post.declare(URL, [])
     other = await post.declare(URL, ["invocation.succeeded"])
     lease, now = await running(post, webhook_id=named.id), post.clock.now()
-    await post.db.write(lambda session: invocations.succeed(session, lease, now, RESULT))
+    await post.db.write(lambda session: leases.succeed(session, lease, now, RESULT))
     assert sorted(one.webhook_id for one in await outbox(post)) == sorted([named.id, other.id])
 
 
@@ -330,7 +330,7 @@ async def test_a_project_without_webhooks_pays_one_query_for_each_ending(post):
     def _note(_connection, _cursor, statement, parameters, *_):
         asked.append((statement, parameters))
 
-    await post.db.write(lambda session: invocations.succeed(session, lease, now, RESULT))
+    await post.db.write(lambda session: leases.succeed(session, lease, now, RESULT))
     assert [statement.split()[0] for statement, _ in asked] == ["BEGIN", "UPDATE", "SELECT"]
     statement, parameters = asked[-1]
     with post.db.writer.connect() as connection:

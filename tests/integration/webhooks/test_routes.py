@@ -9,8 +9,10 @@ import pytest
 
 from tidegate import webhooks
 from tidegate_controlplane.app import build_app
+from tidegate_controlplane.connection import connect
 from tidegate_controlplane.errors import Conflict, NotFound
-from tidegate_controlplane.process import HANDLERS, connect, running
+from tidegate_controlplane.process import running
+from tidegate_controlplane.routes import HANDLERS
 
 ROOT = "/api/v1/webhooks"
 UNKNOWN = "wh_01m7yg8s3w9vmzqvz6b94e6hpe"

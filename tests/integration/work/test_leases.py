@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 
 from tidegate_controlplane.errors import Unavailable
-from tidegate_controlplane.store import claims, invocations
-from tidegate_controlplane.store.invocations import Lease, Result
+from tidegate_controlplane.store import claims, invocations, leases
+from tidegate_controlplane.store.leases import Lease, Result
 from tidegate_controlplane.store.tables import Invocation
 from tidegate_controlplane.work.leases import LeaseKeeper
 from tidegate_controlplane.work.notices import Notices
@@ -41,7 +41,7 @@ async def test_on_a_shared_database_a_start_takes_nothing_from_others_who_may_li
     await claimed_by(house, served, "wrk_other")
     plane, notices = house.plane(), Notices()
     await LeaseKeeper(plane, Worker(plane, notices), notices, "me").recover()
-    [held] = await house.db.read(invocations.leased)
+    [held] = await house.db.read(leases.leased)
     assert (held.lease, held.owner) == (Lease(invocation_id, 1), "wrk_other")
 
 
@@ -54,7 +54,7 @@ async def test_a_result_that_comes_after_the_lease_was_lost_changes_nothing(hous
         done = await house.finished(work, invocation_id)
         result = Result(b'{"text": "late"}', None, 1, 1)
         assert not await house.db.write(
-            lambda s: invocations.succeed(s, late, house.clock.now(), result)
+            lambda s: leases.succeed(s, late, house.clock.now(), result)
         )
         assert await work.invocations.get(kit.principal, invocation_id) == done
         kept = await work.invocations.result(kit.principal, invocation_id)
@@ -71,7 +71,7 @@ async def test_a_late_large_result_leaves_no_object_behind(house, kit):
         lease = Lease.of(row)
         now = house.clock.now()
         await house.db.write(
-            lambda s: invocations.requeue(s, lease, now, available_at=now, counted=True)
+            lambda s: leases.requeue(s, lease, now, available_at=now, counted=True)
         )
         return kit.said("x" * 5000)
 
@@ -146,9 +146,7 @@ async def test_a_worker_that_lost_its_lease_hangs_up(house, kit):
     worker.start(row, served)
     await kit.until(lambda: asyncio.sleep(0, house.replicas.asked), bool)
     lease, now = Lease.of(row), house.clock.now()
-    await house.db.write(
-        lambda s: invocations.requeue(s, lease, now, available_at=now, counted=True)
-    )
+    await house.db.write(lambda s: leases.requeue(s, lease, now, available_at=now, counted=True))
     await LeaseKeeper(plane, worker, notices, "me").tick()
     await asyncio.wait_for(worker.drain(600), 60)
     assert house.replicas.hung_up == ["hi"]
@@ -207,7 +205,7 @@ async def test_while_no_beat_can_be_written_nobody_is_judged_for_lacking_one(hou
     await asyncio.sleep(house.settings.work.lease_s)
     db.is_full = False
     await keeper.tick()
-    [held] = await house.db.read(invocations.leased)
+    [held] = await house.db.read(leases.leased)
     assert held.lease == Lease(invocation_id, 1)
     await worker.drain(0)
 

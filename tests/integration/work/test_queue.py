@@ -15,11 +15,11 @@ from sqlmodel import Session, select
 
 from tidegate.protocol.work import BatchStatus, InvocationState
 from tidegate_controlplane.domain.shares import Turns
-from tidegate_controlplane.store import backlog, batches, claims, invocations
+from tidegate_controlplane.store import backlog, batches, claims, endings, invocations, leases
 from tidegate_controlplane.store.backlog import Backlog
 from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.ids import new_id
-from tidegate_controlplane.store.invocations import Lease, Result
+from tidegate_controlplane.store.leases import Lease, Result
 from tidegate_controlplane.store.tables import Batch, File, Invocation
 
 pytestmark = pytest.mark.both_engines
@@ -132,7 +132,7 @@ def test_what_backs_off_is_claimed_once_its_time_has_come(session, now):
     second = timedelta(seconds=1)
     session.add(row(now))
     [claimed] = claim(session, now)
-    invocations.requeue(session, Lease.of(claimed), now, available_at=now + second, counted=True)
+    leases.requeue(session, Lease.of(claimed), now, available_at=now + second, counted=True)
     session.expire_all()
     assert not claims.has_promotable(session, now)
     assert claims.promote(session, now) == 0
@@ -148,7 +148,7 @@ def test_what_backs_off_does_not_wait_for_a_clock_that_went_back(session, now):
     session.add(row(now))
     [claimed] = claim(session, now)
     later = now + timedelta(seconds=1)
-    invocations.requeue(session, Lease.of(claimed), now, available_at=later, counted=True)
+    leases.requeue(session, Lease.of(claimed), now, available_at=later, counted=True)
     session.expire_all()
     yesterday = now - timedelta(days=1)
     assert claims.has_promotable(session, yesterday)
@@ -191,9 +191,9 @@ def test_a_lease_on_what_does_not_run_changes_nothing(session, now, state):
     session.add(one)
     session.flush()
     lease = Lease(one.id, 4)
-    assert not invocations.succeed(session, lease, now, RESULT)
-    assert not invocations.end(session, lease, InvocationState.FAILED, now, {})
-    assert not invocations.requeue(session, lease, now, available_at=now, counted=True)
+    assert not leases.succeed(session, lease, now, RESULT)
+    assert not leases.end(session, lease, InvocationState.FAILED, now, {})
+    assert not leases.requeue(session, lease, now, available_at=now, counted=True)
     session.refresh(one)
     assert (one.status, one.result, one.error) == (state.value, None, None)
 
@@ -202,21 +202,21 @@ def test_a_lease_of_an_older_epoch_changes_nothing(session, now):
     session.add(row(now))
     [claimed] = claim(session, now)
     late = Lease.of(claimed)
-    invocations.requeue(session, late, now, available_at=now, counted=True)
+    leases.requeue(session, late, now, available_at=now, counted=True)
     [again] = claim(session, now, owner="other")
-    assert not invocations.succeed(session, late, now, RESULT)
-    assert not invocations.end(session, late, InvocationState.DEAD, now, {})
-    assert not invocations.requeue(session, late, now, available_at=now, counted=True)
-    assert invocations.succeed(session, Lease.of(again), now, RESULT)
+    assert not leases.succeed(session, late, now, RESULT)
+    assert not leases.end(session, late, InvocationState.DEAD, now, {})
+    assert not leases.requeue(session, late, now, available_at=now, counted=True)
+    assert leases.succeed(session, Lease.of(again), now, RESULT)
 
 
 def test_requeueing_gives_the_attempt_back_only_when_it_did_not_count(session, now):
     session.add(row(now))
     [first] = claim(session, now)
-    invocations.requeue(session, Lease.of(first), now, available_at=now, counted=False)
+    leases.requeue(session, Lease.of(first), now, available_at=now, counted=False)
     [second] = claim(session, now)
     assert second.attempt == 1
-    invocations.requeue(session, Lease.of(second), now, available_at=now, counted=True)
+    leases.requeue(session, Lease.of(second), now, available_at=now, counted=True)
     [third] = claim(session, now)
     assert (third.attempt, third.lease_epoch) == (2, 3)
 
@@ -225,7 +225,7 @@ def test_requeueing_what_was_to_be_canceled_cancels_it(session, now):
     session.add(row(now))
     [claimed] = claim(session, now)
     assert invocations.cancel(session, claimed, now)
-    became = invocations.requeue(session, Lease.of(claimed), now, available_at=now, counted=True)
+    became = leases.requeue(session, Lease.of(claimed), now, available_at=now, counted=True)
     assert became is InvocationState.CANCELED
     assert claim(session, now) == []
 
@@ -233,10 +233,10 @@ def test_requeueing_what_was_to_be_canceled_cancels_it(session, now):
 def test_a_beat_tells_which_leases_are_still_held(session, now):
     session.add_all([row(now), row(now)])
     kept, lost = (Lease.of(one) for one in claim(session, now))
-    invocations.requeue(session, lost, now, available_at=now, counted=True)
-    [held] = invocations.beat(session, "me", [kept, lost])
+    leases.requeue(session, lost, now, available_at=now, counted=True)
+    [held] = leases.beat(session, "me", [kept, lost])
     assert (held.lease, held.beat) == (kept, 1)
-    assert invocations.beat(session, "other", [kept]) == []
+    assert leases.beat(session, "other", [kept]) == []
 
 
 def test_bulk_changes_leave_running_and_finished_rows_alone(session, now):
@@ -244,8 +244,8 @@ def test_bulk_changes_leave_running_and_finished_rows_alone(session, now):
     for state, one in rows.items():
         one.finished_at = now if state.is_final else None
     session.add_all(rows.values())
-    assert invocations.fail_queued(session, "dep_other", now, {}) == []
-    assert invocations.expire(session, now) == [rows[InvocationState.QUEUED].id]
+    assert endings.fail_queued(session, "dep_other", now, {}) == []
+    assert endings.expire(session, now) == [rows[InvocationState.QUEUED].id]
     session.expire_all()
     changed = {state for state, one in rows.items() if one.status != state}
     assert changed == {InvocationState.QUEUED}
@@ -266,8 +266,8 @@ def test_the_deployments_with_work_are_each_named_once(session, now):
         (lambda s, now: backlog.backlog(s, now), "ix_invocation_backlog"),
         (lambda s, now: claims.has_promotable(s, now), "ix_invocation_delayed"),
         (lambda s, now: claims.promote(s, now), "ix_invocation_delayed"),
-        (lambda s, now: invocations.has_overdue(s, now), "ix_invocation_expiry"),
-        (lambda s, now: invocations.leased(s), "ix_invocation_lease"),
+        (lambda s, now: endings.has_overdue(s, now), "ix_invocation_expiry"),
+        (lambda s, now: leases.leased(s), "ix_invocation_lease"),
         (
             lambda s, now: invocations.page(s, "prj_1", after=None, limit=9),
             "ix_invocation_list",
@@ -358,7 +358,7 @@ class Model:
     def finish(self, pick):
         if lease := self._any(pick):
             body = f"{lease.epoch}".encode()
-            done = invocations.succeed(self.session, lease, self.now, Result(body, None, 0, 0))
+            done = leases.succeed(self.session, lease, self.now, Result(body, None, 0, 0))
             assert done == (self.holder.get(lease.invocation_id) == lease)
             if done:
                 self.results[lease.invocation_id] = body
@@ -366,7 +366,7 @@ class Model:
 
     def lose(self, pick):
         if lease := self._any(pick):
-            became = invocations.requeue(
+            became = leases.requeue(
                 self.session, lease, self.now, available_at=self.now, counted=True
             )
             assert (became is not None) == (self.holder.get(lease.invocation_id) == lease)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from tests.unit.runtime.tiny_decoders import ragged
 
-from tidegate_runtime.ops import compiler, native
+from tidegate_runtime.ops import abi, compiler, native
+from tidegate_runtime.ops.kv_pool import KV_TYPES, KvPool
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.paged_attention import NativeCache, Scoring, TorchCache, TorchPool
 from tidegate_runtime.ops.quantized import pack, pack_dense, quantize
@@ -81,7 +82,7 @@ def test_attention_is_that_of_torch_over_the_same_pool(
     threads: native.Threads, kv: str, scoring: Scoring
 ) -> None:
     tolerance = {"fp32": 1e-5, "bf16": 1e-5, "int8": 1e-2, "fp8": 8e-2}[kv]
-    ours = [native.KvPool(20, 2, 32, kv)]
+    ours = [KvPool(20, 2, 32, kv)]
     theirs = [TorchPool(20 * 16, 2, (32, 32), kv)]
     long = [7, 2, 9, 13, 16, 0, 19, 12, 5]
     steps = [
@@ -101,8 +102,8 @@ def test_a_window_hides_what_lies_before_it(threads: native.Threads) -> None:
     batch = ragged(([0] * 50, 0, [0, 1, 2, 3]))
     query, key, value = (random(50, heads, 16, seed=heads) for heads in (4, 2, 3))
     value = value[:, :2].contiguous()
-    heads = native.HeadsStruct(4, 2, 16, 20, 0.25, 0.0, native.KV_TYPES["fp32"])
-    pool = native.KvPool(4, 2, 16, "fp32")
+    heads = abi.HeadsStruct(4, 2, 16, 20, 0.25, 0.0, KV_TYPES["fp32"])
+    pool = KvPool(4, 2, 16, "fp32")
     found = native.attention(threads, heads, pool, native.Batch(batch), query, key, value)
     places = torch.arange(50)
     distance = places.unsqueeze(1) - places
@@ -124,10 +125,10 @@ def test_attention_does_not_depend_on_company_or_chunks(
 ) -> None:
     tokens = 140
     query, key, value = (random(tokens, heads, 32, seed=heads) for heads in (6, 2, 2))
-    shape = native.HeadsStruct(6, 2, 32, window, 0.2, 0.0, native.KV_TYPES[kv])
+    shape = abi.HeadsStruct(6, 2, 32, window, 0.2, 0.0, KV_TYPES[kv])
 
     def run(cuts: list[int], blocks: list[int], beside: int) -> torch.Tensor:
-        pool, found = native.KvPool(20, 2, 32, kv), []
+        pool, found = KvPool(20, 2, 32, kv), []
         for first, last in zip([0, *cuts], [*cuts, tokens], strict=True):
             parts = [([0] * (last - first), first, blocks)]
             parts += [([0], first, [19])] if beside and first < 16 else []
@@ -152,7 +153,7 @@ def test_the_newest_token_may_outweigh_all_others(threads: native.Threads, kv: s
     query, key, value = (random(41, heads, 32, seed=heads) for heads in (6, 2, 2))
     key[39], key[40], query[40] = 15.0, 20.0, 20.0
     batch = ragged(([0] * 41, 0, [2, 0, 3]))
-    cache = NativeCache(threads, [native.KvPool(4, 2, 32, kv)], batch, kv)
+    cache = NativeCache(threads, [KvPool(4, 2, 32, kv)], batch, kv)
     found = cache.attend(0, query, key, value, Scoring(0.2))[40]
     assert torch.allclose(found, value[40].repeat_interleave(3, 0), rtol=0.07, atol=0.02)
 
@@ -161,11 +162,11 @@ def test_the_newest_token_may_outweigh_all_others(threads: native.Threads, kv: s
 def test_a_token_without_numbers_spoils_those_who_see_it(threads: native.Threads, kv: str) -> None:
     query, key, value = (random(24, heads, 32, seed=heads) for heads in (6, 2, 2))
     batch = ragged(([0] * 20, 0, [3, 1]), ([0] * 4, 0, [2]))
-    wanted = NativeCache(threads, [native.KvPool(4, 2, 32, kv)], batch, kv).attend(
+    wanted = NativeCache(threads, [KvPool(4, 2, 32, kv)], batch, kv).attend(
         0, query, key, value, Scoring(0.2)
     )
     key[10, 1, 5] = math.nan
-    found = NativeCache(threads, [native.KvPool(4, 2, 32, kv)], batch, kv).attend(
+    found = NativeCache(threads, [KvPool(4, 2, 32, kv)], batch, kv).attend(
         0, query, key, value, Scoring(0.2)
     )
     assert torch.isnan(found[10:20, 3:]).all()
@@ -176,7 +177,7 @@ def test_a_token_without_numbers_spoils_those_who_see_it(threads: native.Threads
 @pytest.mark.parametrize("kv", KV)
 def test_what_another_left_in_a_block_is_never_seen(threads: native.Threads, kv: str) -> None:
     query, key, value = (random(20, heads, 32, seed=heads) for heads in (6, 2, 2))
-    fresh, used = native.KvPool(4, 2, 32, kv), native.KvPool(4, 2, 32, kv)
+    fresh, used = KvPool(4, 2, 32, kv), KvPool(4, 2, 32, kv)
     spoiled = torch.full((64, 2, 32), math.nan)
     whole = ragged(([0] * 64, 0, [0, 1, 2, 3]))
     NativeCache(threads, [used], whole, kv).attend(

@@ -6,7 +6,7 @@ import pytest
 
 from tidegate.spec import Mode
 from tidegate_controlplane.domain.sighting import Sighting, is_lost
-from tidegate_controlplane.store.invocations import Held, Lease
+from tidegate_controlplane.store.leases import Held, Lease
 from tidegate_controlplane.work.dispatch import Room, room
 from tidegate_controlplane.work.leases import observe_beats
 
