@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -50,10 +51,13 @@ def zygote_of(nursery: Nursery, key: str = "rep_1") -> int:
     return int(line.removeprefix("forked from "))
 
 
-def sockets_of(pid: int) -> set[str]:
-    """The sockets that a process holds, by their inodes."""
-    links = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
-    return {link for link in links if link.startswith("socket:")}
+def held_by(pid: int, kind: str) -> set[str]:
+    """The sockets or pipes that a process holds, by their inodes."""
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it is closed meanwhile
+            found.add(str(path.readlink()))
+    return {link for link in found if link.startswith(f"{kind}:")}
 
 
 async def gone(pid: int) -> None:
@@ -85,7 +89,12 @@ async def test_a_zygote_keeps_nothing_of_its_replicas_nor_they_of_it(forked: Nur
     seen = await forked.ready()
     zygote = zygote_of(forked)
     assert Path(f"/proc/{zygote}/task/{zygote}/children").read_text() == ""
-    assert not sockets_of(zygote) & sockets_of(seen.pid)
+    assert not held_by(zygote, "socket") & held_by(seen.pid, "socket")
+    inherited = held_by(os.getpid(), "pipe")
+    assert held_by(seen.pid, "pipe") <= inherited
+    async with asyncio.timeout(60):
+        while not held_by(zygote, "pipe") <= inherited:
+            await asyncio.sleep(0.01)
 
 
 async def test_how_a_forked_replica_ends_is_known(forked: Nursery) -> None:
@@ -178,6 +187,8 @@ async def test_what_a_zygote_answered_before_its_end_counts(
     for key in ("rep_2", "rep_3"):
         without_the_loop(lambda log=forked.directory / key / "log": begun(log))
     former.process.send(signal.SIGSTOP)
+    status = Path(f"/proc/{former.process.pid}/status")
+    without_the_loop(lambda: "State:\tT" in status.read_text())
     former._connection.send(b"left unread")
     former.process.send(signal.SIGKILL)
     without_the_loop(lambda: start_ticks(former.process.pid) is None)
