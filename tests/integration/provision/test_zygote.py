@@ -297,7 +297,7 @@ def test_code_that_is_being_replaced_has_a_name_too(
 
 
 async def test_a_process_that_cannot_be_watched_is_not_left_running() -> None:
-    pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], {})
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
     spent = OSError(errno.EMFILE, "Too many open files")
     with (
         patch.object(child.os, "pidfd_open", side_effect=spent),
