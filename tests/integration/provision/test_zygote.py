@@ -20,6 +20,7 @@ from tests.integration.provision.conftest import Nursery, a_provisioner, launch
 
 from tidegate_controlplane.domain.replicas import Missing, NoCapacity, Running
 from tidegate_controlplane.provision import child, start, zygote_starter
+from tidegate_controlplane.provision.base import StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.process import is_alive, start_ticks
 from tidegate_controlplane.provision.subreaper import Strays
@@ -276,6 +277,29 @@ async def test_other_code_is_looked_for_though_no_zygote_could_be_started(
     async with asyncio.timeout(60):
         while starter._current is former:
             await asyncio.sleep(0.01)
+    await starter.close()
+
+
+async def test_code_whose_zygote_was_given_up_is_imported_when_it_comes_back(
+    forked: Nursery, starter: ZygoteStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygote_starter, "LOOK_S", 0.01)
+    monkeypatch.setattr(zygote_starter, "code_on_disk", lambda: "a")
+    await starter.close()
+    starter = ZygoteStarter(forked.directory.parent / "log", 0, COMMAND)
+    starter.open()
+    former = starter._current
+    assert former is not None
+    starter._replace(former, "b")
+    async with forked.full():
+        with pytest.raises(StartFailed):
+            starter._replace(former, "c")
+    monkeypatch.setattr(zygote_starter, "code_on_disk", lambda: "b")
+    async with asyncio.timeout(60):
+        while starter._current is former:
+            await asyncio.sleep(0.01)
+    assert starter._current is not None
+    assert starter._current.code == "b"
     await starter.close()
 
 
