@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tidegate.protocol.resources import Page, UsageView
 from tidegate.spec import Mode
 from tidegate_controlplane.clock import Clock
+from tidegate_controlplane.errors import OutcomeUnknown, Unavailable
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.usage import UsageKey, Used, add_usage, usage_by_deployment
@@ -92,7 +93,9 @@ class UsageBook:
             taken, self._pending = self._pending, {}
             try:
                 await self._db.write(lambda session: add_usage(session, taken.items()))
-            except SQLAlchemyError:
+            except OutcomeUnknown:
+                LOG.exception("whether usage was written is not known; it is not counted twice")
+            except (Unavailable, SQLAlchemyError):
                 LOG.exception("usage could not be written; it is kept and tried again")
                 self._add(taken)
 

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from tidegate_controlplane.settled import settled
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -16,9 +18,4 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     A cancellation waits for the call to end before it goes on: nobody closes a file descriptor
     while a thread still writes to it.
     """
-    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
+    return await settled(asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs)))

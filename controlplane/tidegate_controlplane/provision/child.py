@@ -15,7 +15,7 @@ class ChildProcess:
     """A child of this process. Made and used on the event loop."""
 
     def __init__(self, pid: int, on_exit: Callable[[], None] | None = None) -> None:
-        """`pid` was not waited for yet."""
+        """`pid` was not waited for yet. Raises OSError, and ends it, when it cannot be watched."""
         self.pid = pid
         self.process_start = start_ticks(pid) or 0
         self.returncode: int | None = None
@@ -23,7 +23,12 @@ class ChildProcess:
         self._on_exit = on_exit
         self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._handle = os.pidfd_open(pid)
+        try:
+            self._handle = os.pidfd_open(pid)
+        except OSError:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            raise
         self._loop.add_reader(self._handle, self._collect)
 
     def send(self, number: signal.Signals) -> None:

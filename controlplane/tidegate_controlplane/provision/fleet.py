@@ -189,25 +189,31 @@ class Fleet(Provisioner):
             )
         place = await self._openers[name]()
         try:
-            await place.sweep(self._former.get(name, []))
             if self._kept is not None:
                 await place.keep_files(self._kept)
+            await self._sweep_all(place, name)
         except BaseException:
             await place.close()
             raise
-        self._former.pop(name, None)
         self._places[name] = place
+        del self._opening[name]  # else it would be given out again once the place is closed
         return place
 
     async def _sweep(self, name: str) -> None:
         """A place that cannot be asked is closed: it is swept before it is used again."""
         try:
-            await self._places[name].sweep(self._former.get(name, []))
+            await self._sweep_all(self._places[name], name)
         except StartFailed as error:
             log.error("%s is closed until it can be asked again: %s", name, error)
             await self._places.pop(name).close()
-        else:
-            self._former.pop(name, None)
+
+    async def _sweep_all(self, place: Provisioner, name: str) -> None:
+        """Also of what is said to be there while it sweeps. Raises StartFailed."""
+        swept = None
+        while swept != (former := list(self._former.get(name, []))):
+            await place.sweep(former)
+            swept = former
+        self._former.pop(name, None)
 
     async def _clear(self, name: str) -> None:
         """Open a place until what was left there has been swept."""

@@ -63,9 +63,9 @@ class SpawningStarter:
         arguments = [*self._command, "--config", str(config)]
         try:
             pid = spawn(arguments, log, {**self._environment, TOKEN_VARIABLE: token})
+            return ChildProcess(pid, on_exit)
         except OSError as error:
             raise start_failure("start a replica process", error) from error
-        return ChildProcess(pid, on_exit)
 
     def warm(self, config: Path, model: str) -> None:
         del config, model

@@ -92,10 +92,11 @@ class Zygote:
             self.close()
 
     def close(self) -> None:
-        """End the conversation, and with it the process."""
+        """End the conversation, and with it the process; what it has answered still counts."""
         if not self.is_open:
             return
         self._loop.remove_reader(self._connection)
+        self._hear_out()
         self._connection.close()
         waiting: tuple[asyncio.Future[Any], ...] = (self._imported, *self._forks.values())
         for future in waiting:
@@ -116,16 +117,31 @@ class Zygote:
             packet = self._connection.recv(MESSAGE_BYTES)
         except OSError:
             packet = b""
-        if not packet:
+        if packet:
+            self._take(packet)
+        if not packet or (self._retired and not self._forks):
             self.close()
-            return
+
+    def _hear_out(self) -> None:
+        """Take what was sent, and let nothing be sent from now on: a replica that was forked and
+        not heard of would be forked again.
+        """
+        self._connection.shutdown(socket.SHUT_RD)
+        while True:
+            try:
+                packet = self._connection.recv(MESSAGE_BYTES)
+            except ConnectionResetError:  # it left a request unread; what it sent is there still
+                continue
+            if not packet:
+                return
+            self._take(packet)
+
+    def _take(self, packet: bytes) -> None:
         match Reply.validate_json(packet):
             case Imported():
                 self._imported.set_result(None)
             case Forked() as forked:
                 self._forks.pop(forked.request).set_result(forked)
-                if self._retired and not self._forks:
-                    self.close()
             case Warmed():
                 model, config = self._warming.popitem(last=False)
                 self.warmed[model] = config

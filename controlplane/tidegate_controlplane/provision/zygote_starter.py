@@ -14,8 +14,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,8 +51,8 @@ class ZygoteStarter:
         self._command = command
         self._current: Zygote | None = None
         self._successor: Zygote | None = None
-        self._retired: list[Zygote] = []
-        """Those that still finish a fork."""
+        self._running: list[Zygote] = []
+        """Every one whose process was not seen to end, such as one that finishes its forks."""
         self._succession: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._unwarmable: set[str] = set()
@@ -74,6 +74,8 @@ class ZygoteStarter:
                 return ChildProcess(await zygote.fork(config, log, token), on_exit)
             except ZygoteGone as error:
                 gone = last_line(self._log) or str(error)
+            except OSError as error:
+                raise start_failure("watch a replica process", error) from error
         raise StartFailed(f"the zygote ended before it forked a replica: {gone}")
 
     def warm(self, config: Path, model: str) -> None:
@@ -86,11 +88,10 @@ class ZygoteStarter:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        zygotes = [each for each in (self._current, self._successor, *self._retired) if each]
-        for zygote in zygotes:
+        for zygote in self._running:
             zygote.close()
             zygote.process.send(signal.SIGKILL)
-        await asyncio.gather(*(zygote.process.wait() for zygote in zygotes))
+        await asyncio.gather(*(zygote.process.wait() for zygote in self._running))
 
     def _usable(self) -> Zygote:
         """One that lives; an older one while the one with the new code still imports."""
@@ -108,12 +109,16 @@ class ZygoteStarter:
             code, present = await asyncio.to_thread(code_on_disk), self._current
             known = [zygote.code for zygote in (present, self._successor) if zygote]
             if present and present.is_open and code not in known:
-                self._replace(present, code)
+                try:
+                    self._replace(present, code)
+                except StartFailed as error:
+                    logger.error("no zygote of the new code yet: %s", error)
 
     def _replace(self, present: Zygote, code: str) -> None:
         logger.info("the code on disk changed; another zygote imports it")
         if self._successor:
             self._successor.close()
+            self._successor = None
         if self._succession:
             self._succession.cancel()
         self._successor = self._begin(code, present.warmed)
@@ -129,23 +134,28 @@ class ZygoteStarter:
         former, self._current, self._successor = self._current, successor, None
         if former:
             former.retire()
-            self._retired = [each for each in (*self._retired, former) if each.is_open]
 
     def _begin(self, code: str, warm: Mapping[str, Path]) -> Zygote:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise start_failure("start a zygote", error) from error
         arguments = [
             *(*self._command, "--socket", str(theirs.fileno())),
             *("--parent-pid", str(os.getpid()), "--warm-bytes", str(self._warm_bytes)),
         ]
         try:
             pid = spawn(arguments, self._log, {}, keep=[theirs.fileno()])
+            process = ChildProcess(pid, self._revive)
         except OSError as error:
             ours.close()
             raise start_failure("start a zygote", error) from error
         finally:
             theirs.close()
         ours.settimeout(0)
-        zygote = Zygote(ChildProcess(pid, self._revive), ours, code)
+        zygote = Zygote(process, ours, code)
+        self._running = [each for each in self._running if each.process.returncode is None]
+        self._running.append(zygote)
         for model, config in warm.items():
             zygote.warm(config, model)
         return zygote
@@ -174,11 +184,34 @@ class ZygoteStarter:
 
 
 def code_on_disk() -> str:
-    """Names the code that a zygote started now would import: another name, another code."""
-    files = [path for name in PACKAGES for root in _roots(name) for path in root.rglob("*.py")]
-    newest = max(path.stat().st_mtime_ns for path in files)
-    libraries = " ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    """Names the code that a zygote started now would import: another name, another code.
+
+    What is being replaced meanwhile has a name too, and another one once it is there.
+    """
+    files = [path for name in PACKAGES for root in _roots(name) for path in _sources(root)]
+    newest = max(map(_modified_ns, files), default=0)
+    libraries = " ".join(f"{name} {_version(name)}" for name in LIBRARIES)
     return f"{len(files)} files, newest {newest}; {libraries}"
+
+
+def _sources(root: Path) -> Iterator[Path]:
+    """Not by `Path.rglob`, which raises when a directory goes while it looks."""
+    for directory, _, names in os.walk(root):
+        yield from (Path(directory, name) for name in names if name.endswith(".py"))
+
+
+def _modified_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"
 
 
 def _roots(package: str) -> list[Path]:

@@ -10,8 +10,6 @@ commits. `store.sqlite` lets them take turns, `store.postgres` runs them again a
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -73,16 +71,3 @@ class Guarded(Generic[T]):
 
     def __call__(self, session: Session) -> T:
         return self.unit(session)
-
-
-async def settled(work: asyncio.Future[T]) -> T:
-    """The result of `work`; a caller that is cancelled hears of it when the work has ended."""
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # nobody is left to be told
-        raise

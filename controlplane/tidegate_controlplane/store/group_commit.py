@@ -123,6 +123,7 @@ def _within(connection: Connection, unit: Callable[[Session], Any], added: Added
     outcome = _Outcome()
     try:
         with (
+            said_plainly(),
             Session(
                 connection, expire_on_commit=False, join_transaction_mode="create_savepoint"
             ) as session,

@@ -27,7 +27,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import Session
 
 from tidegate_controlplane.errors import BadRequest, OutcomeUnknown, StartError, Unavailable
-from tidegate_controlplane.store.database import Guarded, settled
+from tidegate_controlplane.settled import settled
+from tidegate_controlplane.store.database import Guarded
 from tidegate_controlplane.store.faults import said_plainly
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from sqlalchemy.pool import StaticPool
 from sqlmodel import Session
 
 from tidegate_controlplane.errors import StartError
-from tidegate_controlplane.store.database import settled
+from tidegate_controlplane.settled import settled
 from tidegate_controlplane.store.faults import said_plainly
 from tidegate_controlplane.store.group_commit import GroupWriter
 

@@ -14,8 +14,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy.exc import OperationalError
-
+from tidegate_controlplane.errors import Unavailable
 from tidegate_controlplane.store import retention
 from tidegate_controlplane.store.retention import Forgotten
 from tidegate_controlplane.work.orphans import Orphans
@@ -45,7 +44,7 @@ class Retention:
             await _until_none_is_left(self._forget)
             await _until_none_is_left(self._expire_files)
             await _until_none_is_left(self._drop_rows)
-        except OperationalError:
+        except Unavailable:
             log.exception("the database cannot be changed; freeing what needs no change of it")
             await self._free_objects()
         await self._measure()

@@ -2,24 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 _PID_BYTES = 8
 _ADOPTED_WITHIN_S = 5.0
+_NO_LEAVE = 1
+"""The exit status of a process that was never to begin."""
 
 
-def fork_orphan(run: Callable[[], int], parent_pid: int) -> int:
-    """Run `run` in a new process that is a child of `parent_pid`; returns its pid.
+@dataclass(frozen=True)
+class Orphan:
+    """A process that waits for leave to begin, and ends without it when this process does."""
+
+    pid: int
+    leave: int
+    """The only descriptor that its leave can be written to."""
+
+    def begin(self) -> None:
+        """Give it leave. Once."""
+        with contextlib.suppress(BrokenPipeError):  # it was killed meanwhile
+            os.write(self.leave, b"!")
+        os.close(self.leave)
+
+
+def fork_orphan(run: Callable[[], int], parent_pid: int) -> Orphan:
+    """A new process that is a child of `parent_pid` and runs `run` when it is told to begin.
 
     `parent_pid` is an ancestor that declared itself a subreaper. The new process ends with the
     status that `run` returns. Raises OSError when the machine has no room for another process.
     """
+    told, leave = os.pipe()
+
+    def run_with_leave() -> int:
+        os.close(leave)  # else the pipe would not end with the process that may write to it
+        said = os.read(told, 1)
+        os.close(told)
+        return run() if said else _NO_LEAVE
+
+    try:
+        return Orphan(_fork_twice(run_with_leave, parent_pid), leave)
+    except OSError:
+        os.close(leave)
+        raise
+    finally:
+        os.close(told)
+
+
+def _fork_twice(run: Callable[[], int], parent_pid: int) -> int:
+    """The pid of an orphan that runs `run`."""
     reader, writer = os.pipe()
     middle = os.fork()
     if middle == 0:

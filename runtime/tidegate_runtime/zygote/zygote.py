@@ -46,7 +46,7 @@ class Zygote:
         while packet := self._connection.recv(MESSAGE_BYTES):
             command = Command.validate_json(packet)
             if isinstance(command, Fork):
-                self._send(self._fork(command))
+                self._fork(command)
                 continue
             self._warm(Path(command.config_path))
             if not _is_alone():
@@ -56,12 +56,16 @@ class Zygote:
             self._send(Warmed(config_path=command.config_path))
         return 0
 
-    def _fork(self, command: Fork) -> Forked:
+    def _fork(self, command: Fork) -> None:
+        """Fork a replica that begins once the answer is sent: no answer, no replica."""
         try:
-            pid = fork_orphan(lambda: self._become_replica(command), self._parent_pid)
+            orphan = fork_orphan(lambda: self._become_replica(command), self._parent_pid)
         except OSError as error:
-            return Forked(request=command.request, errno=error.errno, error=error.strerror)
-        return Forked(request=command.request, pid=pid)
+            said = error.strerror
+            self._send(Forked(request=command.request, errno=error.errno, error=said))
+            return
+        self._send(Forked(request=command.request, pid=orphan.pid))
+        orphan.begin()
 
     def _become_replica(self, command: Fork) -> int:
         """In the new process: let go of what is the zygote's, and serve."""

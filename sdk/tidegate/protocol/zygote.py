@@ -9,6 +9,9 @@ ends when the other end is closed.
 A forked replica is a child of the *provisioner's* process, not of the zygote: the zygote forks
 twice and lets the kernel give the orphan to its nearest subreaper (prctl(2)), which the provisioner
 declares itself to be. So a replica lives on when its zygote dies, and its exit status is known.
+
+It begins after `Forked` was sent, and ends without having begun when its zygote dies before. So who
+is not answered may ask another zygote: there is no second process of that replica.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.integration.gateway.conftest import BEATS
 
 from tidegate_controlplane.errors import DeadlinePassed
 from tidegate_controlplane.gateway.replica import Ask
@@ -131,6 +132,7 @@ async def test_a_request_is_held_until_a_replica_is_published(platform: Any) -> 
     assert platform.demand().in_flight == 0
 
 
+@BEATS
 async def test_a_held_stream_gets_heartbeats_until_the_replica_answers(platform: Any) -> None:
     platform.deploy()
     answers = asyncio.Event()
@@ -155,6 +157,7 @@ async def test_a_held_stream_gets_heartbeats_until_the_replica_answers(platform:
     assert [line for line in rest if not line.startswith(":")][-1] == "data: [DONE]"
 
 
+@BEATS
 async def test_a_held_stream_whose_replica_refuses_ends_in_an_error_event(platform: Any) -> None:
     platform.deploy()
     replica = await platform.replica(platform.Script.error(400))
@@ -170,6 +173,7 @@ async def test_a_held_stream_whose_replica_refuses_ends_in_an_error_event(platfo
     assert len(rest) == 1
 
 
+@BEATS
 async def test_a_held_stream_whose_deadline_passes_ends_in_an_error_event(platform: Any) -> None:
     platform.deploy()
     async with platform.client() as client:

@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.integration.gateway.conftest import BEATS
 
 from tidegate.spec import Mode, Task
 
@@ -40,6 +41,7 @@ async def test_a_stream_with_usage_is_answered(platform: Any, client: openai.Asy
     assert chunks[-1].usage.total_tokens == 9
 
 
+@BEATS
 async def test_a_held_stream_is_answered_after_its_heartbeats(
     platform: Any, client: openai.AsyncOpenAI
 ) -> None:

@@ -5,6 +5,7 @@ The engine is our double, or the real one where there is a `pulumi` on the PATH.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -142,8 +143,12 @@ def test_a_deployment_that_does_not_start_is_kept_and_finished_later(
     stack: Stack, plane: Plane
 ) -> None:
     (plane.model / "refuse.md").touch()
-    quick = pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="1s"))
-    failed = stack.up(chat(plane, mode="realtime", opts=quick))
+    soon = pulumi.CustomTimeouts(create="1s", update="1s")
+    waiting = chat(plane, mode="realtime", opts=pulumi.ResourceOptions(custom_timeouts=soon))
+    failed, give_up = stack.up(waiting), time.monotonic() + 60
+    while "still provisioning" in failed.errors[0]:  # the replica was not refused yet
+        assert time.monotonic() < give_up
+        failed = stack.up(waiting)
     assert "its log ends: the model is refused" in failed.errors[0]
     assert plane.names() == ["chat"]
     (plane.model / "refuse.md").unlink()

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 from tests.integration.provision.launch import COMMAND
 from tests.integration.provision.place import Place
@@ -72,7 +73,7 @@ async def opened(
     made: Machines, changed: asyncio.Event | None = None, **settings: Any
 ) -> RayProvisioner:
     """A provisioner of played replicas on the nodes of a cluster."""
-    chosen = RaySettings(address=made.cluster.address, **{"capacity_wait_s": 1.0, **settings})
+    chosen = RaySettings(address=made.cluster.address, **{"capacity_wait_s": 60.0, **settings})
     provisioner = RayProvisioner(
         chosen,
         orders(made),
@@ -122,13 +123,14 @@ class RayPlace(Place):
 
     @asynccontextmanager
     async def full(self) -> AsyncIterator[None]:
-        """Somebody else has every CPU."""
+        """Somebody else has every CPU, and it is not waited for."""
         from ray.util import placement_group, remove_placement_group
 
         taken = placement_group([{"CPU": 2}] * len(self.machines.named), "STRICT_SPREAD")
         assert await asyncio.to_thread(taken.wait, 30)
         try:
-            yield
+            with patch.object(self.provisioner._seats, "_wait_s", 1.0):
+                yield
         finally:
             await asyncio.to_thread(remove_placement_group, taken)
 

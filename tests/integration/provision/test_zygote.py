@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from tests.integration.provision.conftest import Nursery, a_provisioner, launch
 
 from tidegate_controlplane.domain.replicas import Missing, NoCapacity, Running
-from tidegate_controlplane.provision import zygote_starter
+from tidegate_controlplane.provision import child, start, zygote_starter
+from tidegate_controlplane.provision.base import StartFailed
+from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.process import is_alive, start_ticks
 from tidegate_controlplane.provision.subreaper import Strays
 from tidegate_controlplane.provision.zygote import Zygote
-from tidegate_controlplane.provision.zygote_starter import ZygoteStarter
+from tidegate_controlplane.provision.zygote_starter import ZygoteStarter, code_on_disk
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("zygote.py")))
 
@@ -45,10 +52,13 @@ def zygote_of(nursery: Nursery, key: str = "rep_1") -> int:
     return int(line.removeprefix("forked from "))
 
 
-def sockets_of(pid: int) -> set[str]:
-    """The sockets that a process holds, by their inodes."""
-    links = [str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()]
-    return {link for link in links if link.startswith("socket:")}
+def held_by(pid: int, kind: str) -> set[str]:
+    """The sockets or pipes that a process holds, by their inodes."""
+    found = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it is closed meanwhile
+            found.add(str(path.readlink()))
+    return {link for link in found if link.startswith(f"{kind}:")}
 
 
 async def gone(pid: int) -> None:
@@ -80,7 +90,12 @@ async def test_a_zygote_keeps_nothing_of_its_replicas_nor_they_of_it(forked: Nur
     seen = await forked.ready()
     zygote = zygote_of(forked)
     assert Path(f"/proc/{zygote}/task/{zygote}/children").read_text() == ""
-    assert not sockets_of(zygote) & sockets_of(seen.pid)
+    assert not held_by(zygote, "socket") & held_by(seen.pid, "socket")
+    inherited = held_by(os.getpid(), "pipe")
+    assert held_by(seen.pid, "pipe") <= inherited
+    async with asyncio.timeout(60):
+        while not held_by(zygote, "pipe") <= inherited:
+            await asyncio.sleep(0.01)
 
 
 async def test_how_a_forked_replica_ends_is_known(forked: Nursery) -> None:
@@ -140,6 +155,64 @@ async def test_a_request_that_a_dying_zygote_took_along_is_asked_again(
     await forked.ready("rep_2")
 
 
+async def test_a_fork_that_its_zygote_did_not_live_to_tell_of_ends_unbegun(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    starter = ZygoteStarter(tmp_path / "log", 0, (*COMMAND, "--dies-answering", str(told)))
+    starter.open()
+    forked = Nursery(a_provisioner(tmp_path / "replicas", starter), tmp_path / "replicas")
+    await forked.provisioner.start(launch("stubborn"))
+    seen = await forked.ready()
+    stray = json.loads(told.read_bytes())["pid"]
+    assert seen.pid != stray
+    await gone(stray)
+    log = (forked.directory / "rep_1" / "log").read_text()
+    assert log.count("forked from ") == 1
+    await forked.close()
+
+
+async def test_what_a_zygote_answered_before_its_end_counts(
+    forked: Nursery, starter: ZygoteStarter
+) -> None:
+    """Heard of only after its end, and after a reset, since it left a hint unread."""
+    await forked.provisioner.start(launch())
+    await forked.ready()
+    former = starter._current
+    assert former is not None
+    former.process.send(signal.SIGSTOP)
+    for key in ("rep_2", "rep_3"):
+        await forked.provisioner.start(launch("stubborn", key))
+    async with asyncio.timeout(60):
+        while len(former._forks) < 2:
+            await asyncio.sleep(0.01)
+    former.process.send(signal.SIGCONT)
+    for key in ("rep_2", "rep_3"):
+        without_the_loop(lambda log=forked.directory / key / "log": begun(log))
+    former.process.send(signal.SIGSTOP)
+    status = Path(f"/proc/{former.process.pid}/status")
+    without_the_loop(lambda: "State:\tT" in status.read_text())
+    former._connection.send(b"left unread")
+    former.process.send(signal.SIGKILL)
+    without_the_loop(lambda: start_ticks(former.process.pid) is None)
+    former.close()
+    for key in ("rep_2", "rep_3"):
+        await forked.ready(key)
+        assert zygote_of(forked, key) == former.process.pid
+        log = (forked.directory / key / "log").read_text()
+        assert log.count("forked from ") == 1
+
+
+def begun(log: Path) -> bool:
+    return log.exists() and "forked from " in log.read_text()
+
+
+def without_the_loop(holds: Callable[[], bool]) -> None:
+    """Wait while nothing that arrives is received."""
+    give_up = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
 async def test_a_zygote_without_a_process_to_spare_is_a_lack_of_capacity(tmp_path: Path) -> None:
     starter = ZygoteStarter(tmp_path / "zygote.log", 0, (*COMMAND, "--full"))
     starter.open()
@@ -186,6 +259,86 @@ async def test_other_code_on_disk_is_taken_over_without_a_pause(
     await gone(zygote_of(forked))
     assert (await forked.ready()).pid == first.pid
     await starter.close()
+
+
+async def test_other_code_is_looked_for_though_no_zygote_could_be_started(
+    forked: Nursery, starter: ZygoteStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygote_starter, "LOOK_S", 0.01)
+    await starter.close()
+    starter = ZygoteStarter(forked.directory.parent / "log", 0, COMMAND)
+    starter.open()
+    former = starter._current
+    async with forked.full():
+        monkeypatch.setattr(zygote_starter, "code_on_disk", lambda: "newer")
+        async with asyncio.timeout(60):
+            while not start.os.posix_spawn.called:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while starter._current is former:
+            await asyncio.sleep(0.01)
+    await starter.close()
+
+
+async def test_code_whose_zygote_was_given_up_is_imported_when_it_comes_back(
+    forked: Nursery, starter: ZygoteStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zygote_starter, "LOOK_S", 0.01)
+    monkeypatch.setattr(zygote_starter, "code_on_disk", lambda: "a")
+    await starter.close()
+    starter = ZygoteStarter(forked.directory.parent / "log", 0, COMMAND)
+    starter.open()
+    former = starter._current
+    assert former is not None
+    starter._replace(former, "b")
+    async with forked.full():
+        with pytest.raises(StartFailed):
+            starter._replace(former, "c")
+    monkeypatch.setattr(zygote_starter, "code_on_disk", lambda: "b")
+    async with asyncio.timeout(60):
+        while starter._current is former:
+            await asyncio.sleep(0.01)
+    assert starter._current is not None
+    assert starter._current.code == "b"
+    await starter.close()
+
+
+def test_code_that_is_being_replaced_has_a_name_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "half_there"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "gone.py").symlink_to("nowhere.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(zygote_starter, "PACKAGES", ("half_there",))
+    monkeypatch.setattr(zygote_starter, "LIBRARIES", ("pytest", "half-there"))
+    before = code_on_disk()
+    assert "2 files" in before
+    assert "half-there missing" in before
+    (package / "gone.py").unlink()
+    assert code_on_disk() != before
+
+
+async def test_a_process_that_cannot_be_watched_is_not_left_running() -> None:
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+    spent = OSError(errno.EMFILE, "Too many open files")
+    with (
+        patch.object(child.os, "pidfd_open", side_effect=spent),
+        pytest.raises(OSError, match="Too many open files"),
+    ):
+        ChildProcess(pid)
+    _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+async def test_a_replica_that_cannot_be_watched_is_said_to_have_failed(forked: Nursery) -> None:
+    spent = OSError(errno.EMFILE, "Too many open files")
+    with patch.object(child.os, "pidfd_open", side_effect=spent):
+        await forked.provisioner.start(launch())
+        seen = await forked.exited()
+    assert seen.reason == "StartFailed"
+    assert "cannot watch a replica process: [Errno 24] Too many open files" in seen.message
 
 
 async def retired_amid_a_fork(forked: Nursery, starter: ZygoteStarter) -> Zygote:

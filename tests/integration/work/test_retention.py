@@ -10,7 +10,6 @@ from datetime import timedelta
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, select
 
 from tidegate_controlplane.errors import BadRequest, Conflict, Gone, NotFound, Unavailable
@@ -410,7 +409,7 @@ async def test_a_full_disk_is_freed_and_new_work_is_taken_again(house, kit, monk
 
         async def no_growth(unit):
             if before & set(files_of(house)):
-                raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
+                raise Unavailable("the platform's storage is full", code="storage_full")
             return await real(unit)
 
         monkeypatch.setattr(os, "write", full)

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,13 @@ def nested(depth: int) -> dict[str, Any]:
     return made
 
 
+def lists_within(depth: int) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        made = {"items": made}
+    return made
+
+
 @pytest.mark.parametrize(
     ("schema", "code", "said"),
     [
@@ -64,8 +72,8 @@ def nested(depth: int) -> dict[str, Any]:
         ({**CHAIN, "$defs": {"end": {"enum": []}}}, "invalid_schema", "at '/$defs/end'; correct"),
         ({**CHAIN, "$defs": {"end": False}}, "invalid_schema", "at '/$defs/end'; correct"),
         ({**CHAIN, "$defs": {"end": CROSSED}}, "invalid_schema", "at '/$defs/end'; correct"),
-        (nested(34), "schema_too_complex", "nested deeper than 32 levels"),
-        ({"enum": ["x" * MAX_BYTES]}, "schema_too_complex", f"more than the {MAX_BYTES}"),
+        (lists_within(33), "schema_too_complex", "nested deeper than 32 levels"),
+        ({"enum": ["x" * (MAX_BYTES - 12)]}, "schema_too_complex", f"more than the {MAX_BYTES}"),
     ],
 )
 def test_a_schema_that_cannot_be_kept_is_refused_by_name(schema: Any, code: str, said: str) -> None:
@@ -85,6 +93,8 @@ def test_a_schema_that_cannot_be_kept_is_refused_by_name(schema: Any, code: str,
         {**CHAIN, "$defs": {"end": {**CROSSED, "maxLength": 5}}},
         {"anyOf": [{"$ref": "#/$defs/a"}, {"enum": []}], "$defs": {"a": {"type": "null"}}},
         nested(30),
+        lists_within(32),
+        {"enum": ["x" * (MAX_BYTES - 13)]},
         {"type": "object", "required": ["a"], "properties": {"a": True}},
     ],
 )
@@ -288,7 +298,14 @@ def test_what_a_tokenizer_pads_and_cuts_is_none_of_its_vocabulary() -> None:
 
 async def test_no_more_than_a_few_grammars_wait(compiler: Compiler) -> None:
     sources = [GrammarSource.regex(f"a{{{n}}}", "guided_regex") for n in range(MAX_WAITING + 1)]
-    found = await asyncio.gather(*map(compiler.compile, sources), return_exceptions=True)
-    refused = [item for item in found if isinstance(item, RequestRefused)]
-    assert [item.status for item in refused] == [503]
-    assert refused[0].retry_after_s
+    may_compile = threading.Event()
+    compiler._thread.submit(may_compile.wait, 60)
+    waiting = [asyncio.create_task(compiler.compile(source)) for source in sources[:-1]]
+    await asyncio.sleep(0)
+    with pytest.raises(RequestRefused) as refused:
+        await compiler.compile(sources[-1])
+    assert (refused.value.status, refused.value.code) == (503, "engine_overloaded")
+    assert refused.value.retry_after_s
+    may_compile.set()
+    assert all(await asyncio.gather(*waiting))
+    assert await compiler.compile(sources[-1])

@@ -32,6 +32,7 @@ from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
 from tidegate_runtime.errors import GenerationFailed
+from tidegate_runtime.grammar import matcher as matching
 from tidegate_runtime.grammar.definition import definition
 from tidegate_runtime.grammar.matcher import Grammar
 from tidegate_runtime.grammar.source import GrammarSource
@@ -41,6 +42,8 @@ from tidegate_runtime.speculation.ngram import NgramProposer
 
 Start = Callable[..., Engine]
 HABIT = 0.8
+A = ord("a") - ord("!")
+"""The token of this letter; those of others follow."""
 ITEM = {
     "type": "object",
     "properties": {
@@ -231,7 +234,7 @@ def followed(grammar: Grammar, tokens: int, budget_s: float | None = None) -> No
         matcher._left_s = budget_s
     for _ in range(tokens):
         matcher.fill(masks, [])
-        matcher.take(ord("a") - ord("!"))
+        matcher.take(A)
 
 
 def test_a_sequence_may_spend_so_much_of_the_processor_and_no_more() -> None:
@@ -248,6 +251,28 @@ def test_one_token_may_cost_so_much_and_no_more() -> None:
     bomb = grammar(GrammarSource.ebnf(f'start: e\ne: {lengths} | "a"', "x"))
     with pytest.raises(GenerationFailed, match=r"row has \d+ items"):
         followed(bomb, 40, budget_s=1e9)
+
+
+def test_taking_a_token_is_paid_for_too() -> None:
+    matcher = regex("a+").matcher()
+    matcher._left_s = 0.0
+    with pytest.raises(GenerationFailed, match="it is too ambiguous"):
+        matcher.take(A)
+
+
+def test_a_token_that_the_grammar_cannot_follow_ends_the_sequence() -> None:
+    matcher = regex("a+").matcher()
+    matcher.take(A)
+    with pytest.raises(GenerationFailed, match="too costly to follow"):
+        matcher.take(A + 1)
+
+
+def test_every_row_of_a_mask_brings_its_own_allowance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "ROW_S", 60.0)
+    matcher, masks = regex("a+").matcher(), np.zeros((2, -(-SIZE // 32)), dtype=np.int32)
+    matcher._left_s = 0.0
+    matcher.fill(masks, [A])
+    assert matcher._left_s > 60.0
 
 
 async def test_leaving_early_frees_what_a_sequence_held(start: Start) -> None:

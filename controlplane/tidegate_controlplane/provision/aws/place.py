@@ -179,6 +179,8 @@ class AwsPlace(Provisioner):
             return
         until = self._tools.clock.monotonic() + keep_s
         self._tools.lingering |= dict.fromkeys(names, until)
+        if self._lowering:
+            self._lowering.cancel()
         self._lowering = asyncio.create_task(self._lower_later(names, keep_s), name="lower copies")
 
     async def end_all(self) -> None:

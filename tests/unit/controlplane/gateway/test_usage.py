@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import OperationalError
 from sqlmodel import select
+from tests.unit.controlplane.full_file import full_file
 
 from tidegate.spec import Mode, Task
+from tidegate_controlplane.errors import OutcomeUnknown
 from tidegate_controlplane.gateway.catalog import Served
 from tidegate_controlplane.gateway.usage import UsageBook
 from tidegate_controlplane.store.database import Database
@@ -100,21 +102,38 @@ async def test_a_flush_whose_caller_goes_away_neither_loses_nor_doubles(book: Us
     assert await total(book) == [("smol", 20, 20, 20)]
 
 
-async def test_what_cannot_be_written_is_kept_for_the_next_time(
+def record_many(book: UsageBook) -> None:
+    for number in range(200):
+        book.record("prj", served(f"model-{number}"), "key_a", 10, 1)
+
+
+async def test_what_finds_the_disk_full_is_kept_and_written_when_there_is_room(
     book: UsageBook, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class FullDisk:
-        async def write(self, unit: Any) -> Any:
-            raise OperationalError("INSERT", {}, Exception("disk full"))
+    async with full_file(database), book.running(every_s=0.01):
+        record_many(book)
+        async with asyncio.timeout(60):
+            while "storage is full" not in caplog.text:
+                await asyncio.sleep(0.01)
+    record_many(book)
+    await book.flush()
+    assert {(row.requests, row.prompt_tokens) for row in await rows(database)} == {(2, 20)}
+    assert len(await rows(database)) == 200
 
-    book._db = FullDisk()  # type: ignore[assignment]
+
+async def test_what_may_have_been_written_is_not_counted_twice(
+    book: UsageBook, database: Database
+) -> None:
+    async def commit_unanswered(unit: Any) -> None:
+        await database.write(unit)
+        raise OutcomeUnknown("the database went away while it committed")
+
+    book._db = SimpleNamespace(write=commit_unanswered)  # type: ignore[assignment]
     book.record("prj", served("smol"), "key_a", 10, 1)
     await book.flush()
-    assert "disk full" in caplog.text
     book._db = database
-    book.record("prj", served("smol"), "key_a", 10, 1)
     await book.flush()
-    assert [(row.requests, row.prompt_tokens) for row in await rows(database)] == [(2, 20)]
+    assert [row.requests for row in await rows(database)] == [1]
 
 
 async def test_the_book_is_written_regularly_and_at_the_end(

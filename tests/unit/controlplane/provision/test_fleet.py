@@ -248,6 +248,40 @@ async def test_a_place_that_cannot_be_swept_is_used_again_only_after_it_was(
     assert world.there.swept == [former]
 
 
+async def test_a_place_that_was_closed_is_never_given_out_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REOPEN_S", 60.0)
+    world.may_open.set()
+    await world.fleet.shortage(at("ray").plan)
+    world.there.fault = "no node answers"
+    await world.fleet.sweep([FormerReplica("rep_1", "dep_1", "ray")])
+    closed, world.there = world.there, Place("ray")
+    await started_at(world, "ray", "rep_2")
+    assert (closed.closed, closed.started) == (1, {})
+    assert list(world.there.started) == ["rep_2"]
+
+
+async def test_what_is_said_of_a_place_while_it_is_opened_is_swept_too(world: World) -> None:
+    sweeping, may_sweep = asyncio.Event(), asyncio.Event()
+
+    class Slow(Place):
+        async def sweep(self, former: Sequence[FormerReplica]) -> None:
+            sweeping.set()
+            await may_sweep.wait()
+            self.swept += former
+
+    world.there = Slow("ray")
+    world.may_open.set()
+    planning = asyncio.create_task(world.fleet.shortage(at("ray").plan))
+    await sweeping.wait()
+    former = FormerReplica("rep_1", "dep_1", "ray")
+    await world.fleet.sweep([former])
+    may_sweep.set()
+    await planning
+    assert world.there.swept == [former]
+
+
 async def test_news_of_every_place_is_told_once(world: World) -> None:
     world.here.news.append(Notice("dep_1", "NodeLost", "a node is lost"))
     assert [each.message for each in world.fleet.notices()] == ["a node is lost"]

@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, select, text
+from tests.unit.controlplane.full_file import full_file
 
-from tidegate_controlplane.errors import StartError
+from tidegate_controlplane.errors import StartError, Unavailable
 from tidegate_controlplane.store import sqlite as room
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.migrate import migrate
@@ -141,6 +142,21 @@ async def test_when_the_shared_commit_fails_each_unit_fails_or_succeeds_by_itsel
     assert (one, three) == (None, None)
     assert isinstance(two, OSError)
     assert await database.read(names) == {"one", "three"}
+
+
+async def test_a_full_file_is_said_plainly_alone_and_among_others(database: Database) -> None:
+    def too_much(session: Session) -> None:
+        session.add_all(project(f"{number} {'x' * 100}") for number in range(200))
+        session.flush()
+
+    async with full_file(database):
+        with pytest.raises(Unavailable, match="storage is full"):
+            await database.write(too_much)
+        one, two = await Held(database).all_of(too_much, too_much)
+        assert isinstance(one, Unavailable) and isinstance(two, Unavailable)
+        assert one.code == two.code == "storage_full"
+    await database.write(too_much)
+    assert len(await database.read(names)) == 200
 
 
 async def test_what_was_asked_before_closing_is_done(tmp_path: Path) -> None:

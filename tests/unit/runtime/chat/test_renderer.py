@@ -16,7 +16,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from tidegate_runtime.chat.fork_server import ForkServer
 from tidegate_runtime.chat.process import spawn
-from tidegate_runtime.chat.render_process import MEMORY_BYTES, Limits, as_message
+from tidegate_runtime.chat.render_process import MAX_TEXT_BYTES, MEMORY_BYTES, Limits, as_message
 from tidegate_runtime.chat.renderer import Renderer, StartProcess
 from tidegate_runtime.errors import RequestRefused
 
@@ -136,6 +136,11 @@ def test_a_template_that_writes_without_end_is_refused(renderer: Renderer, templ
     assert refused.code == "chat_template_error"
     assert "memory" in refused.message or "too much" in refused.message
     assert render(renderer, FINE) == MESSAGES[0]["content"]
+
+
+def test_a_text_may_be_as_long_as_it_may_be(renderer: Renderer) -> None:
+    assert len(render(renderer, f"{{{{ 'a' * {MAX_TEXT_BYTES} }}}}")) == MAX_TEXT_BYTES
+    assert "too much" in refusal(renderer, f"{{{{ 'a' * {MAX_TEXT_BYTES + 1} }}}}").message
 
 
 @pytest.mark.parametrize(
