@@ -5,6 +5,7 @@ from __future__ import annotations
 from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
 from tidegate_controlplane.domain.division import tensor_parallel
 from tidegate_controlplane.domain.draft import FIELD
+from tidegate_controlplane.domain.heads import FIELD as HEADS
 
 _INTO_THE_MODEL = frozenset({"early_exit", "medusa", "hydra"})
 """Methods that guess from what the model's own layers leave."""
@@ -22,12 +23,12 @@ def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
             "a copy on AWS reads one model; use hardware.provisioner 'local' or 'ray', or "
             "runtime.speculation.method 'ngram'",
         )
-    if asked.heads is not None and spec.hardware.provisioner is not ProvisionerName.LOCAL:
+    if asked.heads is not None and spec.hardware.provisioner is ProvisionerName.AWS:
         return SpecIssue(
-            "runtime.speculation.heads",
+            HEADS,
             asked.heads,
-            "heads are read on the control plane's machine only; use hardware.provisioner 'local', "
-            "or runtime.speculation.method 'ngram'",
+            "a copy on AWS reads one model; use hardware.provisioner 'local' or 'ray', or "
+            "runtime.speculation.method 'ngram'",
         )
     devices = tensor_parallel(spec)
     if devices > 1 and asked.method == "draft":

@@ -72,7 +72,7 @@ async def opened(
     made: Machines, changed: asyncio.Event | None = None, **settings: Any
 ) -> RayProvisioner:
     """A provisioner of played replicas on the nodes of a cluster."""
-    chosen = RaySettings(address=made.cluster.address, **{"capacity_wait_s": 1.0, **settings})
+    chosen = RaySettings(address=made.cluster.address, **{"capacity_wait_s": 15.0, **settings})
     provisioner = RayProvisioner(
         chosen,
         orders(made),

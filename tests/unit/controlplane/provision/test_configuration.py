@@ -9,7 +9,7 @@ import pytest
 from tests.integration.provision.aws.conftest import aws_launch
 
 from tidegate.protocol.replica import ReplicaConfig
-from tidegate.protocol.resources import PlannedDraft, PlannedOffload
+from tidegate.protocol.resources import PlannedDraft, PlannedHeads, PlannedOffload
 from tidegate.spec import GpuSpec, KvSpillSpec, SpeculationSpec
 from tidegate_controlplane.provision.aws.program import environment
 from tidegate_controlplane.provision.base import Launch
@@ -40,6 +40,7 @@ def launch() -> Launch:
                 weights_bytes=7,
                 kv_cache_bytes=1 << 10,
             ),
+            "heads": PlannedHeads(digest="sha256:h", revision="cafe", weights_bytes=3),
             "kv_spill": KvSpillSpec(memory=1 << 20),
             "tool_parser": "mistral",
             "max_adapters": 2,
@@ -73,6 +74,7 @@ def test_every_planned_field_carries_what_was_planned(launch: Launch) -> None:
         "precision": "int4",
         "kv_cache_bytes": 1 << 10,
     }
+    assert told["heads"].model_dump() == {"source_digest": "sha256:h", "revision": "cafe"}
 
 
 def test_an_image_reads_from_its_environment_what_was_planned(launch: Launch) -> None:
