@@ -143,7 +143,11 @@ def put_artifact(root: Path, digest: str, precision: str, key: str) -> Path:
 
 
 async def key_of(place: RayPlace, launch: Launch) -> str:
-    node = place.provisioner._nodes.open_ones[0]
+    nodes = place.provisioner._nodes
+    async with asyncio.timeout(place.patience_s):
+        while not all(node.is_open for node in nodes):
+            await asyncio.sleep(0.05)
+    node = nodes.open_ones[0]
     key: str = await node.agent.artifact_key.remote(launch.digest, launch.plan.precision)
     return key
 
