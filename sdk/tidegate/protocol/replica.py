@@ -81,7 +81,7 @@ class DraftConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source_digest: str = Field(description="another one is refused")
+    source_digest: str | None = Field(default=None, description="another one is refused")
     revision: str | None = Field(default=None, description="a hub commit, for hf:// sources")
     precision: Literal["fp32", "bf16", "int8", "int4"]
     kv_cache_bytes: int = Field(ge=1)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from tests.unit.controlplane.domain.test_draft import FACTS, GIB, MACHINE
 
+from tidegate.offers import Covers, bundled_offers
 from tidegate.protocol.resources import PlannedHeads, ResolvedPlan
 from tidegate.spec import DeploymentSpec, SpecIssue
 from tidegate_controlplane.domain.footprint import host_bytes
 from tidegate_controlplane.domain.gpus import MachineGpu
 from tidegate_controlplane.domain.heads import Heads, unlike_heads
+from tidegate_controlplane.domain.on_offer import Market
 from tidegate_controlplane.domain.plan import Refusal, fingerprint, resolve
 from tidegate_controlplane.domain.size import need
 
@@ -114,3 +116,43 @@ def test_heads_of_another_model_are_refused(
 def test_facts_that_do_not_tell_the_hidden_size_refuse_nobody() -> None:
     old = FACTS.model_copy(update={"embedding_parameters": 0})
     assert unlike_heads(spec(), old, HEADS) is None
+
+
+# --- on AWS ---------------------------------------------------------------------------------------
+
+AWS = {"hardware": {"provisioner": "aws", "gpu": {"type": "L4"}}}
+RENTED = replace(MACHINE, market=Market(Covers.SAGEMAKER, "us-west-2", bundled_offers()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "value", "remedy"),
+    [
+        (ASKED, "/heads", "copy it there, `aws s3 sync /heads s3://BUCKET/PREFIX/`"),
+        (
+            {"method": "hydra", "heads": "hf://org/heads"},
+            "hf://org/heads",
+            "`hf download org/heads --local-dir DIRECTORY && aws s3 sync DIRECTORY s3://",
+        ),
+        (
+            {"method": "hydra", "heads": "s3://bucket/heads.gguf"},
+            "s3://bucket/heads.gguf",
+            "name the prefix that it is in",
+        ),
+    ],
+)
+def test_on_aws_heads_are_where_sagemaker_finds_them(
+    asked: dict[str, Any], value: str, remedy: str
+) -> None:
+    plan = resolve(spec(asked, **AWS), FACTS, RENTED, heads=PLANNED)
+    assert isinstance(plan, Refusal)
+    (issue,) = plan.issues
+    assert (issue.field, issue.value) == ("runtime.speculation.heads", value)
+    assert "cannot be brought to a copy on AWS" in issue.message
+    assert remedy in issue.message
+
+
+def test_heads_in_s3_are_planned_on_aws() -> None:
+    declared = spec({"method": "hydra", "heads": "s3://bucket/heads"}, **AWS)
+    plan = resolve(declared, FACTS, RENTED, heads=PLANNED)
+    assert isinstance(plan, ResolvedPlan), plan
+    assert (plan.provisioner, plan.heads) == ("aws", PLANNED)
