@@ -1,15 +1,18 @@
 """Documents are ranked, pairs scored and tokens counted by real models, each way that it is asked.
 
-An embedding model of 22 million parameters ranks by the cosine of its vectors.
+An embedding model of 22 million parameters ranks by the cosine of its vectors. A cross-encoder,
+which is tiny and random, scores pairs as transformers does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tests.e2e.platform import Platform
 
 from tidegate import AsyncClient, BadRequest, Client
@@ -29,6 +32,68 @@ def client(platform: Platform, minilm: str) -> Iterator[Client]:
         client.deploy(minilm, name="judge", task="embed", mode="realtime", wait=True)
         yield client
         client.deployments.delete("judge", wait=False)
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two random layers, with the tokenizer of a real model."""
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    root, tokenizer = tmp_path_factory.mktemp("cross"), AutoTokenizer.from_pretrained(minilm)
+    tokenizer.save_pretrained(root)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        initializer_range=0.3,
+        num_labels=1,
+    )
+    BertForSequenceClassification(config).save_pretrained(root)
+    return root
+
+
+@torch.inference_mode()
+def by_hand(root: Path, pairs: list[tuple[str, str]]) -> list[float]:
+    """What transformers says of each pair, one after the other."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(root)
+    model = AutoModelForSequenceClassification.from_pretrained(root).eval()
+    return [
+        float(model(**tokenizer(*pair, return_tensors="pt")).logits.sigmoid()) for pair in pairs
+    ]
+
+
+def test_a_cross_encoder_scores_pairs_as_transformers_does(
+    client: Client, cross_encoder: Path
+) -> None:
+    options = {"task": "rerank", "mode": "serverless", "runtime": {"precision": "fp32"}}
+    client.deploy(str(cross_encoder), name="cross", wait=True, **options)
+    try:
+        model = client.model("cross")
+        wanted = by_hand(cross_encoder, [(QUERY, text) for text in TEXTS])
+        assert len({round(each, 3) for each in wanted}) == len(TEXTS), "or an order shows nothing"
+        assert model.score(QUERY, TEXTS).values == pytest.approx(wanted, abs=1e-5)
+        assert model.score(TEXTS, TEXTS[::-1]).values == pytest.approx(
+            by_hand(cross_encoder, list(zip(TEXTS, TEXTS[::-1], strict=True))), abs=1e-5
+        )
+        ranks = model.rerank(QUERY, TEXTS, top_n=2)
+        best = sorted(range(len(TEXTS)), key=lambda index: -wanted[index])[:2]
+        assert ranks.order == best
+        found = [result.relevance_score for result in ranks.results]
+        assert found == pytest.approx([wanted[index] for index in best], abs=1e-5)
+        ranking = model.submit(RANKED).result(60)
+        assert isinstance(ranking, Ranks)
+        assert ranking.order[:2] == best
+        with pytest.raises(BadRequest, match="scores pairs of texts"):
+            model.embed(QUERY)
+        with pytest.raises(BadRequest, match="scores pairs of texts"):
+            model.chat("hello")
+    finally:
+        client.deployments.delete("cross", wait=False)
 
 
 @pytest.fixture(scope="module")

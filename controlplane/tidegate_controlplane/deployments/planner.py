@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
-from tidegate.protocol.resources import ConsideredOffer, ModelFacts, ResolvedPlan
+from tidegate.protocol.resources import ConsideredOffer, ModelFacts, PlannedHeads, ResolvedPlan
 from tidegate.spec import DeploymentSpec, ModelSpec, ProvisionerName, SpecIssue
 from tidegate_controlplane.domain.adapters import Updates
 from tidegate_controlplane.domain.capabilities import Capabilities
 from tidegate_controlplane.domain.draft import FIELD, Draft, declared_source, unlike_tokens
+from tidegate_controlplane.domain.heads import declared_heads, unlike_heads
 from tidegate_controlplane.domain.on_offer import Market, staying
 from tidegate_controlplane.domain.plan import Refusal, alternatives, fingerprint, resolve
 from tidegate_controlplane.errors import Invalid
 from tidegate_controlplane.models.adapters import AdapterSizes, missing_adapters
+from tidegate_controlplane.models.heads import inspect_heads
 from tidegate_controlplane.models.inspect import inspect
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.deployments import facts_of_digest, median_cold_start_s
@@ -65,13 +67,22 @@ class Planner:
         drafted = declared_source(spec) is not None
         found = await inspect(spec.model, self._known_by_tokens if drafted else self._known)
         draft = await self._draft(spec, found.facts) if drafted else None
+        heads = await _heads(spec, found.facts)
         digest, of_draft = found.facts.digest, draft.facts.digest if draft else None
         cold_start_s = await self._database.read(lambda s: median_cold_start_s(s, digest, of_draft))
         here = await self._capabilities_for(spec)
         sizes = await self._sizes.of(spec)
-        plan = resolved(spec, found.facts, here, cold_start_s, draft=draft, adapters=sizes.known)
+        plan = resolved(
+            spec,
+            found.facts,
+            here,
+            cold_start_s,
+            draft=draft,
+            heads=heads,
+            adapters=sizes.known,
+        )
         offers = alternatives(spec, found.facts, plan, here)
-        run = fingerprint(spec, digest, of_draft)
+        run = fingerprint(spec, digest, of_draft, heads.digest if heads else None)
         left_out = tuple(sizes.warnings)
         return Planned(spec, found.facts, found.revision, draft, plan, run, offers, left_out)
 
@@ -97,6 +108,17 @@ class Planner:
         return known if known and known.tokens_digest else None
 
 
+async def _heads(spec: DeploymentSpec, facts: ModelFacts) -> PlannedHeads | None:
+    """The heads of a declaration, if any. Raises Invalid when they cannot guess for the model."""
+    source = declared_heads(spec)
+    if source is None:
+        return None
+    found = await inspect_heads(source)
+    if issue := unlike_heads(spec, facts, found):
+        raise _invalid((issue,))
+    return found.planned
+
+
 def resolved(
     spec: DeploymentSpec,
     facts: ModelFacts,
@@ -104,10 +126,13 @@ def resolved(
     cold_start_s: float | None,
     *,
     draft: Draft | None = None,
+    heads: PlannedHeads | None = None,
     adapters: Iterable[Updates] = (),
 ) -> ResolvedPlan:
     """The plan of `spec` for a model. Raises Invalid with every issue when there is none."""
-    plan = resolve(spec, facts, capabilities, cold_start_s, draft=draft, adapters=adapters)
+    plan = resolve(
+        spec, facts, capabilities, cold_start_s, draft=draft, heads=heads, adapters=adapters
+    )
     if isinstance(plan, Refusal):
         raise _invalid(plan.issues)
     return plan

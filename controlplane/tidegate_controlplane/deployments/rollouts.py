@@ -162,7 +162,8 @@ class Rollouts:
         draft = _draft_of(session, revision)
         of_draft = draft.facts.digest if draft else None
         cold_start_s = rows.median_cold_start_s(session, version.digest, of_draft)
-        return resolved(spec, facts, self._capabilities, cold_start_s, draft=draft)
+        heads = ResolvedPlan.model_validate(revision.plan).heads
+        return resolved(spec, facts, self._capabilities, cold_start_s, draft=draft, heads=heads)
 
 
 def _draft_of(session: Session, revision: Revision) -> Draft | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tidegate.protocol.resources import ConsideredOffer, ModelFacts, ResolvedPlan
+from tidegate.protocol.resources import ConsideredOffer, ModelFacts, PlannedHeads, ResolvedPlan
 from tidegate.spec import (
     DeploymentSpec,
     Mode,
@@ -36,6 +36,7 @@ from tidegate_controlplane.domain.footprint import (
     kv_bytes_per_token,
     weights_bytes,
 )
+from tidegate_controlplane.domain.heads import with_heads
 from tidegate_controlplane.domain.offload import (
     offload_cost,
     offload_remedy,
@@ -72,12 +73,14 @@ def resolve(
     cold_start_s: float | None = None,
     *,
     draft: Draft | None = None,
+    heads: PlannedHeads | None = None,
     adapters: Iterable[Updates] = (),
 ) -> ResolvedPlan | Refusal:
     """Fill every default and predict the memory of one replica; refuse what cannot run.
 
     `draft` is the model that `spec` names for its speculation, ValueError when it is missing;
-    `adapters` are those declared whose weights are known.
+    `heads` are those it names, None in a revision from before they were planned; `adapters` are
+    those declared whose weights are known.
     """
     if (draft is None) is not (declared_source(spec) is None):
         raise ValueError(f"{spec.name!r} is planned without its draft model")
@@ -124,7 +127,7 @@ def resolve(
         drain_timeout_s=spec.rollout.drain_timeout_s,
         cold_start_s=cold_start_s,
     )
-    plan = with_draft(plan, facts, draft, drafting)
+    plan = with_heads(with_draft(plan, facts, draft, drafting), heads)
     room = room_bytes(spec, plan, capabilities)
     held = with_offload(spec, facts, plan, room)
     if isinstance(held, SpecIssue):
@@ -190,8 +193,13 @@ def replica_bounds(spec: DeploymentSpec) -> tuple[int, int]:
     return low, spec.scaling.max_replicas or max(1, low)
 
 
-def fingerprint(spec: DeploymentSpec, model_digest: str, draft_digest: str | None = None) -> str:
-    """What decides whether running replicas still fit: the models' digests and how they are run.
+def fingerprint(
+    spec: DeploymentSpec,
+    model_digest: str,
+    draft_digest: str | None = None,
+    heads_digest: str | None = None,
+) -> str:
+    """What decides whether running replicas still fit: what they read, and how it is run.
 
     Scaling, objectives, rollout, labels and adapters change without new replicas. Defaults are left
     out, so that a platform that learns another field keeps the replicas of those who do not use it.
@@ -207,6 +215,8 @@ def fingerprint(spec: DeploymentSpec, model_digest: str, draft_digest: str | Non
     }
     if draft_digest is not None:
         run["draft"] = draft_digest
+    if heads_digest is not None:
+        run["heads"] = heads_digest
     return hashlib.sha256(json.dumps(run, sort_keys=True).encode()).hexdigest()
 
 

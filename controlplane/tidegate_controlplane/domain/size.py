@@ -23,6 +23,7 @@ def need(plan: ResolvedPlan) -> str:
         ("spilled prefixes", spilled),
         ("adapters", plan.adapters_bytes),
         ("draft model", drafting),
+        ("heads", plan.heads.weights_bytes if plan.heads else 0),
     )
     process = plan.memory_bytes - weights - plan.kv_cache_bytes - sum(some for _, some in parts)
     beside = "".join(f", {name} {size(some)}" for name, some in parts if some)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
+from tidegate.spec import DeploymentSpec, ProvisionerName, SourceKind, SpecIssue, parse_source
 from tidegate_controlplane.domain.division import tensor_parallel
-from tidegate_controlplane.domain.draft import FIELD
+from tidegate_controlplane.domain.draft import FIELD as DRAFT
+from tidegate_controlplane.domain.heads import FIELD as HEADS
 
 _INTO_THE_MODEL = frozenset({"early_exit", "medusa", "hydra"})
 """Methods that guess from what the model's own layers leave."""
@@ -15,20 +16,10 @@ def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
     asked = spec.runtime.speculation
     if asked is None:
         return None
-    if asked.method == "draft" and spec.hardware.provisioner is ProvisionerName.AWS:
-        return SpecIssue(
-            FIELD,
-            asked.draft_model,
-            "a copy on AWS reads one model; use hardware.provisioner 'local' or 'ray', or "
-            "runtime.speculation.method 'ngram'",
-        )
-    if asked.heads is not None and spec.hardware.provisioner is not ProvisionerName.LOCAL:
-        return SpecIssue(
-            "runtime.speculation.heads",
-            asked.heads,
-            "heads are read on the control plane's machine only; use hardware.provisioner 'local', "
-            "or runtime.speculation.method 'ngram'",
-        )
+    if spec.hardware.provisioner is ProvisionerName.AWS:
+        for field, source in ((DRAFT, asked.draft_model), (HEADS, asked.heads)):
+            if source is not None and (issue := _not_brought(field, source)):
+                return issue
     devices = tensor_parallel(spec)
     if devices > 1 and asked.method == "draft":
         return SpecIssue(
@@ -45,3 +36,21 @@ def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
             "'ngram', or divide it over one",
         )
     return None
+
+
+def _not_brought(field: str, source: str) -> SpecIssue | None:
+    """Why SageMaker cannot bring a source to a copy, which itself calls nobody."""
+    parsed = parse_source(source)
+    place = "s3://BUCKET/PREFIX/"
+    if parsed.kind is SourceKind.S3 and not parsed.is_gguf:
+        return None
+    if parsed.kind is SourceKind.S3:
+        remedy = "name the prefix that it is in, with no other model under it"
+    elif parsed.kind is SourceKind.HUB:
+        remedy = (
+            f"copy it to S3, `hf download {parsed.location} --local-dir DIRECTORY && "
+            f"aws s3 sync DIRECTORY {place}`, and name that address"
+        )
+    else:
+        remedy = f"copy it there, `aws s3 sync {source} {place}`, and name that address"
+    return SpecIssue(field, source, f"{source!r} cannot be brought to a copy on AWS; {remedy}")

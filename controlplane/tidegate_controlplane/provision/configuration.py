@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tidegate.protocol.replica import DraftConfig
+from tidegate.protocol.replica import DraftConfig, HeadsConfig
 from tidegate.protocol.resources import PlannedDraft
 from tidegate_controlplane.provision.base import Launch
 
@@ -37,6 +37,8 @@ def planned_fields(launch: Launch) -> dict[str, Any]:
         "max_sequences": plan.max_sequences,
         "speculation": plan.speculation,
         "draft": plan.draft and _draft_config(plan.draft),
+        "heads": plan.heads
+        and HeadsConfig(source_digest=plan.heads.digest, revision=plan.heads.revision),
         "kv_spill": plan.kv_spill,
         "tensor_parallel": plan.tensor_parallel,
         "offload_bytes": plan.offload.resident_bytes if plan.offload else None,

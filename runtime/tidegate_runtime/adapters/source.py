@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from tidegate.spec import SourceKind, parse_source
 from tidegate.spec.source import PICKLED_SUFFIXES
+from tidegate_runtime.artifact.some_files import Wanted, fetch_some
 from tidegate_runtime.errors import ModelRefused
 
 CONFIG = "adapter_config.json"
@@ -19,27 +19,7 @@ def fetch_adapter(source: str, cache_dir: Path) -> Path:
     Raises ModelRefused when it can never be served, and ReplicaUnavailable when its source cannot
     be reached now.
     """
-    try:
-        parsed = parse_source(source)
-    except ValueError as error:
-        raise ModelRefused("SourceNotFound", str(error)) from error
-    if parsed.kind is SourceKind.S3:
-        from tidegate_runtime.artifact.s3 import fetch_files
-
-        return fetch_files(parsed.location, cache_dir, check_names)
-    if parsed.kind is SourceKind.HUB:
-        from tidegate_runtime.artifact.hub import fetch_hub_files
-
-        return fetch_hub_files(parsed.location, cache_dir, check_names)
-    path = Path(parsed.location)
-    if not path.is_dir():
-        raise ModelRefused(
-            "SourceNotFound",
-            f"adapter {source!r} is no directory on this machine; give one that PEFT saved, or "
-            "s3://bucket/prefix or hf://org/name",
-        )
-    check_names(source, (item.name for item in path.iterdir()))
-    return path
+    return fetch_some(source, None, cache_dir, Wanted("adapter", "PEFT", check_names))
 
 
 def check_names(source: str, names: Iterable[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """From a container's environment to a replica's configuration.
 
 Every setting is a field of `ReplicaConfig` in upper case behind `TIDEGATE_`; what is no such field
-is refused, so that a misspelt one is not lost. Objects (adapters, draft,
-kv_spill, speculation, telemetry) are JSON.
+is refused, so that a misspelt one is not lost. Objects (adapters, draft, heads, kv_spill,
+speculation, telemetry) are JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DRAIN_S = 25.0
 _S3 = "s3://"
 _GIVEN = frozenset({"replica_id", "host", "status_path", "status_bell", "parent_pid"})
 """Fields that are the container's own."""
-_OBJECTS = frozenset({"adapters", "draft", "kv_spill", "speculation", "telemetry"})
+_OBJECTS = frozenset({"adapters", "draft", "heads", "kv_spill", "speculation", "telemetry"})
 _KNOWN = tuple(
     sorted(f"{PREFIX}{name.upper()}" for name in ReplicaConfig.model_fields if name not in _GIVEN)
 )

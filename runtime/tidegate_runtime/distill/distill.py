@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 import transformers
 
+from tidegate.local.heads_files import FORMAT
 from tidegate.protocol.replica import ReplicaConfig
 from tidegate_runtime.artifact.cache import publish
 from tidegate_runtime.artifact.checkpoint import load_tokenizer
@@ -30,7 +31,6 @@ from tidegate_runtime.models.weights import Weights, read_weights
 from tidegate_runtime.ops.quantized import GROUP
 from tidegate_runtime.speculation.guess import place_heads
 from tidegate_runtime.speculation.heads import (
-    FORMAT,
     HeadsManifest,
     Method,
     read_heads,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tidegate.protocol.replica import ReplicaConfig
+from tidegate.spec import SpeculationSpec
 from tidegate_runtime.artifact.load import LoadedModel
 from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.models.base import Decoder
@@ -10,6 +13,7 @@ from tidegate_runtime.server.draft import open_draft
 from tidegate_runtime.speculation.base import Proposer
 from tidegate_runtime.speculation.ngram import NgramProposer
 from tidegate_runtime.speculation.open import open_self_speculation
+from tidegate_runtime.speculation.source import fetch_heads
 
 
 def open_proposer(
@@ -29,6 +33,21 @@ def open_proposer(
         return None
     if asked.method == "ngram":
         return NgramProposer(asked.max_tokens)
-    if asked.method != "draft":
-        return open_self_speculation(asked, target, blocks, max_sequences=config.max_sequences)
-    return open_draft(config, loaded, kind)
+    if asked.method == "draft":
+        return open_draft(config, loaded, kind)
+    asked = _with_heads_here(config, asked)
+    return open_self_speculation(asked, target, blocks, max_sequences=config.max_sequences)
+
+
+def _with_heads_here(config: ReplicaConfig, asked: SpeculationSpec) -> SpeculationSpec:
+    """The same, with its heads in a directory of this machine."""
+    if asked.heads is None:
+        return asked
+    planned, cache = config.heads, Path(config.cache_dir)
+    if planned is None:
+        root = fetch_heads(asked.heads, cache)
+    else:
+        root = fetch_heads(
+            asked.heads, cache, revision=planned.revision, digest=planned.source_digest
+        )
+    return asked.model_copy(update={"heads": str(root)})

@@ -23,15 +23,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from tidegate.local.heads_files import FORMAT, MANIFEST, WEIGHTS
 from tidegate_runtime.artifact.manifest import FileEntry
 from tidegate_runtime.artifact.open import describe_file
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.quantized import GROUP, PANEL, pack, quantize
 
-FORMAT = 1
-MANIFEST = "heads.json"
-WEIGHTS = "heads.safetensors"
 BITS = 8
 Method = Literal["early_exit", "medusa", "hydra"]
 

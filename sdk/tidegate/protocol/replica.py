@@ -81,10 +81,19 @@ class DraftConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source_digest: str = Field(description="another one is refused")
+    source_digest: str | None = Field(default=None, description="another one is refused")
     revision: str | None = Field(default=None, description="a hub commit, for hf:// sources")
     precision: Literal["fp32", "bf16", "int8", "int4"]
     kv_cache_bytes: int = Field(ge=1)
+
+
+class HeadsConfig(BaseModel):
+    """What a plan says of the heads that `speculation.heads` names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source_digest: str = Field(description="another one is refused")
+    revision: str | None = Field(default=None, description="a hub commit, for hf:// sources")
 
 
 class ReplicaConfig(BaseModel):
@@ -131,6 +140,7 @@ class ReplicaConfig(BaseModel):
         description="null takes the draft model as it is, in its own precision, with a KV cache "
         "sized from free memory",
     )
+    heads: HeadsConfig | None = Field(default=None, description="null takes heads as they are")
     adapters: dict[DeploymentName, str] = Field(
         default={}, description="LoRA adapters, name → source: a directory, s3:// or hf://"
     )

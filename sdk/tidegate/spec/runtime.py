@@ -35,14 +35,14 @@ class SpeculationSpec(Declaration):
     exit_layer: Annotated[int, Field(ge=1)] | None = None
     """After how many layers `early_exit` guesses; that of the heads when absent."""
     heads: str | None = None
-    """A directory made by `tidegate distill`; required by `medusa` and `hydra`, and what makes the
-    guesses of `early_exit` good."""
+    """The source of what `tidegate distill` made: a directory, `s3://…` or `hf://…`. Required by
+    `medusa` and `hydra`, and what makes the guesses of `early_exit` good."""
     max_tokens: Annotated[int, Field(ge=1, le=15)] = 15
     """Proposed tokens per step, at most; how many pay is found out while serving."""
 
-    @field_validator("draft_model")
+    @field_validator("draft_model", "heads")
     @classmethod
-    def _draft_model_is_a_source(cls, given: str | None) -> str | None:
+    def _is_a_source(cls, given: str | None) -> str | None:
         if given is not None:
             try:
                 parse_source(given)
@@ -63,17 +63,12 @@ class SpeculationSpec(Declaration):
             raise ValueError("draft_model: method 'draft' needs the source of a draft model")
         if self.method in ("medusa", "hydra") and self.heads is None:
             raise ValueError(
-                f"heads: method {self.method!r} needs a directory of heads; make one with tidegate "
-                "distill"
+                f"heads: method {self.method!r} needs heads; make some with tidegate distill"
             )
         if self.method == "early_exit" and self.exit_layer is None and self.heads is None:
             raise ValueError(
                 "exit_layer: method 'early_exit' needs the layer to guess after, or heads that "
                 "were made for one"
-            )
-        if self.heads is not None and "://" in self.heads:
-            raise ValueError(
-                f"heads: {self.heads!r} is no directory; copy it to the machine of the replicas"
             )
         return self
 

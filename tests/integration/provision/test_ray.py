@@ -21,10 +21,11 @@ import pytest
 import pytest_asyncio
 from tests.integration.provision.conformance import Conformance
 from tests.integration.provision.ray_cluster import Machines, RayPlace, machines, opened
+from tests.tiny_heads import digest_of, write_tiny_heads
 from tests.tiny_model import write_tiny_model
 
 from tidegate.local.model_files import local_digest
-from tidegate.protocol.resources import PlannedDraft
+from tidegate.protocol.resources import PlannedDraft, PlannedHeads
 from tidegate.spec import GpuSpec, SpeculationSpec
 from tidegate_controlplane.domain.replicas import Exited, NoCapacity
 from tidegate_controlplane.provision.base import Launch, StartFailed
@@ -142,7 +143,11 @@ def put_artifact(root: Path, digest: str, precision: str, key: str) -> Path:
 
 
 async def key_of(place: RayPlace, launch: Launch) -> str:
-    node = place.provisioner._nodes.open_ones[0]
+    nodes = place.provisioner._nodes
+    async with asyncio.timeout(place.patience_s):
+        while not all(node.is_open for node in nodes):
+            await asyncio.sleep(0.05)
+    node = nodes.open_ones[0]
     key: str = await node.agent.artifact_key.remote(launch.digest, launch.plan.precision)
     return key
 
@@ -181,6 +186,17 @@ async def test_a_damaged_artifact_is_not_taken_over(place: RayPlace) -> None:
     assert place.provisioner.notices() == []
 
 
+async def gone(place: RayPlace, *paths: Path) -> None:
+    """Nothing reads them any more, and they are deleted."""
+    await place.provisioner.kill("rep_1")
+    await place.exited()
+    await place.provisioner.forget("rep_1")
+    async with asyncio.timeout(place.patience_s):
+        while any(path.exists() for path in paths):
+            await place.provisioner.keep_files(set())
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.soak
 async def test_a_source_on_this_machine_is_copied_and_dropped_when_nobody_reads_it(
     place: RayPlace, tmp_path: Path
@@ -193,13 +209,28 @@ async def test_a_source_on_this_machine_is_copied_and_dropped_when_nobody_reads_
     assert local_digest(copied) == launch.digest
     await place.provisioner.keep_files({"rep_1"})
     assert copied.is_dir()
-    await place.provisioner.kill("rep_1")
-    await place.exited()
-    await place.provisioner.forget("rep_1")
-    async with asyncio.timeout(place.patience_s):
-        while copied.exists():
-            await place.provisioner.keep_files(set())
-            await asyncio.sleep(0.05)
+    await gone(place, copied)
+
+
+async def test_the_artifact_of_a_draft_model_is_copied_in_its_own_precision(
+    place: RayPlace,
+) -> None:
+    launch = planned(
+        replace(place.launch(), task="generate", digest="sha256:large"),
+        speculation=SpeculationSpec(method="draft", draft_model="hf://played/small"),
+        draft=PlannedDraft(
+            digest="sha256:small", precision="int4", weights_bytes=1, kv_cache_bytes=4096
+        ),
+    )
+    guessing = planned(replace(launch, digest="sha256:small"), precision="int4")
+    a, b = (place.machines.directory(name) for name in ("a", "b"))
+    keys = [await key_of(place, each) for each in (launch, guessing)]
+    for each, key in zip((launch, guessing), keys, strict=True):
+        put_artifact(a, each.digest, each.plan.precision, key)
+    await fill_both_nodes(place, launch)
+    for key in keys:
+        assert (b / "cache" / "artifacts" / key / "manifest.json").is_file()
+    assert len(place.provisioner.notices()) == 2
 
 
 async def test_a_draft_model_is_copied_beside_its_model_and_kept_as_long(
@@ -224,6 +255,55 @@ async def test_a_draft_model_is_copied_beside_its_model_and_kept_as_long(
     for path, digest in zip(copied, digests, strict=True):
         assert place.machines.root in path.parents
         assert local_digest(path) == digest
+
+
+def with_heads(place: RayPlace, heads: Path, digest: str) -> Launch:
+    return planned(
+        place.launch(),
+        speculation=SpeculationSpec(method="medusa", heads=str(heads)),
+        heads=PlannedHeads(digest=digest, weights_bytes=7),
+    )
+
+
+async def test_heads_are_copied_and_dropped_when_nobody_reads_them(
+    place: RayPlace, tmp_path: Path
+) -> None:
+    heads = write_tiny_heads(tmp_path / "heads")
+    (heads / "notes.txt").write_text("made on a Tuesday")
+    await place.served_with(with_heads(place, heads, digest_of(heads)))
+    told = config_of(place, "rep_1")
+    assert told["heads"] == {"source_digest": digest_of(heads), "revision": None}
+    copied = Path(told["speculation"]["heads"])
+    assert place.machines.root in copied.parents
+    assert {path.name for path in copied.iterdir()} == {"heads.json", "heads.safetensors"}
+    for path in copied.iterdir():
+        assert path.read_bytes() == (heads / path.name).read_bytes()
+    (said,) = place.provisioner.notices()
+    assert "its heads (0.0 MB) went to node" in said.message
+    await place.provisioner.keep_files({"rep_1"})
+    assert copied.is_dir()
+    await gone(place, copied)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        ({"model": "/models/other"}, "the heads arrived with the digest"),
+        ({"file": {"bytes": 7, "sha256": "0"}}, "heads.safetensors arrived with the digest"),
+    ],
+)
+async def test_heads_that_are_not_those_of_the_plan_are_not_used(
+    place: RayPlace, tmp_path: Path, harm: dict[str, Any], said: str
+) -> None:
+    heads = write_tiny_heads(tmp_path / "heads")
+    before = digest_of(heads)
+    write_tiny_heads(heads, **harm)
+    digest = digest_of(heads) if "file" in harm else before
+    await place.provisioner.start(with_heads(place, heads, digest))
+    seen = await place.exited()
+    assert seen.reason == "StartFailed"
+    assert said in seen.message
+    assert not list(place.machines.root.glob(f"*/cache/heads/*{digest[7:]}*"))
 
 
 @pytest.mark.soak

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.integration.provision.aws.conftest import aws_launch
 from tests.ports import free_port
 
+from tidegate.protocol.resources import PlannedDraft, PlannedHeads
+from tidegate.spec import SpeculationSpec
+from tidegate_controlplane.models.heads import read_heads
+from tidegate_controlplane.provision.aws.program import BROUGHT
+from tidegate_controlplane.provision.aws.program import environment as aws_environment
+
 COMMAND = [sys.executable, "-m", "tidegate_runtime.container"]
+DRAFTED = "vllm:spec_decode_num_draft_tokens_total"
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 CHAT = {"model": "test-model", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 
@@ -40,13 +50,18 @@ def environment(directory: Path, **told: str) -> dict[str, str]:
 def container(
     tiny_llama: Path, artifact_of: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Container]:
-    port = free_port()
     directory = tmp_path_factory.mktemp("container")
-    told = {"SM_MODEL_DIR": str(artifact_of(tiny_llama)), "TIDEGATE_PORT": str(port)}
+    with running(directory, SM_MODEL_DIR=str(artifact_of(tiny_llama))) as started:
+        yield started
+
+
+@contextmanager
+def running(directory: Path, **told: str) -> Iterator[Container]:
+    """One that serves; its log and its cache are in `directory`."""
+    port = free_port()
+    seen = environment(directory, TIDEGATE_PORT=str(port), **told)
     with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [*COMMAND, "serve"], env=environment(directory, **told), stderr=log, stdout=log
-        )
+        process = subprocess.Popen([*COMMAND, "serve"], env=seen, stderr=log, stdout=log)
     try:
         url = f"http://127.0.0.1:{port}"
         yield Container(process, url, wait_for_ping(url, process, directory / "log"))
@@ -58,7 +73,7 @@ def container(
 def wait_for_ping(url: str, process: subprocess.Popen[bytes], log: Path) -> int:
     """What /ping says first; returns when it says 200."""
     first = 0
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while (status := ping(url)) != 200:
         first = first or status
         assert process.poll() is None, log.read_text()
@@ -173,3 +188,51 @@ def test_a_job_that_is_stopped_before_it_begins_is_not_done(tmp_path: Path) -> N
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 1
         asking.close()
+
+
+def random_heads(root: Path, hidden: int, vocabulary: int) -> PlannedHeads:
+    """Heads that have learnt nothing, as a plan finds them."""
+    import torch
+
+    from tidegate_runtime.distill.learner import OwnExit, new_learner
+    from tidegate_runtime.speculation.heads import HeadsManifest, write_heads
+
+    table = torch.randn(vocabulary, hidden, generator=torch.Generator().manual_seed(1))
+    own = OwnExit(torch.ones(hidden), 1e-6, table, table)
+    learner = new_learner("medusa", own, torch.arange(vocabulary).int(), 2, seed=1)
+    sizes = {"hidden": hidden, "vocabulary": vocabulary, "shortlist": vocabulary, "levels": 2}
+    said = {"format": 1, "method": "medusa", "exit_layer": None, "epsilon": 1e-6, "model": "tiny"}
+    of = {"model_digest": "", "precision": "int8", "text": "", "trained_tokens": 0}
+    seen = {"acceptance": [], "untrained_acceptance": []}
+    root.mkdir()
+    manifest = HeadsManifest.model_validate({**sizes, **said, **of, **seen})
+    write_heads(root, manifest, learner.learnt().packed())
+    return read_heads(str(root)).planned
+
+
+@pytest.mark.parametrize("channel", ["draft_model", "heads"])
+def test_what_a_plan_for_aws_says_serves_from_what_is_brought(
+    channel: str, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    brought = tmp_path / "brought"
+    if channel == "heads":
+        brought.mkdir()
+        asked = SpeculationSpec(method="medusa", heads="s3://models/heads")
+        beside: dict[str, Any] = {"heads": random_heads(brought / channel, 32, 257)}
+    else:
+        asked = SpeculationSpec(method="draft", draft_model="s3://models/small")
+        shutil.copytree(tiny("Llama", num_hidden_layers=1), brought / channel)
+        draft = PlannedDraft(
+            digest="sha256:etags", precision="int8", weights_bytes=1, kv_cache_bytes=1 << 20
+        )
+        beside = {"draft": draft}
+    fields = {"precision": "int8", "kv_cache_bytes": 1 << 20, "kv_spill": None, "threads": 1}
+    plan = aws_launch().plan.model_copy(update={**fields, "speculation": asked, **beside})
+    told = aws_environment(replace(aws_launch(), plan=plan, digest="sha256:etags"))
+    there = {key: text.replace(BROUGHT, str(brought)) for key, text in told.items()}
+    with running(tmp_path, SM_MODEL_DIR=str(tiny("Llama")), **there) as container:
+        body = {"model": "smol", "prompt": "hello", "max_tokens": 40, "ignore_eos": True}
+        assert invoke(container, body).status_code == 200
+        lines = httpx.get(f"{container.url}/metrics").text.splitlines()
+        (drafted,) = (line for line in lines if line.startswith(DRAFTED))
+        assert float(drafted.split()[-1]) > 0

@@ -27,6 +27,7 @@ REPOSITORIES = {
         "optimizer.pt": b"pickle",
     },
     "bad/adapter": {"adapter_config.json": b"{}", "adapter_model.bin": b"pickle"},
+    "good/heads": {"heads.json": b"{}", "heads.safetensors": b"weights", "README.md": b"read me"},
     "bad/pickled": {"config.json": b"{}", "pytorch_model.bin": b"pickle"},
     "bad/remote": {"config.json": b'{"auto_map": {}}', "model.safetensors": b"weights"},
 }
@@ -49,6 +50,18 @@ from tidegate_runtime.adapters.source import fetch_adapter
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 try:
     root = fetch_adapter(sys.argv[1], Path(sys.argv[3]))
+except (ModelRefused, ReplicaUnavailable) as error:
+    print(error.reason)
+else:
+    print(root)
+"""
+FETCH_HEADS = """
+import sys
+from pathlib import Path
+from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
+from tidegate_runtime.speculation.source import fetch_heads
+try:
+    root = fetch_heads(sys.argv[1], Path(sys.argv[3]), revision=sys.argv[2] or None)
 except (ModelRefused, ReplicaUnavailable) as error:
     print(error.reason)
 else:
@@ -174,3 +187,14 @@ def test_an_adapter_is_its_two_files(hub: str, tmp_path: Path) -> None:
 def test_what_is_no_adapter_is_refused(hub: str, tmp_path: Path, source: str, reason: str) -> None:
     assert fetch(hub, tmp_path, source, program=FETCH_ADAPTER) == reason
     assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_heads_are_their_two_files_at_a_commit(hub: str, tmp_path: Path) -> None:
+    root = Path(fetch(hub, tmp_path, "hf://good/heads", program=FETCH_HEADS))
+    there = {path.name for path in root.iterdir() if path.is_file()}
+    assert there == {"heads.json", "heads.safetensors"}
+    asked = len(Hub.asked)
+    assert fetch(hub, tmp_path, "hf://good/heads", COMMIT, FETCH_HEADS) == str(root)
+    assert len(Hub.asked) == asked, "a pinned commit that is here needs no network"
+    assert fetch(hub, tmp_path, "hf://good/heads", "other", FETCH_HEADS) == "SourceNotFound"
+    assert fetch(hub, tmp_path, "hf://good/model", program=FETCH_HEADS) == "DamagedHeads"

@@ -15,10 +15,12 @@ import httpx
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from tests.ports import free_port, free_ports
+from tests.tiny_heads import digest_of, write_tiny_heads
 
 from tidegate_runtime.adapters.source import fetch_adapter
 from tidegate_runtime.artifact.resolve import resolve
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
+from tidegate_runtime.speculation.source import fetch_heads
 
 BUCKET = "models"
 
@@ -206,3 +208,29 @@ def test_an_adapter_is_its_two_files_and_another_when_they_change(
         fetch_adapter(f"s3://{BUCKET}/adapter", tmp_path)
     with pytest.raises(ModelRefused, match="has no adapter_config"):
         fetch_adapter(f"s3://{BUCKET}/nothing-here", tmp_path)
+
+
+@pytest.mark.usefixtures("here")
+def test_heads_are_their_two_files_with_the_digest_that_they_have_anywhere(
+    bucket: Any, tmp_path: Path
+) -> None:
+    made = write_tiny_heads(tmp_path / "heads")
+    (made / "notes.txt").write_text("made on a Tuesday")
+    for path in made.iterdir():
+        bucket.upload_file(str(path), BUCKET, f"heads/{path.name}")
+    source, cache = f"s3://{BUCKET}/heads", tmp_path / "cache"
+    first = fetch_heads(source, cache, digest=digest_of(made))
+    assert {path.name for path in first.iterdir()} == {"heads.json", "heads.safetensors"}
+    for path in first.iterdir():
+        assert path.read_bytes() == (made / path.name).read_bytes()
+    write_tiny_heads(made, b"others")
+    for path in made.iterdir():
+        bucket.upload_file(str(path), BUCKET, f"heads/{path.name}")
+    with pytest.raises(ModelRefused, match="deploy it again") as refused:
+        fetch_heads(source, cache, digest=digest_of(first))
+    assert refused.value.reason == "SourceChanged"
+    assert fetch_heads(source, cache) != first
+    bucket.delete_object(Bucket=BUCKET, Key="heads/heads.safetensors")
+    with pytest.raises(ModelRefused, match=r"there is no heads\.safetensors") as refused:
+        fetch_heads(source, cache)
+    assert refused.value.reason == "DamagedHeads"

@@ -11,6 +11,8 @@ from tests.unit.infra.arguments import IMAGE, KEY, ROLE, TOPIC, endpoint_args
 from tests.unit.infra.declarations import endpoint_resources, the
 
 from tidegate.spec import Mode
+from tidegate_infra.components.inference_endpoint.endpoint import InferenceEndpoint
+from tidegate_infra.graph.offline import declared_by
 from tidegate_infra.policy.declared import Declared
 
 MODEL = "aws:sagemaker/model:Model"
@@ -73,6 +75,21 @@ def test_a_model_is_isolated_private_and_reads_its_artifact_as_it_lies(mode: Mod
     assert model["primaryContainer"]["image"] == IMAGE
     network = {"subnets": ["subnet-a", "subnet-b"], "securityGroupIds": ["sg-1"]}
     assert model["vpcConfig"] == network
+
+
+@pytest.mark.parametrize("mode", ON_SAGEMAKER)
+def test_a_model_has_what_it_reads_beside_its_artifact_brought_too(mode: Mode) -> None:
+    args = endpoint_args(mode, additional_urls={"heads": "s3://bucket/heads/"})
+    declared = tuple(declared_by(lambda: InferenceEndpoint("smol", args)))
+    (source,) = the(declared, MODEL).inputs["primaryContainer"]["additionalModelDataSources"]
+    assert source == {
+        "channelName": "heads",
+        "s3DataSources": [
+            {"s3Uri": "s3://bucket/heads/", "s3DataType": "S3Prefix", "compressionType": "None"}
+        ],
+    }
+    alone = the(endpoint_resources(mode), MODEL).inputs["primaryContainer"]
+    assert "additionalModelDataSources" not in alone
 
 
 @pytest.mark.parametrize("mode", ON_SAGEMAKER)

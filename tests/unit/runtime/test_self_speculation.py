@@ -13,6 +13,7 @@ from tests.unit.runtime.engines import GREEDY, Steps, make_engine, tokens_of, wa
 from tests.unit.runtime.fake_decoder import FakeDecoder
 from tests.unit.runtime.tiny_decoders import make_decoder, packed_weights, tiny_model
 
+from tidegate.local.heads_files import FORMAT, MANIFEST, WEIGHTS
 from tidegate.spec import SpeculationSpec
 from tidegate_runtime.distill.learner import OwnExit, new_learner
 from tidegate_runtime.engine.block_manager import BlockManager
@@ -22,9 +23,6 @@ from tidegate_runtime.models.base import Decoder, LayeredDecoder, StepBatch
 from tidegate_runtime.speculation.base import Reach
 from tidegate_runtime.speculation.early_exit import EarlyExitProposer
 from tidegate_runtime.speculation.heads import (
-    FORMAT,
-    MANIFEST,
-    WEIGHTS,
     HeadsManifest,
     Method,
     write_heads,

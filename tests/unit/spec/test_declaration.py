@@ -286,7 +286,7 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one(
             {"runtime": {"speculation": {"method": "medusa"}}},
             "runtime.speculation.heads",
             None,
-            "method 'medusa' needs a directory of heads; make one with tidegate distill",
+            "method 'medusa' needs heads; make some with tidegate distill",
         ),
         (
             {"runtime": {"speculation": {"method": "hydra", "heads": "/h", "exit_layer": 3}}},
@@ -301,10 +301,10 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one(
             "set method to 'early_exit' or 'medusa' or 'hydra'",
         ),
         (
-            {"runtime": {"speculation": {"method": "medusa", "heads": "s3://b/h"}}},
+            {"runtime": {"speculation": {"method": "medusa", "heads": "ftp://h"}}},
             "runtime.speculation.heads",
-            "s3://b/h",
-            "is no directory; copy it to the machine of the replicas",
+            "ftp://h",
+            "is not a model source; use a directory",
         ),
         ({"model": "ftp://x"}, "model.source", "ftp://x", "use a directory, a .gguf file"),
         ({"model": "s3://bucket"}, "model.source", "s3://bucket", "is not a model source"),

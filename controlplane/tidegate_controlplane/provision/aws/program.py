@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 MIB = 1024 * 1024
 LEAST_MB = 128
 """That SageMaker reserves for a copy."""
-_SAGEMAKERS_OWN = frozenset({"source", "revision", "device", "threads", "drain_s"})
-"""It brings the model and the devices, and says when a container must end."""
+BROUGHT = "/opt/ml/additional-model-data-sources"
+"""Where SageMaker puts what it brings beside the model, each under the name of its channel."""
+BESIDE = ("draft_model", "heads")
+"""What speculation reads beside the model: fields of the declaration, and channels."""
+_SAGEMAKERS_OWN = frozenset({"source", "revision", "source_digest", "device", "threads", "drain_s"})
+"""It brings the model and the devices, and says when a container must end. The digest of a model
+in S3 is made of S3's ETags, which a container that gets the files does not see."""
 _UNSAID = {
     name: ReplicaConfig.model_fields[name].default for name in ("tensor_parallel", "max_adapters")
 }
@@ -64,6 +69,7 @@ def arguments(settings: AwsSettings, launch: Launch) -> InferenceEndpointArgs:
             mode=Mode.REALTIME if plan.min_replicas else Mode.SERVERLESS,
             image=settings.image,
             artifact_url=artifact_url(settings, launch),
+            additional_urls=additional_urls(launch),
             execution_role_arn=settings.execution_role_arn,
             subnet_ids=settings.subnets,
             security_group_ids=settings.security_groups,
@@ -95,13 +101,31 @@ def artifact_url(settings: AwsSettings, launch: Launch) -> str:
     return launch.source.rstrip("/") + "/"
 
 
+def additional_urls(launch: Launch) -> dict[str, str]:
+    """What SageMaker brings beside the model, by channel; a plan takes S3 alone."""
+    asked = launch.plan.speculation
+    given = asked.model_dump(include=set(BESIDE), exclude_none=True) if asked else {}
+    return {channel: source.rstrip("/") + "/" for channel, source in given.items()}
+
+
 def environment(launch: Launch) -> dict[str, str]:
     """What the image is told of its plan: fields of `ReplicaConfig`, in upper case."""
     told = planned_fields(launch)
+    told |= _as_brought(told, launch)
     return {
         f"TIDEGATE_{name.upper()}": _as_text(value)
         for name, value in told.items()
         if value and name not in _SAGEMAKERS_OWN and value != _UNSAID.get(name)
+    }
+
+
+def _as_brought(told: Mapping[str, Any], launch: Launch) -> dict[str, Any]:
+    """What a container is told otherwise, since all that it reads is brought to it."""
+    there = {channel: f"{BROUGHT}/{channel}" for channel in additional_urls(launch)}
+    asked, draft = told["speculation"], told["draft"]
+    return {
+        "speculation": asked and asked.model_copy(update=there),
+        "draft": draft and draft.model_copy(update={"source_digest": None}),
     }
 
 

@@ -31,11 +31,13 @@ from tidegate_controlplane.provision.local import LocalProvisioner
 from tidegate_controlplane.provision.ray.seat import Place
 from tidegate_controlplane.provision.ray.transfer import (
     ARTIFACTS,
+    HEADS,
     MANIFEST,
     SOURCES,
     Arrival,
     Item,
     check_artifact,
+    check_heads,
     check_source,
     forget_arrivals,
     items_of,
@@ -68,13 +70,14 @@ class Orders:
 
 @dataclass(frozen=True)
 class Cargo:
-    """A directory that a node wants for a replica: an artifact, or the source of one."""
+    """A directory that a node wants for a replica: an artifact, the source of one, or heads."""
 
-    kind: Literal["artifacts", "sources"]
+    kind: Literal["artifacts", "sources", "heads"]
     key: str
     digest: str
-    """Of the model."""
-    precision: str
+    """Of the model, or of the heads."""
+    precision: str = ""
+    """Of an artifact."""
     file: str | None = None
     """The source is this file of the directory."""
 
@@ -82,6 +85,8 @@ class Cargo:
         """Raises Damaged."""
         if self.kind == ARTIFACTS:
             check_artifact(path, self.digest, self.precision)
+        elif self.kind == HEADS:
+            check_heads(path, self.digest)
         else:
             check_source(path / self.file if self.file else path, self.digest)
 
@@ -106,7 +111,7 @@ class NodeAgent:
         self._tokens: dict[str, str] = {}
         self._gpus: dict[str, tuple[str, ...]] = {}
         self._sources: dict[str, set[str]] = {}
-        """Of replicas that are known, the keys of the sources they may read."""
+        """Of replicas that are known, the keys of the sources and heads they may read."""
         self._seats: dict[str, int] = {}
         """Handles of the seats' processes, by replica."""
         self._forgotten: set[str] = set()
@@ -205,10 +210,11 @@ class NodeAgent:
             held.pop(replica_id, None)
 
     async def keep_files(self, replica_ids: Collection[str]) -> None:
-        """Delete the files of other replicas, and sources that none here may read."""
+        """Delete the files of other replicas, and sources and heads that none here may read."""
         await self._here.keep_files(replica_ids)
         used = set[str]().union(*self._sources.values())
-        await asyncio.to_thread(_delete_sources, self._cache / SOURCES, used)
+        for folder in (SOURCES, HEADS):
+            await asyncio.to_thread(_delete_others, self._cache / folder, used)
 
     async def logs(self, replica_id: str, offset: int, limit: int) -> list[LogLine]:
         return await self._here.logs(replica_id, offset, limit)
@@ -249,9 +255,9 @@ class NodeAgent:
         return (path / MANIFEST).is_file() if cargo.kind == ARTIFACTS else path.is_dir()
 
     async def read_source(self, replica_id: str, cargo: Cargo) -> str:
-        """Keep a source for a replica; returns the path that it has here."""
+        """Keep a source or heads for a replica; returns the path that they have here."""
         self._sources.setdefault(replica_id, set()).add(cargo.key)
-        path = self._cache / SOURCES / cargo.key
+        path = self._cache / cargo.kind / cargo.key
         return str(path / cargo.file if cargo.file else path)
 
     async def begin(self, cargo: Cargo, items: Sequence[Item]) -> None:
@@ -337,7 +343,7 @@ async def _ask(*command: str) -> dict[str, Any]:
     return said
 
 
-def _delete_sources(folder: Path, used: set[str]) -> None:
+def _delete_others(folder: Path, used: set[str]) -> None:
     if folder.is_dir():
         for path in folder.iterdir():
             if not path.suffix and path.name not in used:

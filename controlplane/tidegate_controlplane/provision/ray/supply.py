@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from tidegate.spec import SourceKind, parse_source
+from tidegate.spec import SourceKind, SpeculationSpec, parse_source
 from tidegate_controlplane.provision.base import Launch
 from tidegate_controlplane.provision.ray.agent import Cargo, deliver
 from tidegate_controlplane.provision.ray.errands import answered
@@ -21,14 +21,18 @@ from tidegate_controlplane.provision.ray.node import Node, last_words
 from tidegate_controlplane.provision.ray.nodes import Nodes
 from tidegate_controlplane.provision.ray.transfer import (
     ARTIFACTS,
+    HEADS,
     SOURCES,
     Damaged,
+    Item,
+    heads_items,
     root_of,
     source_items,
 )
 
 logger = logging.getLogger("tidegate.ray")
 POLL_S = 0.1
+_WORDS = {SOURCES: "source", HEADS: "heads"}
 
 
 class Supply:
@@ -55,18 +59,33 @@ class Supply:
         Raises StartFailed, Damaged, OSError and Ray's errors.
         """
         there = replace(launch, source=await self._model(node, launch))
-        asked, draft = launch.plan.speculation, launch.plan.draft
-        if draft is None or asked is None or asked.draft_model is None:
-            return there
-        guessing = replace(
-            launch,
-            source=asked.draft_model,
-            revision=draft.revision,
-            digest=draft.digest,
-            plan=launch.plan.model_copy(update={"precision": draft.precision}),
-        )
-        found = asked.model_copy(update={"draft_model": await self._model(node, guessing)})
+        found = await self._speculation(node, launch)
         return replace(there, plan=launch.plan.model_copy(update={"speculation": found}))
+
+    async def _speculation(self, node: Node, launch: Launch) -> SpeculationSpec | None:
+        """What guesses next tokens, as it is on `node`."""
+        asked, draft, heads = launch.plan.speculation, launch.plan.draft, launch.plan.heads
+        if asked is not None and asked.draft_model is not None and draft is not None:
+            guessing = replace(
+                launch,
+                source=asked.draft_model,
+                revision=draft.revision,
+                digest=draft.digest,
+                plan=launch.plan.model_copy(update={"precision": draft.precision}),
+            )
+            return asked.model_copy(update={"draft_model": await self._model(node, guessing)})
+        if asked is not None and asked.heads is not None and heads is not None:
+            return asked.model_copy(update={"heads": await self._heads(node, launch, asked.heads)})
+        return asked
+
+    async def _heads(self, node: Node, launch: Launch, heads: str) -> str:
+        """The source of heads as it is on `node`."""
+        source, planned = parse_source(heads), launch.plan.heads
+        if source.kind is not SourceKind.PATH or planned is None:
+            return heads
+        path = Path(source.location)
+        cargo = Cargo(HEADS, _key(planned.digest), planned.digest)
+        return await self._copy(node, launch, cargo, path, heads_items)
 
     async def _model(self, node: Node, launch: Launch) -> str:
         """The source of one model as it is on `node`."""
@@ -112,20 +131,35 @@ class Supply:
 
     async def _copy_source(self, node: Node, launch: Launch, path: Path) -> str:
         file = path.name if await asyncio.to_thread(path.is_file) else None
-        key = launch.digest.replace(":", "-")
-        cargo = Cargo(SOURCES, key, launch.digest, launch.plan.precision, file)
+        cargo = Cargo(SOURCES, _key(launch.digest), launch.digest, file=file)
+        return await self._copy(node, launch, cargo, path, source_items)
+
+    async def _copy(
+        self,
+        node: Node,
+        launch: Launch,
+        cargo: Cargo,
+        path: Path,
+        items_of: Callable[[Path], list[Item]],
+    ) -> str:
+        """The path on `node` of what is at `path` here."""
         # Asked for first, so that it is kept from the moment it is there.
         there: str = await node.agent.read_source.remote(launch.replica_id, cargo)
-        async with self._turns[node.fact.node_id, key]:
+        async with self._turns[node.fact.node_id, cargo.key]:
             if not await _has(node, cargo):
-                items = await asyncio.to_thread(source_items, path)
+                items = await asyncio.to_thread(items_of, path)
                 sent = await deliver(root_of(path), items, cargo, node.agent)
-                self._tell(launch, f"its source ({_mb(sent)}) went to {node.where}")
+                self._tell(launch, f"its {_WORDS[cargo.kind]} ({_mb(sent)}) went to {node.where}")
         return there
 
 
 async def _has(node: Node, cargo: Cargo) -> bool:
     return bool(await answered(node.agent.has.remote(cargo)))
+
+
+def _key(digest: str) -> str:
+    """A digest as the name of a directory."""
+    return digest.replace(":", "-")
 
 
 def _mb(count: int) -> str:

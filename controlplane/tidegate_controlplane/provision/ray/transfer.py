@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tidegate.local import heads_files
 from tidegate.local.model_files import local_digest, model_file_names
 from tidegate_controlplane.durable import sync
 
@@ -25,6 +26,7 @@ WINDOW = 4
 MANIFEST = "manifest.json"
 ARTIFACTS: Final = "artifacts"
 SOURCES: Final = "sources"
+HEADS: Final = "heads"
 ARRIVING = ".arriving"
 
 Submit = Callable[[str, int, bytes], Awaitable[None]]
@@ -54,6 +56,11 @@ def items_of(root: Path, names: Sequence[str]) -> list[Item]:
 def source_items(path: Path) -> list[Item]:
     """The files of a model's source on this machine. Raises OSError."""
     return items_of(root_of(path), model_file_names(path))
+
+
+def heads_items(path: Path) -> list[Item]:
+    """The files of heads on this machine. Raises OSError."""
+    return items_of(path, [heads_files.MANIFEST, heads_files.WEIGHTS])
 
 
 def root_of(path: Path) -> Path:
@@ -147,9 +154,27 @@ def check_source(path: Path, digest: str) -> None:
         raise Damaged(f"the source arrived with the digest {found}, not {digest}")
 
 
+def check_heads(path: Path, digest: str) -> None:
+    """Compare heads with their plan's digest, and their weights with their manifest's.
+
+    Raises Damaged.
+    """
+    try:
+        manifest = (path / heads_files.MANIFEST).read_bytes()
+        wanted = json.loads(manifest)["file"]["sha256"]
+        with (path / heads_files.WEIGHTS).open("rb") as file:
+            seen = hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"the heads arrived and cannot be read: {error}") from error
+    if (found := heads_files.heads_digest(manifest)) != digest:
+        raise Damaged(f"the heads arrived with the digest {found}, not {digest}")
+    if seen != wanted:
+        raise Damaged(f"{heads_files.WEIGHTS} arrived with the digest {seen}, not {wanted}")
+
+
 def forget_arrivals(cache: Path) -> None:
     """Delete what an earlier process left half arrived."""
-    for folder in (ARTIFACTS, SOURCES):
+    for folder in (ARTIFACTS, SOURCES, HEADS):
         for path in (cache / folder).glob(f"*{ARRIVING}"):
             shutil.rmtree(path, ignore_errors=True)
 

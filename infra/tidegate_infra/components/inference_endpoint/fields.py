@@ -41,6 +41,9 @@ class EndpointFields:
     """The runtime image in ECR: `account.dkr.ecr.region.amazonaws.com/repository@sha256:…`."""
     artifact_url: pulumi.Input[str]
     """Prefix of a built artifact, `s3://bucket/prefix/`. SageMaker puts it at /opt/ml/model."""
+    additional_urls: Mapping[str, pulumi.Input[str]] = field(default_factory=dict)
+    """Prefixes beside the artifact, as of a draft model, by the name of their channel. SageMaker
+    puts each at /opt/ml/additional-model-data-sources/<channel>; refused for mode batch."""
     execution_role_arn: pulumi.Input[str]
     """What the containers run as; `Platform.execution_role_arn` has just what they need."""
     subnet_ids: Sequence[pulumi.Input[str]]

@@ -17,6 +17,8 @@ PREFIX_URL = re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?:[^/].*/)?$")
 INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+$")
 ENVIRONMENT_KEY = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
 LONGEST_VALUE = 1024
+CHANNEL = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+MOST_CHANNELS = 5
 MIB = 1024 * 1024
 
 BOUNDS: dict[str, tuple[int, int]] = {
@@ -58,6 +60,7 @@ def issues_of(args: EndpointFields) -> Iterator[SpecIssue]:
         )
     for name in ("artifact_url", "payload_url"):
         yield from _prefix_url(name, getattr(args, name))
+    yield from _channels(args)
     for name in ("subnet_ids", "security_group_ids"):
         if not getattr(args, name):
             yield SpecIssue(name, [], "name one at least; nothing runs outside a private network")
@@ -98,6 +101,23 @@ def _room(args: EndpointFields) -> Iterator[SpecIssue]:
 def _prefix_url(name: str, value: Any) -> Iterator[SpecIssue]:
     if isinstance(value, str) and not PREFIX_URL.match(value):
         yield SpecIssue(name, value, "must be s3://bucket/prefix/ and end in a slash")
+
+
+def _channels(args: EndpointFields) -> Iterator[SpecIssue]:
+    if len(args.additional_urls) > MOST_CHANNELS:
+        yield SpecIssue(
+            "additional_urls",
+            f"{len(args.additional_urls)} channels",
+            f"SageMaker takes {MOST_CHANNELS}; put the rest into the artifact",
+        )
+    for channel, url in args.additional_urls.items():
+        if not CHANNEL.match(channel):
+            yield SpecIssue(
+                "additional_urls",
+                channel,
+                "a channel is at most 64 letters, digits, '.', '_' and '-'",
+            )
+        yield from _prefix_url(f"additional_urls.{channel}", url)
 
 
 def _environment(args: EndpointFields) -> Iterator[SpecIssue]:

@@ -15,7 +15,7 @@ from tidegate_infra.components.inference_endpoint.args import InferenceEndpointA
 def sagemaker_model(
     name: str, args: InferenceEndpointArgs, opts: pulumi.ResourceOptions
 ) -> sagemaker.Model:
-    """A model that is isolated: SageMaker brings the artifact, and the container calls nobody.
+    """A model that is isolated: SageMaker brings what it reads, and the container calls nobody.
 
     It has no fixed name, since a change replaces it while the old one still serves.
     """
@@ -35,6 +35,7 @@ def sagemaker_model(
                     )
                 ]
             ),
+            additional_model_data_sources=_additional(args) or None,
         ),
         vpc_config=sagemaker.ModelVpcConfigArgs(
             subnets=args.subnet_ids, security_group_ids=args.security_group_ids
@@ -42,6 +43,23 @@ def sagemaker_model(
         tags=args.tags,
         opts=opts,
     )
+
+
+def _additional(
+    args: InferenceEndpointArgs,
+) -> list[sagemaker.ModelPrimaryContainerAdditionalModelDataSourceArgs]:
+    """What is brought beside the artifact, by channel."""
+    return [
+        sagemaker.ModelPrimaryContainerAdditionalModelDataSourceArgs(
+            channel_name=channel,
+            s3_data_sources=[
+                sagemaker.ModelPrimaryContainerAdditionalModelDataSourceS3DataSourceArgs(
+                    s3_uri=url, s3_data_type="S3Prefix", compression_type="None"
+                )
+            ],
+        )
+        for channel, url in sorted(args.additional_urls.items())
+    ]
 
 
 def sagemaker_endpoint(

@@ -41,6 +41,11 @@ RULES = (
         "mode {mode} has no inference components; set 1",
     ),
     Rule(
+        "additional_urls",
+        lambda args: args.mode is Mode.BATCH and bool(args.additional_urls),
+        "SageMaker brings nothing to a job, which reads S3 itself; name the address in environment",
+    ),
+    Rule(
         "payload_url",
         lambda args: args.mode in DURABLE and args.payload_url is None,
         "mode {mode} needs s3://bucket/prefix/ for its results",

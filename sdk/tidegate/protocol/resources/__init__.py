@@ -27,6 +27,7 @@ from tidegate.protocol.resources.offers import (
 from tidegate.protocol.resources.plans import (
     ChangeView,
     PlannedDraft,
+    PlannedHeads,
     PlannedOffload,
     PlanView,
     ResolvedPlan,
@@ -72,6 +73,7 @@ __all__ = [
     "Page",
     "PlanView",
     "PlannedDraft",
+    "PlannedHeads",
     "PlannedOffer",
     "PlannedOffload",
     "Problem",

@@ -40,6 +40,14 @@ class PlannedDraft(Resource):
     kv_cache_bytes: int = Field(description="for as many tokens as the model's own KV cache holds")
 
 
+class PlannedHeads(Resource):
+    """The heads of `speculation.heads`, as they were found when they were declared."""
+
+    digest: str = Field(description="sha256 of heads.json, which has that of the weights")
+    revision: str | None = Field(default=None, description="the commit, for hf:// sources")
+    weights_bytes: int
+
+
 class ResolvedPlan(Resource):
     """A declaration with every default resolved and its cost predicted."""
 
@@ -61,6 +69,7 @@ class ResolvedPlan(Resource):
     offer: PlannedOffer | None = Field(default=None, description="null where nothing is rented")
     speculation: SpeculationSpec | None = None
     draft: PlannedDraft | None = Field(default=None, description="of speculation by a draft model")
+    heads: PlannedHeads | None = Field(default=None, description="of speculation by heads")
     kv_spill: KvSpillSpec | None = None
     tool_parser: Literal["hermes", "llama3", "mistral"] | None = Field(
         default=None, description="null where the chat template says it"

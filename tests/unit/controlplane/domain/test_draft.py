@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tidegate.offers import Covers
+from tidegate.offers import Covers, bundled_offers
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, SpecIssue
 from tidegate_controlplane.domain.capabilities import Capabilities
@@ -185,7 +185,7 @@ ARTIFACT = SMALL.model_copy(update={"precision": "int8"})
             {"hardware": {"provisioner": "aws"}},
             SMALL,
             FIELD,
-            "a copy on AWS reads one model; use hardware.provisioner 'local' or 'ray'",
+            "copy it there, `aws s3 sync /models/small s3://BUCKET/PREFIX/`, and name that address",
         ),
         (
             {"hardware": {"provisioner": "ray"}},
@@ -241,3 +241,15 @@ def test_tokens_that_are_not_told_cannot_be_compared(nameless: str) -> None:
     issue = unlike_tokens(spec(), facts, small)
     assert issue is not None
     assert f"no tokenizer.json of {nameless!r} says its tokens" in issue.message
+
+
+def test_a_draft_model_in_s3_is_planned_on_aws() -> None:
+    rented = replace(MACHINE, market=Market(Covers.SAGEMAKER, "us-west-2", bundled_offers()))
+    speculation = {**ASKED, "draft_model": "s3://models/small"}
+    asked = {"speculation": speculation, "max_sequences": 256}
+    declared = spec(asked, hardware={"provisioner": "aws", "gpu": {"type": "L4"}})
+    plan, alone = planned(declared, machine=rented), without(declared, rented)
+    assert plan.draft is not None and plan.offer is not None
+    assert plan.kv_cache_bytes < alone.kv_cache_bytes, "one GPU holds both"
+    model, draft = tokens_of(plan)
+    assert abs(model - draft) <= 2

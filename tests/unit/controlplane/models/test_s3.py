@@ -8,10 +8,12 @@ from typing import Any
 
 import boto3
 import pytest
+from tests.tiny_heads import write_tiny_heads
 from tests.unit.controlplane.models.conftest import MakeDirectory, MakeGguf
 
 from tidegate.spec import ModelSpec
 from tidegate_controlplane.errors import Invalid
+from tidegate_controlplane.models.heads import inspect_heads
 from tidegate_controlplane.models.inspect import Inspected, inspect
 
 BUCKET = "tidegate-test"
@@ -125,3 +127,11 @@ async def test_an_endpoint_that_is_no_url_is_named(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "not a url")
     assert "AWS_ENDPOINT_URL" in await refusal(f"s3://{BUCKET}/models/one")
+
+
+async def test_heads_in_a_bucket_are_those_of_a_directory(s3: Any, tmp_path: Path) -> None:
+    path = write_tiny_heads(tmp_path / "heads")
+    upload(s3, path, "heads/one")
+    assert await inspect_heads(f"s3://{BUCKET}/heads/one") == await inspect_heads(str(path))
+    with pytest.raises(Invalid, match="'s3://tidegate-test/heads/two' does not exist"):
+        await inspect_heads(f"s3://{BUCKET}/heads/two")

@@ -133,7 +133,7 @@ def test_the_image_is_told_what_was_planned() -> None:
     told = environment(aws_launch())
     assert told["TIDEGATE_MODEL_NAME"] == "smol"
     assert told["TIDEGATE_MAX_SEQUENCES"] == "3"
-    assert told["TIDEGATE_SOURCE_DIGEST"] == "sha256:d"
+    assert "TIDEGATE_SOURCE_DIGEST" not in told, "it is made of ETags, which no container sees"
     assert "TIDEGATE_TOOL_PARSER" not in told
     asked = {"tool_parser": "mistral", "speculation": SpeculationSpec(method="ngram")}
     plan = aws_launch().plan.model_copy(update=asked)
@@ -232,3 +232,26 @@ def test_a_revision_is_declared_on_the_machine_of_its_plan_and_scaled_by_us() ->
     assert args.scaled_by.value == "tidegate"
     assert (args.mode.value, args.min_copies, args.max_copies) == ("serverless", 0, 4)
     assert args.artifact_url == "s3://models/good/"
+
+
+@pytest.mark.parametrize(
+    ("asked", "channel"),
+    [
+        (SpeculationSpec(method="draft", draft_model="s3://models/small"), "draft_model"),
+        (SpeculationSpec(method="hydra", heads="s3://models/heads/"), "heads"),
+    ],
+)
+def test_what_guesses_is_brought_beside_the_model(asked: SpeculationSpec, channel: str) -> None:
+    plan = aws_launch().plan.model_copy(update={"speculation": asked})
+    launch = replace(aws_launch(), plan=plan)
+    (brought,) = arguments(SETTINGS, launch).additional_urls.items()
+    assert brought == (channel, getattr(asked, channel).rstrip("/") + "/")
+    told = json.loads(environment(launch)["TIDEGATE_SPECULATION"])
+    assert told[channel] == f"/opt/ml/additional-model-data-sources/{channel}"
+    assert asked.method == told["method"]
+
+
+def test_a_model_alone_has_nothing_beside_it() -> None:
+    plan = aws_launch().plan.model_copy(update={"speculation": SpeculationSpec(method="ngram")})
+    assert arguments(SETTINGS, replace(aws_launch(), plan=plan)).additional_urls == {}
+    assert arguments(SETTINGS, aws_launch()).additional_urls == {}

@@ -9,9 +9,9 @@ import pytest
 from tests.integration.provision.aws.conftest import aws_launch
 
 from tidegate.protocol.replica import ReplicaConfig
-from tidegate.protocol.resources import PlannedDraft, PlannedOffload
+from tidegate.protocol.resources import PlannedDraft, PlannedHeads, PlannedOffload
 from tidegate.spec import GpuSpec, KvSpillSpec, SpeculationSpec
-from tidegate_controlplane.provision.aws.program import environment
+from tidegate_controlplane.provision.aws.program import BROUGHT, environment
 from tidegate_controlplane.provision.base import Launch
 from tidegate_controlplane.provision.configuration import (
     PLACE_FIELDS,
@@ -20,7 +20,7 @@ from tidegate_controlplane.provision.configuration import (
 )
 from tidegate_runtime.container.environment import replica_config
 
-BY_SAGEMAKER = {"source", "revision", "device", "threads", "drain_s"}
+BY_SAGEMAKER = {"source", "revision", "source_digest", "device", "threads", "drain_s"}
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def launch() -> Launch:
                 weights_bytes=7,
                 kv_cache_bytes=1 << 10,
             ),
+            "heads": PlannedHeads(digest="sha256:h", revision="cafe", weights_bytes=3),
             "kv_spill": KvSpillSpec(memory=1 << 20),
             "tool_parser": "mistral",
             "max_adapters": 2,
@@ -73,12 +74,16 @@ def test_every_planned_field_carries_what_was_planned(launch: Launch) -> None:
         "precision": "int4",
         "kv_cache_bytes": 1 << 10,
     }
+    assert told["heads"].model_dump() == {"source_digest": "sha256:h", "revision": "cafe"}
 
 
 def test_an_image_reads_from_its_environment_what_was_planned(launch: Launch) -> None:
     launch = replace(launch, task="generate")
-    read = replica_config(environment(launch))
-    for name, value in planned_fields(launch).items():
+    read, told = replica_config(environment(launch)), planned_fields(launch)
+    brought = f"{BROUGHT}/draft_model"
+    told["speculation"] = told["speculation"].model_copy(update={"draft_model": brought})
+    told["draft"] = told["draft"].model_copy(update={"source_digest": None})
+    for name, value in told.items():
         if name not in BY_SAGEMAKER:
             assert getattr(read, name) == value, name
 
@@ -88,7 +93,7 @@ def test_variables_of_an_endpoint_that_says_nothing_new_are_those_it_had() -> No
     assert set(environment(replace(aws_launch(), plan=plan))) == {
         f"TIDEGATE_{name}"
         for name in (
-            *("MODEL_NAME", "SOURCE_DIGEST", "TASK", "PRECISION", "CONTEXT_TOKENS"),
+            *("MODEL_NAME", "TASK", "PRECISION", "CONTEXT_TOKENS"),
             *("KV_CACHE_BYTES", "MAX_SEQUENCES", "KV_SPILL"),
         )
     }

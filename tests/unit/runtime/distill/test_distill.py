@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.unit.runtime.tiny_decoders import make_decoder, packed_weights, tiny_model
 
+from tidegate.local.heads_files import FORMAT
 from tidegate_runtime.distill.examples import UNKNOWN, Examples, shortlist_of
 from tidegate_runtime.distill.learner import OwnExit, new_learner
 from tidegate_runtime.distill.listen import listen, prompts_of
@@ -26,7 +27,7 @@ from tidegate_runtime.distill.workplace import Workplace
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.models.base import LayeredDecoder
 from tidegate_runtime.speculation.guess import place_heads
-from tidegate_runtime.speculation.heads import FORMAT, HeadsManifest, Method
+from tidegate_runtime.speculation.heads import HeadsManifest, Method
 
 HIDDEN = 96
 WORDS = 300
