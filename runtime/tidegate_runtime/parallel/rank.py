@@ -7,24 +7,46 @@ from multiprocessing.connection import Connection
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.models.base import Decoder, StepBatch
 from tidegate_runtime.models.open import device_of, open_decoder
+from tidegate_runtime.parallel.adapters import RankAdapters
 from tidegate_runtime.parallel.group import join
-from tidegate_runtime.parallel.orders import Allocate, End, Open, Opened, Refused
+from tidegate_runtime.parallel.orders import (
+    AdaptedBatch,
+    Allocate,
+    DropAdapter,
+    End,
+    Open,
+    Opened,
+    Refused,
+    TakeAdapter,
+)
 
 
 def follow(connection: Connection) -> None:
     """Carry out orders until rank 0 says the end or is gone. Raises EngineDead when another rank is
     gone within a step.
     """
-    decoder: Decoder | None = None
+    opened: tuple[Decoder, RankAdapters] | None = None
     while (order := _next(connection)) is not None:
         if isinstance(order, Open):
-            decoder = _answer(connection, order)
-        elif decoder is None:
+            opened = _answer(connection, order)
+        elif opened is None:
             raise RuntimeError(f"{type(order).__name__} came before the model was opened")
-        elif isinstance(order, Allocate):
-            decoder.allocate(order.blocks)
-        elif isinstance(order, StepBatch):
+        else:
+            _obey(order, *opened)
+
+
+def _obey(order: object, decoder: Decoder, adapters: RankAdapters) -> None:
+    match order:
+        case StepBatch():
             decoder.forward(order)
+        case AdaptedBatch():
+            decoder.forward(adapters.batch(order))
+        case TakeAdapter():
+            adapters.take(order)
+        case DropAdapter(number):
+            adapters.drop(number)
+        case Allocate(blocks):
+            decoder.allocate(blocks)
 
 
 def open_part(order: Open) -> Decoder:
@@ -44,14 +66,14 @@ def open_part(order: Open) -> Decoder:
     )
 
 
-def _answer(connection: Connection, order: Open) -> Decoder | None:
+def _answer(connection: Connection, order: Open) -> tuple[Decoder, RankAdapters] | None:
     try:
         decoder = open_part(order)
     except ModelRefused as error:
         connection.send(Refused(error.reason, error.message))
         return None
     connection.send(Opened())
-    return decoder
+    return decoder, RankAdapters(decoder, connection.send)
 
 
 def _next(connection: Connection) -> object | None:
