@@ -69,8 +69,10 @@ class RankAdapters:
         """Forget one, if it was taken."""
         self._taken.pop(number, None)
 
-    def batch(self, order: AdaptedBatch) -> StepBatch:
+    def batch(self, order: StepBatch | AdaptedBatch) -> StepBatch:
         """The batch of a step with this rank's parts of its adapters."""
+        if isinstance(order, StepBatch):
+            return order
         found = (None if number is None else self._taken[number] for number in order.numbers)
         return replace(order.batch, adapters=tuple(found))
 

@@ -13,14 +13,17 @@ import torch
 
 from tidegate_runtime.engine.adapter import Adapter
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
-from tidegate_runtime.models.base import Decoder, StepBatch, StepLogits
+from tidegate_runtime.models.base import LayeredDecoder, StepBatch, StepLogits
 from tidegate_runtime.ops.low_rank import LowRank
+from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.parallel.adapters import handed_over
 from tidegate_runtime.parallel.orders import (
     AdaptedBatch,
     Allocate,
     DropAdapter,
+    Embed,
     Refused,
+    Shallow,
     TakeAdapter,
     Taken,
     Unavailable,
@@ -49,10 +52,15 @@ class DividedAdapter(Adapter):
 
 
 class DividedDecoder:
-    """See `models.base.Decoder`. `kv` is what all ranks keep of a token together."""
+    """See `models.base.LayeredDecoder`. `kv` is what all ranks keep of a token together.
 
-    def __init__(self, own: Decoder, followers: Followers, vocabulary_size: int) -> None:
+    Hidden states are whole on every rank. All ranks run what leads to them, and rank 0 looks.
+    """
+
+    def __init__(self, own: LayeredDecoder, followers: Followers, vocabulary_size: int) -> None:
         self.vocabulary_size = vocabulary_size
+        self.hidden_size = own.hidden_size
+        self.layers = own.layers
         self.kv = replace(own.kv, kv_heads=own.kv.kv_heads * followers.size)
         self._own = own
         self._followers = followers
@@ -66,15 +74,37 @@ class DividedDecoder:
 
     def forward(self, batch: StepBatch) -> StepLogits:
         """Run every row once, on all ranks. Raises EngineDead when one is gone."""
-        self._tell_dropped()
-        if not batch.adapters:
-            self._followers.tell(batch)
-            return self._own.forward(batch)
-        parts = [each if isinstance(each, DividedAdapter) else None for each in batch.adapters]
-        numbers = tuple(None if part is None else part.number for part in parts)
-        self._followers.tell(AdaptedBatch(replace(batch, adapters=()), numbers))
-        own = tuple(None if part is None else part.own for part in parts)
-        return self._own.forward(replace(batch, adapters=own))
+        told, own = self._as_told(batch)
+        self._followers.tell(told)
+        return self._own.forward(own)
+
+    def watch(self) -> None:
+        """From now on `forward` gives the hidden states after the last layer, too.
+
+        Raises ModelRefused (UnsupportedSpeculation) for a model without a list of layers.
+        """
+        self._own.watch()
+
+    def hidden(self, batch: StepBatch, layers: int) -> torch.Tensor:
+        """Run the first `layers` layers, on all ranks. Raises EngineDead when one is gone."""
+        told, own = self._as_told(batch)
+        self._followers.tell(Shallow(told, layers, logits=False))
+        return self._own.hidden(own, layers)
+
+    def early(self, batch: StepBatch, layers: int) -> StepLogits:
+        """Run the first `layers` layers, the final norm and the head, as `hidden` does."""
+        told, own = self._as_told(batch)
+        self._followers.tell(Shallow(told, layers, logits=True))
+        return self._own.early(own, layers)
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The embeddings of tokens, of which each rank has some. Raises EngineDead."""
+        self._followers.tell(Embed(tokens.cpu().int().numpy()))
+        return self._own.embed(tokens)
+
+    def linear(self, packed: PackedLinear) -> torch.nn.Module:
+        """A linear that rank 0 has alone, and whole."""
+        return self._own.linear(packed)
 
     def pool_tensors(self) -> list[torch.Tensor]:
         """Raises ModelRefused: each rank has blocks of its own."""
@@ -105,6 +135,17 @@ class DividedDecoder:
         # This may run in the midst of anything, also of telling: it only takes a note.
         weakref.finalize(adapter, self._dropped.append, number).atexit = False
         return adapter
+
+    def _as_told(self, batch: StepBatch) -> tuple[StepBatch | AdaptedBatch, StepBatch]:
+        """A batch as the other ranks are told of it, and as this one runs it."""
+        self._tell_dropped()
+        if not batch.adapters:
+            return batch, batch
+        parts = [each if isinstance(each, DividedAdapter) else None for each in batch.adapters]
+        numbers = tuple(None if part is None else part.number for part in parts)
+        own = tuple(None if part is None else part.own for part in parts)
+        told = AdaptedBatch(replace(batch, adapters=()), numbers)
+        return told, replace(batch, adapters=own)
 
     def _tell_dropped(self) -> None:
         """Let the other ranks forget what no sequence and no name refers to any more."""

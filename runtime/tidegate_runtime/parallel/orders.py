@@ -2,9 +2,10 @@
 
 They are processes of one machine, rank 0 their parent, and `multiprocessing.connection` carries
 these objects. An `Open` is answered with `Opened` or `Refused`; after it come an `Allocate`, then
-the `StepBatch` of every step, or its `AdaptedBatch`, and at last an `End`, and nothing is answered:
-the ranks meet in the sums of each layer. A `TakeAdapter` may come at any time after the `Open`. It
-is answered, with `Taken` or why not, while steps go on.
+the `StepBatch` of every step, or its `AdaptedBatch`, a `Shallow` or an `Embed` for each guess of
+the next tokens, and at last an `End`. Nothing of that is answered: the ranks meet in the sums of
+each layer. A `TakeAdapter` may come at any time after the `Open`. It is answered, with `Taken` or
+why not, while steps go on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # ranks are forked before torch is imported
-    from tidegate_runtime.ops.batch import StepBatch
+    from tidegate_runtime.ops.batch import Integers, StepBatch
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,22 @@ class AdaptedBatch:
 
     batch: StepBatch
     numbers: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Shallow:
+    """Run the first layers over a batch, and the head after them if there are to be logits."""
+
+    step: StepBatch | AdaptedBatch
+    layers: int
+    logits: bool
+
+
+@dataclass(frozen=True)
+class Embed:
+    """Embed tokens `[rows]`."""
+
+    tokens: Integers
 
 
 @dataclass(frozen=True)

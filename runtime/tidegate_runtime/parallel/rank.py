@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from multiprocessing.connection import Connection
 
+import torch
+
 from tidegate_runtime.errors import ModelRefused
-from tidegate_runtime.models.base import Decoder, StepBatch
+from tidegate_runtime.models.base import LayeredDecoder, StepBatch
 from tidegate_runtime.models.open import device_of, open_decoder
 from tidegate_runtime.parallel.adapters import RankAdapters
 from tidegate_runtime.parallel.group import join
@@ -13,10 +15,12 @@ from tidegate_runtime.parallel.orders import (
     AdaptedBatch,
     Allocate,
     DropAdapter,
+    Embed,
     End,
     Open,
     Opened,
     Refused,
+    Shallow,
     TakeAdapter,
 )
 
@@ -25,7 +29,7 @@ def follow(connection: Connection) -> None:
     """Carry out orders until rank 0 says the end or is gone. Raises EngineDead when another rank is
     gone within a step.
     """
-    opened: tuple[Decoder, RankAdapters] | None = None
+    opened: tuple[LayeredDecoder, RankAdapters] | None = None
     while (order := _next(connection)) is not None:
         if isinstance(order, Open):
             opened = _answer(connection, order)
@@ -35,12 +39,15 @@ def follow(connection: Connection) -> None:
             _obey(order, *opened)
 
 
-def _obey(order: object, decoder: Decoder, adapters: RankAdapters) -> None:
+def _obey(order: object, decoder: LayeredDecoder, adapters: RankAdapters) -> None:
     match order:
-        case StepBatch():
-            decoder.forward(order)
-        case AdaptedBatch():
+        case StepBatch() | AdaptedBatch():
             decoder.forward(adapters.batch(order))
+        case Shallow(step, layers, logits):
+            run = decoder.early if logits else decoder.hidden
+            run(adapters.batch(step), layers)
+        case Embed(tokens):
+            decoder.embed(torch.from_numpy(tokens))
         case TakeAdapter():
             adapters.take(order)
         case DropAdapter(number):
@@ -49,14 +56,14 @@ def _obey(order: object, decoder: Decoder, adapters: RankAdapters) -> None:
             decoder.allocate(blocks)
 
 
-def open_part(order: Open) -> Decoder:
+def open_part(order: Open) -> LayeredDecoder:
     """Take one rank's part of a model. Blocks until all ranks do the same.
 
     Raises ModelRefused, and EngineDead when another rank is gone.
     """
     whole = order.whole
     device = device_of(whole.kind, order.rank)
-    return open_decoder(
+    decoder = open_decoder(
         whole.artifact_dir,
         threads=whole.threads,
         kv=whole.kv,
@@ -64,9 +71,11 @@ def open_part(order: Open) -> Decoder:
         kind=whole.kind,
         group=join(order.rendezvous, order.rank, order.ranks, device),
     )
+    assert isinstance(decoder, LayeredDecoder)
+    return decoder
 
 
-def _answer(connection: Connection, order: Open) -> tuple[Decoder, RankAdapters] | None:
+def _answer(connection: Connection, order: Open) -> tuple[LayeredDecoder, RankAdapters] | None:
     try:
         decoder = open_part(order)
     except ModelRefused as error:

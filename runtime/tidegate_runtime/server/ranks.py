@@ -27,7 +27,7 @@ from tidegate_runtime.parallel.orders import End, Open, Refused, Whole
 from tidegate_runtime.server.parent import tie_to
 
 if TYPE_CHECKING:
-    from tidegate_runtime.models.base import Decoder
+    from tidegate_runtime.models.base import LayeredDecoder
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Ranks:
         self._asking = threading.Lock()
         self._closing = False
 
-    def open(self, whole: Whole) -> Decoder:
+    def open(self, whole: Whole) -> LayeredDecoder:
         """Have every rank take its part of a model; returns that of this one.
 
         Raises ModelRefused, EngineDead.

@@ -88,6 +88,13 @@ def test_it_says_what_one_process_says_and_a_drain_ends_all(start: Callable[...,
     assert not any(map(_runs, ranks))
 
 
+def test_it_guesses_by_its_first_layers_and_says_the_same(start: Callable[..., Any]) -> None:
+    plain = start()
+    guessing = start(speculation={"method": "early_exit", "exit_layer": 1, "max_tokens": 3})
+    assert answer(guessing) == answer(plain)
+    assert guessing.metric("vllm:spec_decode_num_draft_tokens_total") > 0
+
+
 def test_a_process_that_dies_ends_the_answers_and_the_replica_which_says_why(
     start: Callable[..., Any],
 ) -> None:
