@@ -10,39 +10,56 @@ from tidegate.spec import Precision
 
 PANEL = 16
 """Compiled kernels read so many outputs of a factor at once; what is missing is zeros."""
+INWARD = frozenset({"o_proj", "down_proj", "dense", "dense_4h_to_h", "fc2", "c_proj"})
+"""Linears that a divided model divides by their inputs, as transformers names them in the plans of
+its families (`base_model_tp_plan`); all others are divided by their outputs."""
 LEAST_LOADED = "load fewer adapters at once (runtime.max_adapters), train them with a lower rank"
 
 
 @dataclass(frozen=True)
 class Update:
-    """A low-rank update of one linear: factors `[rank, inputs]` and `[outputs, rank]`."""
+    """A low-rank update of one linear: factors `[rank, inputs]` and `[outputs, rank]`.
+
+    `linear` is the last part of its name.
+    """
 
     rank: int
     inputs: int
     outputs: int
+    linear: str = ""
 
 
 Updates = Sequence[Update]
 """Of one adapter."""
 
 
-def adapter_bytes(updates: Updates, precision: Precision, *, on_gpu: bool) -> int:
-    """What one adapter takes: 4 bytes a value beside float32 weights, else 2 and, on processors,
-    whole panels.
+def adapter_bytes(updates: Updates, precision: Precision, *, on_gpu: bool, devices: int = 1) -> int:
+    """What one adapter takes of all devices that a model is divided over.
+
+    4 bytes a value beside float32 weights, else 2 and, on a processor, whole panels; a model that
+    is divided over several of those computes in float32.
     """
-    if precision is Precision.FP32 or on_gpu:
-        element = 4 if precision is Precision.FP32 else 2
-        return sum(element * each.rank * (each.inputs + each.outputs) for each in updates)
-    return sum(
-        2 * (_whole(each.rank) * each.inputs + _whole(each.outputs) * each.rank) for each in updates
-    )
+    if precision is not Precision.FP32 and not on_gpu and devices == 1:
+        return sum(
+            2 * (_whole(each.rank) * each.inputs + _whole(each.outputs) * each.rank)
+            for each in updates
+        )
+    element = 2 if on_gpu and precision is not Precision.FP32 else 4
+    return sum(element * each.rank * _wide(each, devices) for each in updates)
 
 
 def loaded_bytes(
-    adapters: Iterable[Updates], most: int, precision: Precision, *, on_gpu: bool
+    adapters: Iterable[Updates],
+    most: int,
+    precision: Precision,
+    *,
+    on_gpu: bool,
+    devices: int = 1,
 ) -> int:
     """What the largest `most` of them take, which may be in memory together."""
-    sizes = (adapter_bytes(updates, precision, on_gpu=on_gpu) for updates in adapters)
+    sizes = (
+        adapter_bytes(updates, precision, on_gpu=on_gpu, devices=devices) for updates in adapters
+    )
     return sum(sorted(sizes, reverse=True)[:most])
 
 
@@ -57,6 +74,13 @@ def beside(plan: ResolvedPlan, adapters_bytes: int) -> ResolvedPlan:
 def remedy(plan: ResolvedPlan) -> str:
     """What to do about the memory of adapters, before other remedies; nothing without any."""
     return f"{LEAST_LOADED}, " if plan.adapters_bytes else ""
+
+
+def _wide(update: Update, devices: int) -> int:
+    """Inputs and outputs on all devices: each has the whole of the factor that is not divided."""
+    if update.linear in INWARD:
+        return update.inputs + update.outputs * devices
+    return update.inputs * devices + update.outputs
 
 
 def _whole(outputs: int) -> int:

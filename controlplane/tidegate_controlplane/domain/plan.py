@@ -95,7 +95,8 @@ def resolve(
     kv_cache = _kv_cache_bytes(spec, facts, context, precision, _shared_bytes(spec, capabilities))
     most_adapters = spec.runtime.max_adapters or MAX_ADAPTERS
     on_gpu = spec.hardware.gpu is not None
-    loaded = loaded_bytes(adapters, most_adapters, precision, on_gpu=on_gpu)
+    devices = tensor_parallel(spec)
+    loaded = loaded_bytes(adapters, most_adapters, precision, on_gpu=on_gpu, devices=devices)
     low, high = replica_bounds(spec)
     plan = ResolvedPlan(
         provisioner=spec.hardware.provisioner.value,
@@ -104,16 +105,12 @@ def resolve(
         max_sequences=spec.runtime.max_sequences,
         kv_cache_bytes=kv_cache,
         weights_bytes=weights,
-        memory_bytes=weights
-        + kv_cache
-        + tensor_parallel(spec) * PROCESS_BYTES
-        + _spilled_beside(spec)
-        + loaded,
+        memory_bytes=weights + kv_cache + devices * PROCESS_BYTES + _spilled_beside(spec) + loaded,
         adapters_bytes=loaded,
         max_adapters=most_adapters,
         threads=spec.hardware.cpu,
         gpu=spec.hardware.gpu,
-        tensor_parallel=tensor_parallel(spec),
+        tensor_parallel=devices,
         speculation=spec.runtime.speculation,
         kv_spill=spec.runtime.kv_spill,
         tool_parser=spec.runtime.tool_parser,

@@ -7,9 +7,6 @@ from tidegate_controlplane.domain.division import tensor_parallel
 from tidegate_controlplane.domain.draft import FIELD as DRAFT
 from tidegate_controlplane.domain.heads import FIELD as HEADS
 
-_INTO_THE_MODEL = frozenset({"early_exit", "medusa", "hydra"})
-"""Methods that guess from what the model's own layers leave."""
-
 
 def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
     """Why a declared speculation is not honoured; None when it is, or when there is none."""
@@ -26,13 +23,6 @@ def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
             "runtime.speculation.method",
             asked.method,
             f"a draft model runs on one device, and the model is divided over {devices}; use "
-            "'ngram', or divide it over one",
-        )
-    if devices > 1 and asked.method in _INTO_THE_MODEL:
-        return SpecIssue(
-            "runtime.speculation.method",
-            asked.method,
-            f"{asked.method!r} looks into the model, which is divided over {devices} devices; use "
             "'ngram', or divide it over one",
         )
     return None

@@ -119,10 +119,11 @@ def read_updates(source: str) -> Updates:
     for name, down in shapes.items():
         if not name.endswith(DOWN):
             continue
-        up = shapes.get(name.removesuffix(DOWN) + UP)
+        module = name.removesuffix(DOWN)
+        up = shapes.get(module + UP)
         if up is None or len(up) != 2 or len(down) != 2 or down[0] != up[1]:
-            raise SourceError(f"the factors of {name.removesuffix(DOWN)!r} do not fit each other")
-        updates.append(Update(rank=down[0], inputs=down[1], outputs=up[0]))
+            raise SourceError(f"the factors of {module!r} do not fit each other")
+        updates.append(Update(down[0], down[1], up[0], linear=module.rpartition(".")[2]))
     return tuple(updates)
 
 

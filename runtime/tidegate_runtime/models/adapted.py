@@ -59,7 +59,8 @@ def adaptable(model: Any, packed: Mapping[str, PackedLinear]) -> dict[str, tuple
 
 @contextmanager
 def adapted(model: Any, batch: StepBatch) -> Iterator[None]:
-    """Let the linears of `model` add the updates of a batch's adapters inside the block.
+    """Let the linears of `model` add the updates of a batch's adapters inside the block, before
+    other hooks see what they give.
 
     The last layer sees the wanted rows only.
     """
@@ -71,7 +72,10 @@ def adapted(model: Any, batch: StepBatch) -> Iterator[None]:
             seen = _places(rows, wanted) if module is head else rows
             place = torch.tensor(seen, dtype=torch.long, device=update.down.device)
             parts.setdefault(module, []).append(_Part(place, update))
-    hooks = [module.register_forward_hook(partial(_add, found)) for module, found in parts.items()]
+    hooks = [
+        module.register_forward_hook(partial(_add, found), prepend=True)
+        for module, found in parts.items()
+    ]
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ from tidegate_runtime.ops.native import Threads
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.parallel.division import divide
 from tidegate_runtime.parallel.group import Group
-from tidegate_runtime.parallel.modules import connect
+from tidegate_runtime.parallel.part import PartDecoder
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +78,7 @@ def open_decoder(
     if group is not None:
         part = divide(config, weights, group.rank, group.size)
         on_rank = operators(part.config, part.weights, device=device_of(chosen, group.rank))
-        decoder = build(part.config, part.weights, operators=on_rank)
-        connect(decoder.model, part, group)
-        return decoder
+        return PartDecoder(part, group, operators=on_rank, kv=kv, context_tokens=context)
     device = device_of(chosen)
     if offload is None:
         return build(config, weights, operators=operators(config, weights, device=device))

@@ -19,6 +19,7 @@ import torch
 
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.models.weights import Weights
+from tidegate_runtime.ops.low_rank import LowRank
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.quantized import GROUP, PANEL
 from tidegate_runtime.parallel.cut import some_columns, some_inputs, some_outputs
@@ -32,17 +33,15 @@ _OUTPUTS, _INPUTS = "colwise", "rowwise"
 class Division:
     """What one rank has: a smaller model of the same kind.
 
-    The products of the layers `summed` are parts of a sum over all ranks. `tokens` are those of the
-    vocabulary that this rank embeds and gives logits for, of `vocabulary` in all; every rank but
-    the last has `share` of them.
+    The products of the layers `summed` are parts of a sum over all ranks. Every rank but the last
+    has `share` tokens of the vocabulary.
     """
 
     config: Any
     weights: Weights
+    cut: Cut
     summed: tuple[str, ...]
-    tokens: range
     share: int
-    vocabulary: int
 
 
 def divide(config: Any, weights: Weights, rank: int, ranks: int) -> Division:
@@ -57,26 +56,32 @@ def divide(config: Any, weights: Weights, rank: int, ranks: int) -> Division:
     own.get_text_config().vocab_size = len(tokens)
     # It may lie in another rank's part, and means nothing to a decoder.
     own.get_text_config().pad_token_id = None
-    cut = _Cut(styles, tokens, rank, ranks)
+    cut = Cut(styles, tokens, vocabulary, rank, ranks)
     parts = Weights(
         {name: cut.packed(name, linear) for name, linear in weights.linears.items()},
         {name: cut.dense(name, tensor) for name, tensor in weights.tensors.items()},
         weights.tied,
     )
     summed = tuple(name for name, style in styles.items() if style == _INPUTS)
-    return Division(own, parts, summed, tokens, share, vocabulary)
+    return Division(own, parts, cut, summed, share)
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """Takes one rank's part of every weight."""
+class Cut:
+    """Takes one rank's part of every weight.
+
+    `tokens` are those of the vocabulary that this rank embeds and gives logits for, of `vocabulary`
+    in all.
+    """
 
     styles: Mapping[str, str]
     tokens: range
+    vocabulary: int
     rank: int
     ranks: int
 
     def packed(self, name: str, whole: PackedLinear) -> PackedLinear:
+        """Of a packed linear."""
         if name == HEAD:
             return some_outputs(whole, self.tokens)
         if self.styles[name] == _INPUTS:
@@ -84,6 +89,7 @@ class _Cut:
         return some_outputs(whole, self._part(whole.out))
 
     def dense(self, name: str, whole: torch.Tensor) -> torch.Tensor:
+        """Of a parameter."""
         layer, _, kind = name.rpartition(".")
         if layer in (HEAD, EMBEDDING):
             return whole[self.tokens.start : self.tokens.stop]
@@ -96,6 +102,26 @@ class _Cut:
         if style == _INPUTS:
             return whole if self.rank == 0 else torch.zeros_like(whole)
         return whole
+
+    def update(self, name: str, whole: LowRank) -> LowRank:
+        """Of an adapter's update of a linear, in memory of its own.
+
+        What `down` makes of some inputs is a part of a sum, and so is what `up` makes of that: it
+        is added before the linear's own sum over the ranks.
+        """
+        if self.styles.get(name) == _INPUTS:
+            inputs = self._part(whole.down.shape[1])
+            return LowRank(some_columns(whole.down, inputs), whole.up.clone())
+        outputs = self.tokens if name == HEAD else self._part(len(whole.up))
+        return LowRank(whole.down.clone(), whole.up[outputs.start : outputs.stop].clone())
+
+    def whole_shape(self, name: str, outputs: int, inputs: int) -> tuple[int, int]:
+        """The (outputs, inputs) of a linear of which this rank has so many."""
+        if name == HEAD:
+            return self.vocabulary, inputs
+        if self.styles[name] == _INPUTS:
+            return outputs, inputs * self.ranks
+        return outputs * self.ranks, inputs
 
     def _part(self, size: int) -> range:
         each = size // self.ranks

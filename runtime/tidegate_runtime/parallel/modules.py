@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
 from tidegate_runtime.parallel.division import Division
 from tidegate_runtime.parallel.group import Group
-
-
-class SummedLinear(torch.nn.Module):
-    """A linear of which this rank has some of the inputs."""
-
-    def __init__(self, part: torch.nn.Module, group: Group) -> None:
-        super().__init__()
-        self._part = part
-        self._group = group
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """`[…, in / ranks]` → `[…, out]`."""
-        return self._group.sum(self._part(inputs))
 
 
 class DividedEmbedding(torch.nn.Module):
@@ -40,29 +28,31 @@ class DividedEmbedding(torch.nn.Module):
         return self._group.sum(found.masked_fill(elsewhere.unsqueeze(-1), 0.0))
 
 
-class DividedHead(torch.nn.Module):
-    """The last layer, of which this rank has the logits of some tokens."""
-
-    def __init__(self, part: torch.nn.Module, division: Division, group: Group) -> None:
-        super().__init__()
-        self._part = part
-        self._share = division.share
-        self._vocabulary = division.vocabulary
-        self._group = group
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """`[1, rows, hidden]` → `[1, rows, vocabulary]` on rank 0; elsewhere what it has of it."""
-        own = self._part(hidden)
-        missing = self._share - own.shape[-1]
-        even = torch.nn.functional.pad(own, (0, missing)) if missing else own
-        parts = self._group.gather(even)
-        return torch.cat(parts, dim=-1)[..., : self._vocabulary] if parts else own
-
-
 def connect(model: Any, division: Division, group: Group) -> None:
-    """Make one rank's model compute with the others."""
+    """Make one rank's model compute with the others.
+
+    A linear gives its sum, and the last layer its gathered logits, by the first of its hooks: what
+    an adapter adds to the rank's own part comes before (`models.adapted`).
+    """
     for name in division.summed:
-        model.set_submodule(name, SummedLinear(model.get_submodule(name), group))
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    model.set_input_embeddings(DividedEmbedding(embedding, division.tokens, group))
-    model.set_output_embeddings(DividedHead(head, division, group))
+        model.get_submodule(name).register_forward_hook(partial(_sum, group))
+    tokens = division.cut.tokens
+    model.set_input_embeddings(DividedEmbedding(model.get_input_embeddings(), tokens, group))
+    model.get_output_embeddings().register_forward_hook(partial(_gather, division, group))
+
+
+def _sum(group: Group, module: torch.nn.Module, given: object, part: torch.Tensor) -> torch.Tensor:
+    """What some of the inputs add to all outputs, `[…, out]` → that of all inputs."""
+    del module, given
+    return group.sum(part)
+
+
+def _gather(
+    division: Division, group: Group, module: torch.nn.Module, given: object, own: torch.Tensor
+) -> torch.Tensor:
+    """The logits of some tokens, `[1, rows, tokens]` → on rank 0 `[1, rows, vocabulary]`."""
+    del module, given
+    missing = division.share - own.shape[-1]
+    even = torch.nn.functional.pad(own, (0, missing)) if missing else own
+    parts = group.gather(even)
+    return torch.cat(parts, dim=-1)[..., : division.cut.vocabulary] if parts else own

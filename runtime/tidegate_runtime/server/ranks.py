@@ -27,7 +27,7 @@ from tidegate_runtime.parallel.orders import End, Open, Refused, Whole
 from tidegate_runtime.server.parent import tie_to
 
 if TYPE_CHECKING:
-    from tidegate_runtime.models.base import Decoder
+    from tidegate_runtime.models.base import LayeredDecoder
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,11 @@ class Ranks:
         """`followers` are the pids of children of this process, and the way to each."""
         self.size = 1 + len(followers)
         self._followers = followers
+        self._telling = threading.Lock()
+        self._asking = threading.Lock()
         self._closing = False
 
-    def open(self, whole: Whole) -> Decoder:
+    def open(self, whole: Whole) -> LayeredDecoder:
         """Have every rank take its part of a model; returns that of this one.
 
         Raises ModelRefused, EngineDead.
@@ -55,18 +57,34 @@ class Ranks:
             for rank, (pid, connection) in enumerate(self._followers, start=1):
                 _tell(rank, pid, connection, replace(own, rank=rank))
             decoder = open_part(own)
-            for rank, (_, connection) in enumerate(self._followers, start=1):
-                _check(rank, connection)
+            for answer in self._answers():
+                if isinstance(answer, Refused):
+                    raise ModelRefused(answer.reason, answer.message)
         return decoder
 
     def tell(self, order: object) -> None:
-        """Give every one of them an order. Raises EngineDead when one is gone."""
-        for rank, (pid, connection) in enumerate(self._followers, start=1):
-            _tell(rank, pid, connection, order)
+        """Give every one of them an order; from any thread, and all get the same ones in the same
+        order. Raises EngineDead when one is gone.
+        """
+        with self._telling:
+            for rank, (pid, connection) in enumerate(self._followers, start=1):
+                _tell(rank, pid, connection, order)
+
+    def ask(self, order: object) -> list[object]:
+        """What each of them answers to an order; they are told of others meanwhile.
+
+        Blocks. Raises EngineDead when one is gone.
+        """
+        with self._asking:
+            self.tell(order)
+            return self._answers()
 
     def watch(self, on_death: Callable[[EngineDead], None]) -> None:
         """Call `on_death` once, from a thread, when one ends before it is told to."""
-        threading.Thread(target=self._watch, args=(on_death,), name="ranks", daemon=True).start()
+        # By their processes: on their connections they answer, too.
+        handles = [os.pidfd_open(pid) for pid, _ in self._followers]
+        arguments = (handles, on_death)
+        threading.Thread(target=self._watch, args=arguments, name="ranks", daemon=True).start()
 
     def close(self) -> None:
         """Let all of them end, and wait until they have."""
@@ -78,14 +96,24 @@ class Ranks:
         for pid, _ in self._followers:
             _collect(pid, give_up)
 
-    def _watch(self, on_death: Callable[[EngineDead], None]) -> None:
-        # None of them says anything once it is open, so this is the end of one.
-        ended = wait([connection for _, connection in self._followers])
+    def _answers(self) -> list[object]:
+        """The next thing that each of them says."""
+        return [
+            _heard(rank, pid, connection)
+            for rank, (pid, connection) in enumerate(self._followers, start=1)
+        ]
+
+    def _watch(self, handles: list[int], on_death: Callable[[EngineDead], None]) -> None:
+        ended = wait(handles)
         gone = [
             _gone(rank, pid)
-            for rank, (pid, connection) in enumerate(self._followers, start=1)
-            if connection in ended
+            for rank, ((pid, _), handle) in enumerate(
+                zip(self._followers, handles, strict=True), start=1
+            )
+            if handle in ended
         ]
+        for handle in handles:
+            os.close(handle)
         if not self._closing:
             on_death(gone[0])
 
@@ -157,14 +185,12 @@ def _tell(rank: int, pid: int, connection: Connection, order: object) -> None:
         raise _gone(rank, pid) from error
 
 
-def _check(rank: int, connection: Connection) -> None:
-    """Raises ModelRefused or EngineDead unless a rank has its part."""
+def _heard(rank: int, pid: int, connection: Connection) -> object:
     try:
-        answer = connection.recv()
+        answer: object = connection.recv()
     except (EOFError, OSError) as error:
-        raise EngineDead(f"rank {rank} of this replica ended while it took its part") from error
-    if isinstance(answer, Refused):
-        raise ModelRefused(answer.reason, answer.message)
+        raise _gone(rank, pid) from error
+    return answer
 
 
 def _gone(rank: int, pid: int) -> EngineDead:

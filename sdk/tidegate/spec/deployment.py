@@ -279,8 +279,6 @@ def _check_tensor_parallel(spec: DeploymentSpec) -> None:
     for field, value, what in (
         ("runtime.offload", spec.runtime.offload, "streams no layers"),
         ("runtime.kv_spill", spec.runtime.kv_spill, "spills no prefixes"),
-        ("runtime.adapters", spec.runtime.adapters, "takes no adapters"),
-        ("runtime.max_adapters", spec.runtime.max_adapters, "takes no adapters"),
     ):
         if value:
             raise ValueError(

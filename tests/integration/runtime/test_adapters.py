@@ -66,10 +66,18 @@ def continuation(model: Any, tokenizer: Any) -> Said:
     return Said(tokenizer.decode(tokens.tolist()), logprobs.tolist())
 
 
-@pytest.fixture(scope="module")
-def replica(spawn: Any, tiny_llama: Path, adapters: dict[str, Path]) -> Any:
-    declared = {name: str(adapters[name]) for name in ("calm", "loud")}
-    made = spawn(source=str(tiny_llama), precision="fp32", adapters=declared, max_adapters=2)
+@pytest.fixture(scope="module", params=[1, 2], ids=["whole", "divided"])
+def replica(
+    request: pytest.FixtureRequest, spawn: Any, tiny_llama: Path, adapters: dict[str, Path]
+) -> Any:
+    made = spawn(
+        source=str(tiny_llama),
+        precision="fp32",
+        adapters={name: str(adapters[name]) for name in ("calm", "loud")},
+        max_adapters=2,
+        tensor_parallel=request.param,
+        threads=request.param,
+    )
     made.wait_for("ready")
     return made
 

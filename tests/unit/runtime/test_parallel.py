@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -43,21 +39,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def family(name: str, **options: Any) -> Any:
     return tiny_model(name, **{**SHAPE, **FAMILIES[name], **options})
-
-
-@pytest.fixture(scope="module")
-def ranks() -> Iterator[Ranks]:
-    """This process and another, for any number of models one after another."""
-    ours, theirs = Pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.unit.runtime.follower", str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-    )
-    theirs.close()
-    made = Ranks([(process.pid, ours)])
-    yield made
-    made.close()
-    process.returncode = 0
 
 
 def divided(ranks: Ranks, root: Path, vocabulary: int, kind: str = "transformers") -> Decoder:

@@ -42,12 +42,12 @@ class Tiny:
     weights: Any
 
     @classmethod
-    def make(cls) -> "Tiny":
+    def make(cls, bits: int = 8) -> "Tiny":
         model = tiny_model("Llama", num_hidden_layers=LAYERS)
         for layer in model.model.layers[EXIT:]:
             layer.self_attn.o_proj.weight.data *= 0.03
             layer.mlp.down_proj.weight.data *= 0.03
-        return cls(model, packed_weights(model, 8))
+        return cls(model, packed_weights(model, bits))
 
     def decoder(self, kind: str) -> Decoder:
         return make_decoder(kind, self.model.config, self.weights, threads=1)

@@ -223,24 +223,6 @@ def test_an_unknown_field_is_refused_with_the_nearest_known_one(
             "divided over several devices spills no prefixes",
         ),
         (
-            {"runtime": {"adapters": {"a": "/a"}, "tensor_parallel": 2}},
-            "runtime.adapters",
-            {"a": "/a"},
-            "divided over several devices takes no adapters",
-        ),
-        (
-            {"runtime": {"adapters": {"a": "/a"}}, "hardware": {"gpu": {"count": 2}}},
-            "runtime.adapters",
-            {"a": "/a"},
-            "divided over several devices takes no adapters; remove it",
-        ),
-        (
-            {"runtime": {"max_adapters": 2, "tensor_parallel": 2}},
-            "runtime.max_adapters",
-            2,
-            "divided over several devices takes no adapters",
-        ),
-        (
             {"model": {"source": "/m", "task": "embed"}, "runtime": {"max_adapters": 2}},
             "runtime.max_adapters",
             2,

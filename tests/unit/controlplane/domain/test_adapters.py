@@ -11,6 +11,7 @@ from tests.unit.controlplane.domain.test_plan import FACTS, MACHINE, spec
 from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import Precision, SpecIssue
 from tidegate_controlplane.domain.adapters import Update, Updates, adapter_bytes, loaded_bytes
+from tidegate_controlplane.domain.gpus import MachineGpu
 from tidegate_controlplane.domain.plan import Refusal, resolve
 from tidegate_controlplane.domain.size import need
 
@@ -40,6 +41,22 @@ def test_an_adapter_takes_its_factors_and_whole_panels_of_them_on_processors(
     precision: Precision, on_gpu: bool, taken: int
 ) -> None:
     assert adapter_bytes([Update(3, 100, 50)], precision, on_gpu=on_gpu) == taken
+
+
+@pytest.mark.parametrize(
+    ("precision", "on_gpu", "each_bytes"),
+    [(Precision.FP32, False, 4), (Precision.INT8, False, 4), (Precision.INT8, True, 2)],
+)
+def test_of_a_divided_model_every_device_has_one_factor_whole(
+    precision: Precision, on_gpu: bool, each_bytes: int
+) -> None:
+    outward, inward = Update(3, 100, 50, "q_proj"), Update(3, 100, 50, "o_proj")
+
+    def taken(update: Update) -> int:
+        return adapter_bytes([update], precision, on_gpu=on_gpu, devices=4)
+
+    assert taken(outward) == each_bytes * 3 * (4 * 100 + 50)
+    assert taken(inward) == each_bytes * 3 * (100 + 4 * 50)
 
 
 def test_the_largest_that_may_be_in_memory_together_are_counted() -> None:
@@ -107,6 +124,17 @@ def test_the_cache_of_a_gpu_fills_what_adapters_leave() -> None:
     assert isinstance(without, ResolvedPlan) and isinstance(plan, ResolvedPlan)
     assert plan.memory_bytes == without.memory_bytes
     assert without.kv_cache_bytes - plan.kv_cache_bytes == plan.adapters_bytes == 2 * 1024 * MIB
+
+
+def test_the_adapters_of_a_divided_model_are_counted_on_each_of_its_gpus() -> None:
+    four = replace(places.OWN, gpu=MachineGpu("NVIDIA L4", 24 * places.GIB, count=4))
+    declared = places.spec(
+        hardware={**places.HERE, "gpu": {"count": 4}},
+        runtime={**SHORT, "adapters": {"a": "/a"}, "max_adapters": 1},
+    )
+    plan = resolve(declared, places.EIGHT_BILLION, four, adapters=[HUGE, HUGE])
+    assert isinstance(plan, ResolvedPlan)
+    assert plan.adapters_bytes == (4 + 1) * 512 * MIB
 
 
 @pytest.mark.parametrize("runtime", [{}, {"context_tokens": 1024, "offload": {"memory": "1GiB"}}])

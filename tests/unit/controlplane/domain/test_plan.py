@@ -288,13 +288,11 @@ def test_heads_are_not_read_on_other_machines() -> None:
         {"method": "hydra", "heads": "/heads"},
     ],
 )
-def test_a_divided_model_is_not_looked_into(asked: dict[str, Any]) -> None:
-    divided = spec(runtime={"speculation": asked, "tensor_parallel": 2})
-    issues = {issue.field: issue.message for issue in refused(divided)}
-    assert (
-        f"{asked['method']!r} looks into the model, which is divided over 2 devices; use 'ngram'"
-        in (issues["runtime.speculation.method"])
-    )
+def test_a_divided_model_is_looked_into_as_a_whole_one(asked: dict[str, Any]) -> None:
+    plan = planned(spec(runtime={"speculation": asked, "tensor_parallel": 2}))
+    assert plan.tensor_parallel == 2
+    assert plan.speculation is not None
+    assert plan.speculation.method == asked["method"]
 
 
 def test_an_embedding_model_keeps_no_kv_cache() -> None:

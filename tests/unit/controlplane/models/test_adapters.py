@@ -48,10 +48,10 @@ async def test_the_size_is_read_from_the_weights_each_time(tmp_path: Path) -> No
     one, two = write_adapter(tmp_path / "one"), write_adapter(tmp_path / "two", rank=8)
     sizes = AdapterSizes()
     found = await sizes_of(sizes, a=one, b=two)
-    assert found.known == [(Update(4, 64, 32),), (Update(8, 64, 32),)]
+    assert found.known == [(Update(4, 64, 32, "q_proj"),), (Update(8, 64, 32, "q_proj"),)]
     assert found.warnings == []
     (two / "adapter_model.safetensors").rename(one / "adapter_model.safetensors")
-    assert (await sizes_of(sizes, a=one)).known == [(Update(8, 64, 32),)]
+    assert (await sizes_of(sizes, a=one)).known == [(Update(8, 64, 32, "q_proj"),)]
 
 
 async def test_names_of_one_source_are_counted_once(tmp_path: Path) -> None:
@@ -95,5 +95,5 @@ async def test_those_in_a_bucket_are_read_once(s3: Any, tmp_path: Path) -> None:
     first = await sizes_of(sizes, a=source)
     s3.delete_object(Bucket=BUCKET, Key=key)
     assert await sizes_of(sizes, a=source) == first
-    assert first.known == [(Update(4, 64, 32),)]
+    assert first.known == [(Update(4, 64, 32, "q_proj"),)]
     assert "does not exist: there is no" in (await sizes_of(AdapterSizes(), a=source)).unknown["a"]
