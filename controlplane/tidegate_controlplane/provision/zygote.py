@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import signal
 import socket
 from collections import OrderedDict
 from pathlib import Path
@@ -22,6 +23,9 @@ from tidegate.protocol.zygote import (
 )
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.start import start_failure
+
+ANSWERS_WITHIN_S = 300.0
+"""Seconds for a fork; a zygote that is reading a model forks afterwards."""
 
 
 class ZygoteGone(Exception):
@@ -61,13 +65,20 @@ class Zygote:
         await asyncio.shield(self._imported)
 
     async def fork(self, config: Path, log: Path, token: str) -> int:
-        """The pid of a new replica. Raises ZygoteGone, StartFailed."""
+        """The pid of a new replica. Raises ZygoteGone, StartFailed.
+
+        A zygote that does not answer is ended, so that the next one can be asked.
+        """
         await self.imported()
         number = next(self._numbers)
         answer: asyncio.Future[Forked] = self._loop.create_future()
         self._forks[number] = answer
         self._send(Fork(request=number, config_path=str(config), log_path=str(log), token=token))
-        forked = await answer
+        patience = self._loop.call_later(ANSWERS_WITHIN_S, self.process.send, signal.SIGKILL)
+        try:
+            forked = await answer
+        finally:
+            patience.cancel()
         if forked.pid is None:
             raise start_failure("fork a replica process", OSError(forked.errno, forked.error))
         return forked.pid

@@ -19,7 +19,7 @@ import pytest
 from tests.integration.provision.conftest import Nursery, a_provisioner, launch
 
 from tidegate_controlplane.domain.replicas import Missing, NoCapacity, Running
-from tidegate_controlplane.provision import child, start, zygote_starter
+from tidegate_controlplane.provision import child, start, zygote, zygote_starter
 from tidegate_controlplane.provision.base import StartFailed
 from tidegate_controlplane.provision.child import ChildProcess
 from tidegate_controlplane.provision.process import is_alive, start_ticks
@@ -153,6 +153,25 @@ async def test_a_request_that_a_dying_zygote_took_along_is_asked_again(
     await asyncio.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     await forked.ready("rep_2")
+
+
+async def test_a_zygote_that_does_not_answer_is_ended_and_the_next_one_asked(
+    forked: Nursery, starter: ZygoteStarter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await forked.provisioner.start(launch())
+    await forked.ready()
+    former = starter._current
+    assert former is not None
+    former.process.send(signal.SIGSTOP)
+    with monkeypatch.context() as hurried:
+        hurried.setattr(zygote, "ANSWERS_WITHIN_S", 0.1)
+        await forked.provisioner.start(launch(key="rep_2"))
+        async with asyncio.timeout(60):
+            while not former._forks:
+                await asyncio.sleep(0)
+    await forked.ready("rep_2")
+    assert former.process.returncode == -signal.SIGKILL
+    assert zygote_of(forked, "rep_2") != former.process.pid
 
 
 async def test_a_fork_that_its_zygote_did_not_live_to_tell_of_ends_unbegun(tmp_path: Path) -> None:

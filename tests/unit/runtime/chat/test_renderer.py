@@ -152,6 +152,7 @@ def test_a_text_may_be_as_long_as_it_may_be(renderer: Renderer) -> None:
         "{{ namespace.__init__.__globals__ }}",
         "{% set _ = messages.append(1) %}",
         "{% set ns = namespace(__class__=1) %}",
+        "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
     ],
 )
 def test_a_template_cannot_leave_its_sandbox(renderer: Renderer, template: str) -> None:
