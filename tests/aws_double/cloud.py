@@ -22,6 +22,8 @@ class SageMakerCloud(InventedCloud):
     sagemaker: SageMaker = field(default_factory=SageMaker)
     behaviours: dict[str, str] = field(default_factory=dict)
     """What the played replica is to do, by the name of the model."""
+    containers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What a container of the model is made of, by the same name."""
 
     def Create(self, request: Any, context: Any) -> Any:  # noqa: N802
         answer = super().Create(request, context)
@@ -30,6 +32,7 @@ class SageMakerCloud(InventedCloud):
         if kind == MODEL:
             (source,) = inputs["primaryContainer"]["modelDataSource"]["s3DataSources"]
             self.behaviours[name] = source["s3Uri"].rstrip("/").rpartition("/")[2]
+            self.containers[name] = inputs["primaryContainer"]
         if kind == COMPONENT and not request.preview:
             copies = int(inputs["runtimeConfig"]["copyCount"])
             made = self.sagemaker.create(
