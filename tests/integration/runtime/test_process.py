@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -309,7 +310,8 @@ def test_a_poisoned_chat_template_is_refused_and_harms_nobody(
             after = client.post("/v1/chat/completions", json=harmless).json()
             assert after["choices"][0]["message"]["content"] == alone
     assert said["loop"][0] == "chat_template_stopped"
-    assert "ran for more than 2 s" in said["loop"][1]
+    # 2 s of a processor, which takes longer beside others, or 10 s of the clock.
+    assert re.search(r"ran for more than (2|10) s", said["loop"][1])
     assert {said[poison][0] for poison in POISONS if poison != "loop"} == {"chat_template_error"}
     assert "memory" in said["memory"][1]
     assert "'__class__'" in said["attribute"][1]

@@ -149,12 +149,21 @@ async def test_a_full_file_is_said_plainly_alone_and_among_others(database: Data
         session.add_all(project(f"{number} {'x' * 100}") for number in range(200))
         session.flush()
 
+    def too_much_at_once(session: Session) -> None:
+        """One statement, which SQLite takes back without what came before it."""
+        session.connection().exec_driver_sql(
+            "INSERT INTO project (id, name, created_at) WITH RECURSIVE counted (n) AS "
+            "(SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 200) "
+            "SELECT 'many_' || n, hex(zeroblob(100)) || n, '2026-01-01' FROM counted"
+        )
+
     async with full_file(database):
-        with pytest.raises(Unavailable, match="storage is full"):
-            await database.write(too_much)
-        one, two = await Held(database).all_of(too_much, too_much)
-        assert isinstance(one, Unavailable) and isinstance(two, Unavailable)
-        assert one.code == two.code == "storage_full"
+        for unit in (too_much, too_much_at_once):
+            with pytest.raises(Unavailable, match="storage is full"):
+                await database.write(unit)
+            for refused in await Held(database).all_of(unit, unit):
+                assert isinstance(refused, Unavailable)
+                assert refused.code == "storage_full"
     await database.write(too_much)
     assert len(await database.read(names)) == 200
 
