@@ -73,8 +73,33 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("allowed_cidrs", {"allowed_cidrs": ["0.0.0.0/0"]}, "not for everybody"),
     ("internal", {"internal": False, "allowed_cidrs": ["0.0.0.0/0"]}, "needs internet=True"),
     ("allowed_cidrs", {"internal": False, "internet": True}, "nobody may call"),
-    ("control_planes", {"control_planes": 0}, "1 or more"),
+    ("name", {"name": "tide--gate"}, "single hyphens"),
+    ("name", {"name": "internal-tide"}, "not begin with internal-"),
+    (
+        "availability_zones",
+        {"availability_zones": ["eu-central-1a", "eu-central-1b", "eu-central-1a"]},
+        "each once",
+    ),
+    ("allowed_cidrs", {"allowed_cidrs": ["2001:db8::/32"]}, "is no network"),
+    ("control_planes", {"control_planes": -1}, "between 0 and"),
+    ("control_plane_cpu", {"control_plane_cpu": 1000}, "Fargate takes 256, 512, 1024"),
+    ("control_plane_memory_mb", {"control_plane_memory_mb": 1024}, "with control_plane_cpu 1024"),
+    ("spool_gb", {"spool_gb": 20}, "between 21 and 200"),
+    ("database_gb", {"database_gb": 10}, "between 20 and 6553"),
+    ("database_class", {"database_class": "t4g.medium"}, "db.t4g.medium"),
+    ("backup_days", {"backup_days": 36}, "between 1 and 35"),
+    ("tags", {"tags": {"": "a"}}, "a key is up to 128"),
     ("alarm_emails", {"alarm_emails": []}, "who hears the alarms"),
+    ("alarm_emails", {"alarm_emails": ["ops"]}, "must be an address"),
+    ("alarm_emails", {"alarm_emails": [f"{n}@example.org" for n in range(11)]}, "10 at most"),
+    (
+        "certificate_arn",
+        {"certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/1"},
+        "a certificate of ACM in eu-central-1",
+    ),
+    ("control_plane_image", {"control_plane_image": "tidegate/control-plane:1"}, "internet=True"),
+    ("runtime_image", {"runtime_image": IMAGE.replace("eu-central-1", "us-east-1")}, "push it"),
+    ("runtime_image", {"runtime_image": IMAGE.partition("@")[0]}, "REPOSITORY:TAG"),
 ]
 
 
@@ -127,11 +152,19 @@ def test_what_is_called_on_aws_is_reached_from_inside() -> None:
     assert set(reached) == {
         *("s3", "ecr.api", "ecr.dkr", "kms", "logs", "secretsmanager", "sts"),
         *("sagemaker.api", "sagemaker.runtime", "cloudcontrolapi"),
+        *("ecs", "ecs-agent", "ecs-telemetry"),
     }
     assert reached.pop("s3")["vpcEndpointType"] == "Gateway"
     assert all(each["vpcEndpointType"] == "Interface" for each in reached.values())
     assert all(each["privateDnsEnabled"] is True for each in reached.values())
     assert all(len(each["subnetIds"]) == 2 for each in reached.values())
+
+
+def test_without_hosts_of_a_batch_the_network_has_no_way_to_ecs() -> None:
+    args = platform_args(batch_hosts=False)
+    resources = declared_by(lambda: Platform("tidegate", args))
+    endpoints = of_type(resources, "aws:ec2/vpcEndpoint:VpcEndpoint")
+    assert not [each for each in endpoints if ".ecs" in each.inputs["serviceName"]]
 
 
 def ways(kind: str, other: str) -> set[tuple[str, str, int]]:
@@ -511,7 +544,7 @@ def test_at_rest_a_platform_runs_its_own_parts_and_no_gpu() -> None:
         "fargate-vcpu": 2,
         "fargate-gib": 8,
         "alb": 1,
-        "interface-endpoint": 18,
+        "interface-endpoint": 24,
     }
     ways_out = at_rest(platform_resources(on_the_internet=True))
     assert sum(each.count for each in ways_out if each.unit == "nat-gateway") == 2

@@ -11,9 +11,11 @@ from tidegate_infra.components.platform.args import PlatformArgs
 class Secrets(pulumi.ComponentResource):
     """The database's password, the pepper of API keys' digests, and the first admin key."""
 
-    database_password: secretsmanager.Secret
-    pepper: secretsmanager.Secret
-    admin_key: secretsmanager.Secret
+    database_password: pulumi.Output[str]
+    """As ECS names a value, here and below: the secret, and the version of it. So another value
+    is another task, and control planes start anew with it."""
+    pepper: pulumi.Output[str]
+    admin_key: pulumi.Output[str]
 
     def __init__(self, args: PlatformArgs, key_arn: pulumi.Input[str], parent: pulumi.Resource):
         super().__init__(
@@ -25,7 +27,7 @@ class Secrets(pulumi.ComponentResource):
         self.admin_key = self._secret("admin-key", args.admin_key)
         self.register_outputs({})
 
-    def _secret(self, what: str, value: pulumi.Input[str]) -> secretsmanager.Secret:
+    def _secret(self, what: str, value: pulumi.Input[str]) -> pulumi.Output[str]:
         name, opts = f"{self._args.name}-{what}", pulumi.ResourceOptions(parent=self)
         secret = secretsmanager.Secret(
             name,
@@ -36,5 +38,7 @@ class Secrets(pulumi.ComponentResource):
             opts=opts,
         )
         # The provider marks the value as secret, whatever it is given.
-        secretsmanager.SecretVersion(name, secret_id=secret.id, secret_string=value, opts=opts)
-        return secret
+        version = secretsmanager.SecretVersion(
+            name, secret_id=secret.id, secret_string=value, opts=opts
+        )
+        return pulumi.Output.concat(secret.arn, ":::", version.version_id)
