@@ -136,6 +136,9 @@ def test_a_locked_stack_says_who_holds_it_and_the_command_that_cancels(bench: Be
     ("said", "remedy"),
     [
         ("ValidationException: the name is taken", "choose another `name`, or take it over: "),
+        ("BucketNotEmpty: the bucket is not empty", "set `platform.protect: false`, then: "),
+        ("DBSnapshotAlreadyExists: it is there", "aws rds delete-db-snapshot"),
+        ("a secret is already scheduled for deletion", "--force-delete-without-recovery"),
         ("ExpiredToken: of yesterday", "look who you are: aws sts get-caller-identity"),
         ("the moon is full", "see what would be done: tidegate infra plan"),
     ],

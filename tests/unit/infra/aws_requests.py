@@ -60,7 +60,7 @@ APIS: dict[str, Api] = {
     "aws:iam/instanceProfile:InstanceProfile": Api(
         "iam", "CreateInstanceProfile", "InstanceProfileName", elsewhere=("role",)
     ),
-    "aws:s3/bucket:Bucket": Api("s3", "CreateBucket", "Bucket", elsewhere=("tags",)),
+    "aws:s3/bucket:Bucket": Api("s3", "CreateBucket", "Bucket", elsewhere=("forceDestroy", "tags")),
     "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock": Api(
         "s3",
         "PutPublicAccessBlock",
@@ -100,6 +100,7 @@ APIS: dict[str, Api] = {
         "CreateRepository",
         "repositoryName",
         {"encryptionConfigurations": "encryptionConfiguration"},
+        ("forceDelete",),
     ),
     "aws:ecr/lifecyclePolicy:LifecyclePolicy": Api(
         "ecr",

@@ -304,6 +304,42 @@ def test_an_image_is_scanned_never_changes_and_is_forgotten_one_day() -> None:
         assert kinds == ["untagged", "any"]
 
 
+def test_images_may_lie_in_a_repository_of_ones_own() -> None:
+    images = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/images"
+    args = platform_args(
+        control_plane_image=f"{images}/control:1", runtime_image=f"{images}/runtime@sha256:0"
+    )
+    resources = declared_by(lambda: Platform("tidegate", args))
+    arn = "arn:aws:ecr:eu-central-1:123456789012:repository"
+    for role, other in ("start", "control"), ("execution", "runtime"):
+        document = json.loads(the(resources, RIGHTS, f"tidegate-{role}-pull").inputs["policy"])
+        (pull,) = [each for each in document["Statement"] if "ecr:BatchGetImage" in each["Action"]]
+        assert pull["Resource"] == [f"{arn}/tidegate/*", f"{arn}/images/{other}"]
+
+
+def test_a_network_that_is_named_twice_is_let_in_once() -> None:
+    args = platform_args(allowed_cidrs=["10.42.0.0/16", "192.0.2.0/24", "192.0.2.0/24"])
+    resources = declared_by(lambda: Platform("tidegate", args))
+    named = [each.inputs.get("cidrIpv4") for each in of_type(resources, INGRESS)]
+    assert [cidr for cidr in named if cidr] == ["10.42.0.0/16", "192.0.2.0/24"]
+
+
+@pytest.mark.parametrize("protect", [True, False])
+def test_what_a_platform_holds_goes_only_with_one_that_is_not_protected(protect: bool) -> None:
+    args = platform_args(protect=protect)
+    resources = declared_by(lambda: Platform("tidegate", args))
+    buckets = {each.inputs["forceDestroy"] for each in of_type(resources, BUCKET)}
+    images = {
+        each.inputs["forceDelete"] for each in of_type(resources, "aws:ecr/repository:Repository")
+    }
+    secrets = {
+        each.inputs["recoveryWindowInDays"]
+        for each in of_type(resources, "aws:secretsmanager/secret:Secret")
+    }
+    assert (buckets, images, secrets) == ({not protect}, {not protect}, {30 if protect else 0})
+    assert the(resources, "aws:rds/instance:Instance").inputs["skipFinalSnapshot"] is False
+
+
 def container() -> dict[str, Any]:
     (found,) = json.loads(the(platform_resources(), TASK).inputs["containerDefinitions"])
     return dict(found)
@@ -317,6 +353,8 @@ def test_a_control_plane_runs_read_only_with_its_role_and_hears_secrets_from_the
         "TIDEGATE_ADMIN_KEY",
         "TIDEGATE_PEPPER",
     ]
+    versioned = {each["valueFrom"].rpartition(":::")[2] for each in found["secrets"]}
+    assert versioned == {"version"}, "another value of a secret is another task"
     told = {each["name"] for each in found["environment"]}
     assert told == {"PGSSLMODE", "TIDEGATE_PORT", "TIDEGATE_SETTINGS"}
     task = the(resources, TASK)

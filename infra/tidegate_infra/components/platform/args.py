@@ -84,7 +84,9 @@ class PlatformArgs:
     database_gb: int = 50
     backup_days: int = 14
     protect: bool = True
-    """Database and load balancer refuse to be deleted. Set False, `up`, then destroy."""
+    """Database and load balancer refuse to be deleted, and so do buckets and repositories that hold
+    something. To be rid of the platform, set False, `up`, then destroy: what it holds goes with it,
+    but for a last snapshot of the database."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,9 @@ from pulumi_aws import secretsmanager
 
 from tidegate_infra.components.platform.args import PlatformArgs
 
+RECOVERY_DAYS = 30
+"""While a deleted secret can be had back, and its name is taken."""
+
 
 class Secrets(pulumi.ComponentResource):
     """The database's password, the pepper of API keys' digests, and the first admin key."""
@@ -33,7 +36,7 @@ class Secrets(pulumi.ComponentResource):
             name,
             name=f"{self._args.name}/{what}",
             kms_key_id=self._key_arn,
-            recovery_window_in_days=30,
+            recovery_window_in_days=RECOVERY_DAYS if self._args.protect else 0,
             tags=self._args.tags,
             opts=opts,
         )
