@@ -6,9 +6,17 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tidegate.protocol.replica import Telemetry
+from tidegate_controlplane.settings_aws import SHAPES, fault
 
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -172,7 +180,7 @@ class AwsSettings(_Section):
     """ARN of what encrypts the secrets in `state` and the endpoints' volumes."""
     profile: str | None = None
     """Of the credentials file; the usual chain when absent."""
-    name: Annotated[str, Field(pattern=r"^[a-z](-?[a-z0-9]){0,30}$")] = "tidegate"
+    name: Annotated[str, Field(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=23)] = "tidegate"
     """What everything of this installation is called first; another one needs another."""
     start_timeout_s: Seconds = 1800.0
     """For a copy: an instance, the model's download and its load."""
@@ -181,6 +189,13 @@ class AwsSettings(_Section):
     ends those that nobody wants by then. 0 ends them with it."""
     drift_every_s: Seconds = 3600.0
     """Between two looks at whether AWS is as the stacks left it; 0 never looks."""
+
+    @field_validator(*SHAPES)
+    @classmethod
+    def _is_what_aws_takes(cls, value: str, info: ValidationInfo) -> str:
+        if why := fault(str(info.field_name), value, info.data.get("region")):
+            raise ValueError(why)
+        return value
 
 
 class PeerSettings(_Section):

@@ -23,10 +23,12 @@ MakeClient = Callable[[str, str], Any]
 
 
 def new_client(service: str, region: str) -> Any:
-    """A client with the credentials of this process."""
+    """A client with the credentials of this process, and bounded waits: somebody stands there."""
     import boto3  # half a second, for what is seldom asked
+    from botocore.config import Config
 
-    return boto3.client(service, region_name=region)  # type: ignore[call-overload]
+    waits = Config(connect_timeout=3, read_timeout=20, retries={"mode": "standard"})
+    return boto3.client(service, region_name=region, config=waits)  # type: ignore[call-overload]
 
 
 def ask_aws(region: str, now: datetime, make_client: MakeClient = new_client) -> list[Offer]:

@@ -86,8 +86,11 @@ def up(file: File = DEFAULT_FILE, yes: Yes = False, as_json: Json = False) -> No
         secrets, out = Secrets.of(read_file, os.environ), Output(as_json=as_json)
         _confirm(f"Change AWS until it is as {file} says (tidegate infra plan shows it)?", yes=yes)
         with _finishing_steps():
-            changes = stack.up(secrets, out.tell)
-        out.end(f"changes      {changes}", stack=read_file.stack, changes=changes)
+            changes, outputs = stack.up(secrets, out.tell)
+        if not as_json:
+            for name, value in outputs.items():
+                typer.echo(f"{name}  {value}")
+        out.end(f"changes      {changes}", stack=read_file.stack, changes=changes, outputs=outputs)
 
 
 @app.command()

@@ -40,12 +40,22 @@ KINDS = (
     ),
     _kind(r"NoSuchBucket|bucket does not exist", "make it once: aws s3 mb s3://BUCKET"),
     _kind(
+        r"DBSnapshotAlreadyExists",
+        "a platform of this name was destroyed before; when its last snapshot is wanted no more: "
+        "aws rds delete-db-snapshot --db-snapshot-identifier NAME-final",
+    ),
+    _kind(
+        r"scheduled for deletion",
+        "a platform of this name was destroyed with `protect: true`; for each of its secrets: "
+        "aws secretsmanager delete-secret --force-delete-without-recovery --secret-id …",
+    ),
+    _kind(
         r"already ?exists|already ?owned ?by ?you|name is taken",
         "it is not this stack's: choose another `name`, or take it over: "
         "tidegate infra export DIR && cd DIR && pulumi import TYPE NAME ID",
     ),
     _kind(
-        r"deletion ?protection|termination protection",
+        r"deletion ?protection|termination protection|BucketNotEmpty|RepositoryNotEmpty",
         "set `platform.protect: false`, then: tidegate infra up, and tidegate infra destroy",
     ),
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from pydantic import Field, ValidationError
 
-from tidegate.spec import SpecIssue
+from tidegate.spec import Mode, SpecIssue
 from tidegate.spec.declaration import Declaration
 from tidegate.spec.errors import SpecError, explain
 from tidegate.spec.text import load
@@ -98,6 +98,7 @@ def _endpoint_issues(
     if platform is None:
         lacking, remedy = FROM_PLATFORM & later.keys(), "there is no platform to take it from"
     else:
+        yield from _beside(given(platform), told, where)
         open_image = later.keys() & {"image"} and not given(platform).get("runtime_image")
         lacking, remedy = {"image"} if open_image else set(), "or set platform.runtime_image"
         told = later | told
@@ -105,6 +106,17 @@ def _endpoint_issues(
         yield SpecIssue(f"{where}{field}", None, f"this field is required; {remedy}")
     if not lacking:
         yield from _refused(InferenceEndpointArgs, told, where)
+
+
+def _beside(platform: dict[str, Any], told: dict[str, Any], where: str) -> Iterator[SpecIssue]:
+    """What the platform's roles and network demand of an endpoint in it."""
+    prefix = f"{platform['name']}-"
+    if not told["name"].startswith(prefix):
+        said = f"must begin with {prefix!r}: the roles of the platform end at its name"
+        yield SpecIssue(f"{where}name", told["name"], said)
+    if told["mode"] is Mode.BATCH and platform.get("batch_hosts") is False:
+        said = "must be true for an endpoint of mode batch, whose hosts stand in its network"
+        yield SpecIssue("platform.batch_hosts", platform["batch_hosts"], said)
 
 
 def _refused(args: type, told: dict[str, Any], where: str) -> Iterator[SpecIssue]:

@@ -22,6 +22,14 @@ from tidegate_infra.policy.rails import GuardRails
 
 PASSWORD = re.compile(r"^[A-Za-z0-9]{16,}$")
 PEPPER_BYTES = 32
+OUTPUTS = {
+    "url": "url",
+    "artifactsUrl": "artifacts_url",
+    "controlPlaneRepositoryUrl": "control_plane_repository_url",
+    "runtimeRepositoryUrl": "runtime_repository_url",
+    "stateUrl": "state_url",
+}
+"""What `up` says of a platform in the end, and which attribute of it that is."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -88,8 +96,8 @@ def declare(file: InfraFile, secrets: Secrets = Secrets()) -> None:
             **told,
         )
         beside = args, Platform(args.name, args)
-        pulumi.export("url", beside[1].url)
-        pulumi.export("stateUrl", beside[1].state_url)
+        for name, attribute in OUTPUTS.items():
+            pulumi.export(name, getattr(beside[1], attribute))
     for section in file.endpoints:
         said = given(section)
         if beside:

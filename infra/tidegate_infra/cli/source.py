@@ -9,7 +9,7 @@ from typing import Any
 
 from tidegate.spec.declaration import Declaration
 from tidegate_infra.cli.file import InfraFile, given
-from tidegate_infra.cli.program import is_public
+from tidegate_infra.cli.program import OUTPUTS, is_public
 from tidegate_infra.cli.wiring import wires
 
 WIDTH = 100
@@ -24,8 +24,8 @@ def source(file: InfraFile) -> str:
     lines += ["", f"with guard({'GuardRails(public=True)' if is_public(file) else ''}):"]
     lines += [INDENT + line for line in _resources(file)]
     if file.platform is not None:
-        lines += ["", 'pulumi.export("url", platform.url)']
-        lines += ['pulumi.export("stateUrl", platform.state_url)']
+        said = (f'pulumi.export("{name}", platform.{of})' for name, of in OUTPUTS.items())
+        lines += ["", *said]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pulumi.automation import (
     CommandError,
@@ -76,6 +76,15 @@ def secrets_provider(file: InfraFile) -> str:
     return f"awskms://{host}{file.kms_key}?region={file.region}"
 
 
+class Made(NamedTuple):
+    """What an update has come to."""
+
+    changes: str
+    """`create 5, delete 1`."""
+    outputs: dict[str, Any]
+    """What the program exports, without its secrets."""
+
+
 class OwnStack:
     """The one stack of a file. Its methods block, and raise StackFailed with what to type next."""
 
@@ -95,13 +104,14 @@ class OwnStack:
             planned = stack.preview(on_event=_telling(tell, sentences.coming))
         return _summed(planned.change_summary)
 
-    def up(self, secrets: Secrets, tell: Tell) -> str:
+    def up(self, secrets: Secrets, tell: Tell) -> Made:
         """Make it so; a second time makes what is missing."""
         with self._explained():
             workspace = self._workspace(secrets)
             stack = Stack.create_or_select(self._file.stack, workspace)
             made = stack.up(on_event=_telling(tell, sentences.done))
-        return _summed(made.summary.resource_changes or {})
+        outputs = {key: each.value for key, each in made.outputs.items() if not each.secret}
+        return Made(_summed(made.summary.resource_changes or {}), outputs)
 
     def destroy(self, tell: Tell) -> bool:
         """Take everything away, and the stack with it; False when there is none."""

@@ -79,8 +79,16 @@ ANSWERS: dict[str, Any] = {
     "latestVersion": 1,
     "prefixListId": "pl-s3",
     "repositoryUrl": "registry.internal/repository",
+    "versionId": "version",
 }
 """What only the cloud says of a resource; a resource takes from it what it has."""
+
+
+ARNS = {
+    "aws:iam/role:Role": "arn:aws:iam::{account}:role/{name}",
+    "aws:kms/key:Key": "arn:aws:kms:{region}:{account}:key/{name}",
+}
+"""Type → how its ARN looks, where rights depend on it."""
 
 
 class _Cloud(mocks.Mocks):
@@ -94,7 +102,10 @@ class _Cloud(mocks.Mocks):
         given = f"{kind[0].lower()}{kind[1:]}Name"
         name = args.inputs.get("name") or args.inputs.get(given) or args.name
         service = args.typ.split(":")[1].split("/")[0]
-        arn = f"arn:aws:{service}:{self._account.region}:{self._account.id}:{name}"
+        shape = ARNS.get(args.typ, "arn:aws:{service}:{region}:{account}:{name}")
+        arn = shape.format(
+            service=service, region=self._account.region, account=self._account.id, name=name
+        )
         made = {"name": name, given: name, "arn": arn, **ANSWERS}
         if not self._knows:
             made = dict.fromkeys(made, UNKNOWN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from tidegate_infra.disks import has_own_disk
 from tidegate_infra.policy.declared import UNKNOWN, Declared, of_type, statements
 from tidegate_infra.policy.finding import Finding
 
@@ -18,7 +19,6 @@ KEYS = {
     "aws:cloudwatch/logGroup:LogGroup": "kmsKeyId",
     "aws:sns/topic:Topic": "kmsMasterKeyId",
     "aws:secretsmanager/secret:Secret": "kmsKeyId",
-    "aws-native:sagemaker:EndpointConfig": "kmsKeyId",
     "aws:rds/instance:Instance": "kmsKeyId",
 }
 """Type → the property that names its key."""
@@ -69,7 +69,11 @@ def _repository(inputs: Any) -> Iterator[str]:
         yield "images are not under a KMS key; set encryption_configurations"
 
 
-def _queue_results(inputs: Any) -> Iterator[str]:
+def _hosts(inputs: Any) -> Iterator[str]:
+    """A disk that is attached is under a key; results of a queue are too."""
+    types = [each.get("instanceType", "") for each in inputs.get("productionVariants", [])]
+    if not inputs.get("kmsKeyId") and not (types and all(map(has_own_disk, types))):
+        yield "kmsKeyId is not set; name a KMS key"
     output = inputs.get("asyncInferenceConfig", {}).get("outputConfig")
     if output is not None and not output.get("kmsKeyId"):
         yield "results are not under a key; set output_config.kms_key_id"
@@ -81,7 +85,7 @@ OF_TYPE: dict[str, Callable[[Any], Iterator[str]]] = {
     "aws:ec2/launchTemplate:LaunchTemplate": _disks,
     "aws:ebs/volume:Volume": _volume,
     "aws:ecr/repository:Repository": _repository,
-    "aws-native:sagemaker:EndpointConfig": _queue_results,
+    "aws-native:sagemaker:EndpointConfig": _hosts,
 }
 
 

@@ -29,6 +29,8 @@ NO_RESOURCE: dict[str, str] = {
     "cloudformation:CancelResourceRequest": "Cloud Control names requests by tokens",
     "cloudformation:UpdateResource": "Cloud Control names none; the service's own rights bound it",
     "sagemaker:ListInferenceComponents": "lists are of the whole account",
+    "pricing:GetProducts": "prices are AWS's own",
+    "ec2:DescribeSpotPriceHistory": "prices are AWS's own",
 }
 """Actions that may stand beside every resource, and why."""
 
@@ -40,6 +42,13 @@ BOUND_BY: dict[str, str] = {
     "ec2:DeleteNetworkInterfacePermission": "ec2:Vpc",
 }
 """Actions on what has no name yet, and the condition key that has to bound them instead."""
+
+NOWHERE_YET: dict[tuple[str, str], str] = {
+    ("ec2:CreateNetworkInterface", "network-interface"): (
+        "an interface that is about to be made is in no network; its subnet and its group are bound"
+    ),
+}
+"""Actions on a kind of resource that no condition key speaks of, and what bounds them instead."""
 
 MANAGED: dict[str, str] = {
     "arn:aws:iam::aws:policy/service-role/AmazonEC2ContainerServiceforEC2Role": (
@@ -84,17 +93,19 @@ def _too_wide(statement: dict[str, Any]) -> Iterator[str]:
             yield f"allows the action {action}; name the actions"
     wide = [each for each in as_list(statement.get("Resource", [])) if _is_wide(each)]
     for action in actions:
-        if wide and "*" not in action and not _may_be_wide(action, statement):
-            yield f"allows {action} on {wide[0]}; name the resources, or a prefix of them"
+        far = [each for each in wide if not _may_be_wide(action, each, statement)]
+        if far and "*" not in action:
+            yield f"allows {action} on {far[0]}; name the resources, or a prefix of them"
 
 
 def _is_wide(resource: str) -> bool:
     return resource == "*" or bool(EVERY_BUCKET.match(resource) or EVERY_RESOURCE.match(resource))
 
 
-def _may_be_wide(action: str, statement: dict[str, Any]) -> bool:
+def _may_be_wide(action: str, resource: str, statement: dict[str, Any]) -> bool:
     keys = {key for test in statement.get("Condition", {}).values() for key in test}
-    return action in NO_RESOURCE or BOUND_BY.get(action) in keys
+    kind = resource.rpartition(":")[2].partition("/")[0]
+    return action in NO_RESOURCE or (action, kind) in NOWHERE_YET or BOUND_BY.get(action) in keys
 
 
 def _anybody_may_take(inputs: Any) -> bool:

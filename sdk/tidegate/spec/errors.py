@@ -44,6 +44,8 @@ def _issue(finding: Any, model: type[BaseModel]) -> SpecIssue:
     head, separator, rest = message.partition(": ")
     if finding["type"] == "value_error" and separator and " " not in head:
         return SpecIssue(".".join([*path, head]), _shown(value, head), rest)
+    if finding["type"] == "string_type" and isinstance(value, (int, float)):
+        message = "must be a text; put it in quotes"
     if finding["type"] == "string_pattern_mismatch":
         message = f"must be {_wording(path, model)}"
     return SpecIssue(field, value, f"{message}, got {value!r}")

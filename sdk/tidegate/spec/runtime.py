@@ -131,6 +131,9 @@ class RuntimeSpec(Declaration):
     @field_validator("adapters")
     @classmethod
     def _adapters_have_sources(cls, given: dict[str, str]) -> dict[str, str]:
-        for source in given.values():
-            parse_source(source)
+        for name, source in given.items():
+            try:
+                parse_source(source)
+            except ValueError as error:
+                raise ValueError(f"{name}: {str(error).removeprefix('source: ')}") from None
         return given

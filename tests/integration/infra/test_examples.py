@@ -88,7 +88,8 @@ def on_aws(stub: Stub, tmp_path: Path) -> Iterator[ProgramDouble]:
 
 
 def _outputs(kind: str, name: str, inputs: Properties) -> Properties:
-    return arns(kind, name, inputs) | {"dnsName": f"{name}.example", "repositoryUrl": name}
+    said = {"dnsName": f"{name}.example", "repositoryUrl": name, "versionId": "1"}
+    return arns(kind, name, inputs) | said
 
 
 def test_everything_can_be_previewed_before_there_is_a_platform(on_aws: ProgramDouble) -> None:

@@ -7,6 +7,7 @@ are real.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from tests.infra_engine.command_double import PulumiDouble
 from tests.infra_engine.plugins import InventedCloud, arns, invented
 from tests.infra_engine.stack_double import StackDouble
 from tests.infra_engine.wire import Properties
+from tests.unit.infra.arguments import ADMIN_KEY, PEPPER
 from typer.testing import CliRunner
 
 from tidegate_infra.cli import app, stack
 from tidegate_infra.cli.file import read
-from tidegate_infra.cli.program import Secrets
+from tidegate_infra.cli.program import OUTPUTS, Secrets
 from tidegate_infra.cli.stack import OwnStack
 from tidegate_infra.errors import StackFailed
 
@@ -53,11 +55,12 @@ class Bench:
         return OwnStack(read(self.path), self.path.parent, self.pulumi)
 
     def up(self, **changes: Any) -> str:
-        return self.stack(**changes).up(Secrets(), self.said.append)
+        return self.stack(**changes).up(Secrets(), self.said.append).changes
 
 
 def _outputs(kind: str, name: str, inputs: Properties) -> Properties:
-    return arns(kind, name, inputs) | {"endpointConfigName": name}
+    said = {"dnsName": f"{name}.example", "repositoryUrl": f"{name}.example", "versionId": "1"}
+    return arns(kind, name, inputs) | said | {"endpointConfigName": name}
 
 
 @pytest.fixture
@@ -98,6 +101,26 @@ def test_a_preview_of_what_is_not_there_yet_makes_no_stack(bench: Bench) -> None
     assert not list(bench.pulumi.directory.glob("*.json"))
 
 
+def test_in_the_end_a_platform_says_where_it_is(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = Path(__file__).parents[3] / "examples" / "infra" / "tidegate-infra.yaml"
+    text = example.read_text().replace("s3://example-infra-state/tidegate", "state")
+    bench.path.write_text(text)
+    monkeypatch.setattr(stack, "PulumiCommand", lambda: bench.pulumi)
+    monkeypatch.setenv("TIDEGATE_DATABASE_PASSWORD", "a" * 24)
+    monkeypatch.setenv("TIDEGATE_PEPPER", PEPPER)
+    monkeypatch.setenv("TIDEGATE_ADMIN_KEY", ADMIN_KEY)
+    done = CliRunner().invoke(app, ["up", "--yes", "--file", str(bench.path)])
+    assert done.exit_code == 0, done.stderr
+    said = dict(re.findall(r"^(\w+Url|url)  (.+)$", done.stdout, flags=re.MULTILINE))
+    assert said.keys() == OUTPUTS.keys()
+    assert said["url"].startswith("https://")
+    assert said["artifactsUrl"] == "s3://tidegate-artifacts-123456789012/models/"
+    done = CliRunner().invoke(app, ["up", "--yes", "--json", "--file", str(bench.path)])
+    assert json.loads(done.stdout)["outputs"].items() >= said.items()
+
+
 def test_a_locked_stack_says_who_holds_it_and_the_command_that_cancels(bench: Bench) -> None:
     bench.up()
     kept = StackDouble.load(bench.pulumi.directory, "test")
@@ -113,6 +136,9 @@ def test_a_locked_stack_says_who_holds_it_and_the_command_that_cancels(bench: Be
     ("said", "remedy"),
     [
         ("ValidationException: the name is taken", "choose another `name`, or take it over: "),
+        ("BucketNotEmpty: the bucket is not empty", "set `platform.protect: false`, then: "),
+        ("DBSnapshotAlreadyExists: it is there", "aws rds delete-db-snapshot"),
+        ("a secret is already scheduled for deletion", "--force-delete-without-recovery"),
         ("ExpiredToken: of yesterday", "look who you are: aws sts get-caller-identity"),
         ("the moon is full", "see what would be done: tidegate infra plan"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,3 +70,42 @@ def test_every_fault_of_a_file_is_told_at_once(file: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(StartError, match=r"--config '.*absent\.yaml'.*No such file"):
         read_settings(tmp_path / "absent.yaml", DATA)
+
+
+AWS: dict[str, Any] = {
+    "region": "eu-west-1",
+    "state": "s3://state/stacks",
+    "artifacts": "s3://models",
+    "image": "123456789012.dkr.ecr.eu-west-1.amazonaws.com/tidegate/runtime:1",
+    "execution_role_arn": "arn:aws:iam::123456789012:role/tidegate-execution",
+    "subnets": ["subnet-1"],
+    "security_groups": ["sg-1"],
+    "kms_key": "arn:aws:kms:eu-west-1:123456789012:key/1",
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("region", "frankfurt", "must be a region, such as eu-west-1"),
+        ("state", "/var/state", "must be s3://bucket/prefix"),
+        ("artifacts", "models", "must be s3://bucket/prefix"),
+        ("image", "tidegate/runtime:1", "must be ACCOUNT.dkr.ecr.REGION"),
+        ("image", AWS["image"].replace("eu-west-1", "us-east-1"), "must be in eu-west-1"),
+        ("execution_role_arn", "tidegate-execution", "aws iam get-role prints it"),
+        ("kms_key", "alias/tidegate", "aws kms describe-key prints"),
+        ("kms_key", "arn:aws:kms:us-east-1:123456789012:key/1", "must be in eu-west-1"),
+        ("name", "n" * 24, "at most 23 characters"),
+    ],
+)
+def test_what_aws_would_refuse_is_refused_at_the_start(
+    file: Path, field: str, value: str, said: str
+) -> None:
+    settings = read_settings(None, {**DATA, "aws": AWS})
+    assert settings.aws is not None
+    file.write_text(json.dumps({"aws": {**AWS, field: value}}))
+    with pytest.raises(StartError) as refused:
+        read_settings(file, DATA)
+    assert f"aws.{field}: " in str(refused.value)
+    assert said in str(refused.value)
+    assert repr(value) in str(refused.value)

@@ -8,11 +8,15 @@ import pytest
 from tests.unit.infra.arguments import endpoint_args
 
 from tidegate.spec import Mode
+from tidegate_infra.disks import has_own_disk
 from tidegate_infra.errors import InvalidArguments
 
 REFUSED: list[tuple[Mode, str, dict[str, Any], str]] = [
     (Mode.SERVERLESS, "name", {"name": "Not_A_Name"}, "lower-case letters"),
     (Mode.SERVERLESS, "name", {"name": "a" * 55}, "at most 54"),
+    (Mode.BATCH, "name", {"name": "a" * 47}, "at most 46"),
+    (Mode.SERVERLESS, "volume_gb", {"volume_gb": 100}, "ml.g6.xlarge has a disk of its own"),
+    (Mode.BATCH, "volume_gb", {"volume_gb": 1}, "between 8 and 512"),
     (Mode.SERVERLESS, "instance_type", {"instance_type": "g6.xlarge"}, "'ml.g6.xlarge'"),
     (Mode.BATCH, "instance_type", {"instance_type": "ml.g6.xlarge"}, "'g6.xlarge'"),
     (Mode.SERVERLESS, "memory_mb", {"memory_mb": 64}, "between 128 and"),
@@ -55,6 +59,9 @@ REFUSED: list[tuple[Mode, str, dict[str, Any], str]] = [
     (Mode.SERVERLESS, "subnet_ids", {"subnet_ids": []}, "private network"),
     (Mode.SERVERLESS, "environment", {"environment": {"a-b": "1"}}, "letters, digits and '_'"),
     (Mode.SERVERLESS, "environment.A", {"environment": {"A": "x" * 1025}}, "takes 1024"),
+    (Mode.SERVERLESS, "tags", {"tags": {"aws:team": "a"}}, "not AWS's own"),
+    (Mode.SERVERLESS, "tags.team", {"tags": {"team": "a&b"}}, "a value is up to 256"),
+    (Mode.SERVERLESS, "tags", {"tags": {f"t{n}": "" for n in range(46)}}, "45 at most"),
     (Mode.REALTIME, "min_copies", {"min_copies": 0}, "take mode serverless"),
     (Mode.SERVERLESS, "min_copies", {"min_copies": 1}, "take mode realtime"),
     (Mode.ASYNC, "scaled_by", {"scaled_by": "tidegate"}, "take mode serverless"),
@@ -101,3 +108,22 @@ def test_copies_that_share_an_instance_need_fewer_instances() -> None:
         accelerators=0,
     )
     assert (args.min_instances, args.max_instances) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "own"),
+    [
+        ("ml.g4dn.xlarge", True),
+        ("ml.g5.2xlarge", True),
+        ("ml.g6e.xlarge", True),
+        ("ml.p4d.24xlarge", True),
+        ("ml.p5en.48xlarge", True),
+        ("ml.p6-b200.48xlarge", True),
+        ("ml.trn1.2xlarge", True),
+        ("ml.m5.large", False),
+        ("ml.c7i.4xlarge", False),
+        ("ml.inf2.xlarge", False),
+    ],
+)
+def test_types_with_a_disk_of_their_own_are_known(instance_type: str, own: bool) -> None:
+    assert has_own_disk(instance_type) is own

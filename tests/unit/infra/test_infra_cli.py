@@ -111,7 +111,7 @@ def test_a_number_is_no_text_nor_text_a_number_and_a_secret_is_no_field(tmp_path
     document["platform"] |= {"account_id": 123456789012, "pepper": "x"}
     document["endpoints"][0]["memory_mb"] = "12288"
     number, secret, text = refusals(tmp_path, document)
-    assert number.startswith("platform.account_id: Input should be a valid string, got 1234")
+    assert number.startswith("platform.account_id: must be a text; put it in quotes, got 1234")
     assert secret.startswith("platform.pepper: unknown field")
     assert text == "endpoints.0.memory_mb: Input should be a valid integer, got '12288'"
 
@@ -129,6 +129,22 @@ def test_two_endpoints_have_two_names(tmp_path: Path) -> None:
     document = small()
     document["endpoints"] *= 2
     assert refusals(tmp_path, document) == ["endpoints: give each a name of its own, got 'smol'"]
+
+
+def test_an_endpoint_beside_a_platform_bears_its_name_and_stands_in_its_network(
+    tmp_path: Path,
+) -> None:
+    document = example()
+    document["platform"]["batch_hosts"] = False
+    document["endpoints"] = [
+        {"name": "rerank", "mode": "batch", "instance_type": "g6.xlarge", "memory_mb": 8192}
+    ]
+    assert refusals(tmp_path, document) == [
+        "endpoints.0.name: must begin with 'tidegate-': the roles of the platform end at its name, "
+        "got 'rerank'",
+        "platform.batch_hosts: must be true for an endpoint of mode batch, whose hosts stand in "
+        "its network, got False",
+    ]
 
 
 def test_a_file_that_is_not_there_is_named() -> None:

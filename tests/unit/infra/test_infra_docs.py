@@ -33,8 +33,14 @@ def test_the_page_has_what_the_platform_runs_at_rest() -> None:
 def test_the_program_of_the_page_runs_and_keeps_the_guard_rails() -> None:
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     secrets = ("databasePassword", "pepper", "adminKey")
-    names = ("certificate", "controlPlaneImage", "runtimeImage", *secrets)
-    said = {f"offline:{name}": name for name in names}
+    registry = "123456789012.dkr.ecr.us-west-2.amazonaws.com/tidegate"
+    told = {
+        "certificate": "arn:aws:acm:us-west-2:123456789012:certificate/1",
+        "controlPlaneImage": f"{registry}/control-plane:0.1.0",
+        "runtimeImage": f"{registry}/runtime:0.1.0",
+        **{name: name for name in secrets},
+    }
+    said = {f"offline:{name}": value for name, value in told.items()}
 
     def run() -> None:
         pulumi.runtime.set_all_config(said, [f"offline:{name}" for name in secrets])

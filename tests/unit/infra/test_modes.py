@@ -104,7 +104,7 @@ def test_a_container_takes_as_many_sequences_as_it_is_sent_requests(mode: Mode) 
 def test_where_copies_are_placed_is_private_encrypted_and_isolated(mode: Mode) -> None:
     config = the(endpoint_resources(mode), CONFIG).inputs
     assert config["vpcConfig"]["subnets"] == ["subnet-a", "subnet-b"]
-    assert config["kmsKeyId"] == KEY
+    assert "kmsKeyId" not in config, "SageMaker takes no key for a disk of the instance's own"
     assert config["enableNetworkIsolation"] is True
     assert config["executionRoleArn"] == ROLE
 
@@ -126,14 +126,25 @@ def test_instances_follow_the_copies_from_the_least(mode: Mode, least: int, most
 
 @pytest.mark.parametrize("mode", ON_SAGEMAKER)
 def test_an_instance_gives_a_model_the_time_and_the_disk_that_were_asked(mode: Mode) -> None:
-    found = variant(
-        mode, startup_timeout_s=1200, download_timeout_s=2400, volume_gb=100, inference_ami="an-ami"
-    )
+    found = variant(mode, startup_timeout_s=1200, download_timeout_s=2400, inference_ami="an-ami")
     assert found["containerStartupHealthCheckTimeoutInSeconds"] == 1200
     assert found["modelDataDownloadTimeoutInSeconds"] == 2400
-    assert found["volumeSizeInGb"] == 100
     assert found["inferenceAmiVersion"] == "an-ami"
     assert found["instanceType"] == "ml.g6.xlarge"
+
+
+@pytest.mark.parametrize("mode", ON_SAGEMAKER)
+def test_a_disk_that_is_attached_has_its_size_and_is_under_the_key(mode: Mode) -> None:
+    on_cpus = {"instance_type": "ml.m5.xlarge", "accelerators": 0}
+    for said, size in ({}, 64), ({"volume_gb": 100}, 100):
+        assert variant(mode, **on_cpus, **said)["volumeSizeInGb"] == size
+    assert the(endpoint_resources(mode, **on_cpus), CONFIG).inputs["kmsKeyId"] == KEY
+
+
+@pytest.mark.parametrize("mode", ON_SAGEMAKER)
+def test_a_type_with_a_disk_of_its_own_is_given_none(mode: Mode) -> None:
+    assert "volumeSizeInGb" not in variant(mode)
+    assert "kmsKeyId" not in the(endpoint_resources(mode), CONFIG).inputs
 
 
 @pytest.mark.parametrize("mode", COPIES)

@@ -73,8 +73,33 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("allowed_cidrs", {"allowed_cidrs": ["0.0.0.0/0"]}, "not for everybody"),
     ("internal", {"internal": False, "allowed_cidrs": ["0.0.0.0/0"]}, "needs internet=True"),
     ("allowed_cidrs", {"internal": False, "internet": True}, "nobody may call"),
-    ("control_planes", {"control_planes": 0}, "1 or more"),
+    ("name", {"name": "tide--gate"}, "single hyphens"),
+    ("name", {"name": "internal-tide"}, "not begin with internal-"),
+    (
+        "availability_zones",
+        {"availability_zones": ["eu-central-1a", "eu-central-1b", "eu-central-1a"]},
+        "each once",
+    ),
+    ("allowed_cidrs", {"allowed_cidrs": ["2001:db8::/32"]}, "is no network"),
+    ("control_planes", {"control_planes": -1}, "between 0 and"),
+    ("control_plane_cpu", {"control_plane_cpu": 1000}, "Fargate takes 256, 512, 1024"),
+    ("control_plane_memory_mb", {"control_plane_memory_mb": 1024}, "with control_plane_cpu 1024"),
+    ("spool_gb", {"spool_gb": 20}, "between 21 and 200"),
+    ("database_gb", {"database_gb": 10}, "between 20 and 6553"),
+    ("database_class", {"database_class": "t4g.medium"}, "db.t4g.medium"),
+    ("backup_days", {"backup_days": 36}, "between 1 and 35"),
+    ("tags", {"tags": {"": "a"}}, "a key is up to 128"),
     ("alarm_emails", {"alarm_emails": []}, "who hears the alarms"),
+    ("alarm_emails", {"alarm_emails": ["ops"]}, "must be an address"),
+    ("alarm_emails", {"alarm_emails": [f"{n}@example.org" for n in range(11)]}, "10 at most"),
+    (
+        "certificate_arn",
+        {"certificate_arn": "arn:aws:acm:us-east-1:123456789012:certificate/1"},
+        "a certificate of ACM in eu-central-1",
+    ),
+    ("control_plane_image", {"control_plane_image": "tidegate/control-plane:1"}, "internet=True"),
+    ("runtime_image", {"runtime_image": IMAGE.replace("eu-central-1", "us-east-1")}, "push it"),
+    ("runtime_image", {"runtime_image": IMAGE.partition("@")[0]}, "REPOSITORY:TAG"),
 ]
 
 
@@ -127,11 +152,19 @@ def test_what_is_called_on_aws_is_reached_from_inside() -> None:
     assert set(reached) == {
         *("s3", "ecr.api", "ecr.dkr", "kms", "logs", "secretsmanager", "sts"),
         *("sagemaker.api", "sagemaker.runtime", "cloudcontrolapi"),
+        *("ecs", "ecs-agent", "ecs-telemetry"),
     }
     assert reached.pop("s3")["vpcEndpointType"] == "Gateway"
     assert all(each["vpcEndpointType"] == "Interface" for each in reached.values())
     assert all(each["privateDnsEnabled"] is True for each in reached.values())
     assert all(len(each["subnetIds"]) == 2 for each in reached.values())
+
+
+def test_without_hosts_of_a_batch_the_network_has_no_way_to_ecs() -> None:
+    args = platform_args(batch_hosts=False)
+    resources = declared_by(lambda: Platform("tidegate", args))
+    endpoints = of_type(resources, "aws:ec2/vpcEndpoint:VpcEndpoint")
+    assert not [each for each in endpoints if ".ecs" in each.inputs["serviceName"]]
 
 
 def ways(kind: str, other: str) -> set[tuple[str, str, int]]:
@@ -271,6 +304,42 @@ def test_an_image_is_scanned_never_changes_and_is_forgotten_one_day() -> None:
         assert kinds == ["untagged", "any"]
 
 
+def test_images_may_lie_in_a_repository_of_ones_own() -> None:
+    images = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/images"
+    args = platform_args(
+        control_plane_image=f"{images}/control:1", runtime_image=f"{images}/runtime@sha256:0"
+    )
+    resources = declared_by(lambda: Platform("tidegate", args))
+    arn = "arn:aws:ecr:eu-central-1:123456789012:repository"
+    for role, other in ("start", "control"), ("execution", "runtime"):
+        document = json.loads(the(resources, RIGHTS, f"tidegate-{role}-pull").inputs["policy"])
+        (pull,) = [each for each in document["Statement"] if "ecr:BatchGetImage" in each["Action"]]
+        assert pull["Resource"] == [f"{arn}/tidegate/*", f"{arn}/images/{other}"]
+
+
+def test_a_network_that_is_named_twice_is_let_in_once() -> None:
+    args = platform_args(allowed_cidrs=["10.42.0.0/16", "192.0.2.0/24", "192.0.2.0/24"])
+    resources = declared_by(lambda: Platform("tidegate", args))
+    named = [each.inputs.get("cidrIpv4") for each in of_type(resources, INGRESS)]
+    assert [cidr for cidr in named if cidr] == ["10.42.0.0/16", "192.0.2.0/24"]
+
+
+@pytest.mark.parametrize("protect", [True, False])
+def test_what_a_platform_holds_goes_only_with_one_that_is_not_protected(protect: bool) -> None:
+    args = platform_args(protect=protect)
+    resources = declared_by(lambda: Platform("tidegate", args))
+    buckets = {each.inputs["forceDestroy"] for each in of_type(resources, BUCKET)}
+    images = {
+        each.inputs["forceDelete"] for each in of_type(resources, "aws:ecr/repository:Repository")
+    }
+    secrets = {
+        each.inputs["recoveryWindowInDays"]
+        for each in of_type(resources, "aws:secretsmanager/secret:Secret")
+    }
+    assert (buckets, images, secrets) == ({not protect}, {not protect}, {30 if protect else 0})
+    assert the(resources, "aws:rds/instance:Instance").inputs["skipFinalSnapshot"] is False
+
+
 def container() -> dict[str, Any]:
     (found,) = json.loads(the(platform_resources(), TASK).inputs["containerDefinitions"])
     return dict(found)
@@ -284,6 +353,8 @@ def test_a_control_plane_runs_read_only_with_its_role_and_hears_secrets_from_the
         "TIDEGATE_ADMIN_KEY",
         "TIDEGATE_PEPPER",
     ]
+    versioned = {each["valueFrom"].rpartition(":::")[2] for each in found["secrets"]}
+    assert versioned == {"version"}, "another value of a secret is another task"
     told = {each["name"] for each in found["environment"]}
     assert told == {"PGSSLMODE", "TIDEGATE_PORT", "TIDEGATE_SETTINGS"}
     task = the(resources, TASK)
@@ -511,7 +582,7 @@ def test_at_rest_a_platform_runs_its_own_parts_and_no_gpu() -> None:
         "fargate-vcpu": 2,
         "fargate-gib": 8,
         "alb": 1,
-        "interface-endpoint": 18,
+        "interface-endpoint": 24,
     }
     ways_out = at_rest(platform_resources(on_the_internet=True))
     assert sum(each.count for each in ways_out if each.unit == "nat-gateway") == 2

@@ -68,6 +68,20 @@ def test_aliases_are_refused_by_their_name() -> None:
         parse("name: &a smol\nmodel: *a\nmode: batch")
 
 
+def test_an_adapter_without_a_source_is_named() -> None:
+    (issue,) = _refusal(runtime={"adapters": {"good": "/a", "legal": "ftp://a"}}).issues
+    assert issue.field == "runtime.adapters.legal"
+    assert issue.message.startswith("'ftp://a' is not a model source; use a directory")
+
+
+def test_a_number_where_a_text_belongs_is_put_in_quotes() -> None:
+    (issue,) = _refusal(labels={"team": 3}).issues
+    assert (issue.field, issue.message) == (
+        "labels.team",
+        "must be a text; put it in quotes, got 3",
+    )
+
+
 def test_a_source_alone_is_a_model() -> None:
     assert _spec(model="s3://bucket/prefix").model == ModelSpec(source="s3://bucket/prefix")
 

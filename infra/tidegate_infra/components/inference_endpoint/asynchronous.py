@@ -87,7 +87,7 @@ def _configuration(
     model = sagemaker_model(name, args, opts)
     return native_sagemaker.EndpointConfig(
         name,
-        kms_key_id=args.kms_key_arn,
+        kms_key_id=args.volume_key_arn,
         production_variants=[
             native_sagemaker.EndpointConfigProductionVariantArgs(
                 variant_name=VARIANT,
@@ -95,7 +95,7 @@ def _configuration(
                 instance_type=args.instance_type,
                 initial_instance_count=1,
                 initial_variant_weight=1.0,
-                volume_size_in_gb=args.volume_gb,
+                volume_size_in_gb=args.attached_gb,
                 inference_ami_version=args.inference_ami,
                 container_startup_health_check_timeout_in_seconds=args.startup_timeout_s,
                 model_data_download_timeout_in_seconds=args.download_timeout_s,

@@ -10,6 +10,7 @@ from pulumi_aws import batch, cloudwatch, ec2
 from tidegate.offers import bundled_hardware
 from tidegate_infra.components.inference_endpoint.args import InferenceEndpointArgs
 from tidegate_infra.components.inference_endpoint.batch_role import instance_profile
+from tidegate_infra.components.inference_endpoint.fields import VOLUME_GB
 from tidegate_infra.components.logs import log_group
 
 LAUNCH_DEVICE = "/dev/xvda"
@@ -96,7 +97,7 @@ def _launch_template(
                 ebs=ec2.LaunchTemplateBlockDeviceMappingEbsArgs(
                     encrypted="true",
                     kms_key_id=args.kms_key_arn,
-                    volume_size=args.volume_gb,
+                    volume_size=args.volume_gb or VOLUME_GB,
                     volume_type="gp3",
                     delete_on_termination="true",
                 ),

@@ -55,7 +55,7 @@ def _configuration(
     return native_sagemaker.EndpointConfig(
         name,
         execution_role_arn=args.execution_role_arn,
-        kms_key_id=args.kms_key_arn,
+        kms_key_id=args.volume_key_arn,
         enable_network_isolation=True,
         vpc_config=native_sagemaker.EndpointConfigVpcConfigArgs(
             subnets=args.subnet_ids, security_group_ids=args.security_group_ids
@@ -65,7 +65,7 @@ def _configuration(
                 variant_name=VARIANT,
                 instance_type=args.instance_type,
                 initial_instance_count=max(1, args.min_instances),
-                volume_size_in_gb=args.volume_gb,
+                volume_size_in_gb=args.attached_gb,
                 inference_ami_version=args.inference_ami,
                 container_startup_health_check_timeout_in_seconds=args.startup_timeout_s,
                 model_data_download_timeout_in_seconds=args.download_timeout_s,

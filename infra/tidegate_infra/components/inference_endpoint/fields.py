@@ -10,10 +10,13 @@ from enum import StrEnum
 import pulumi
 
 from tidegate.spec import Mode
+from tidegate_infra.disks import has_own_disk
 
 TARGET_UTILISATION = 0.7
 """Of a copy's concurrency, where another copy is started. Knative's default; the rest serves the
 requests that come while the new copy loads."""
+VOLUME_GB = 64
+"""Of a disk whose size nobody has said."""
 
 
 class ScaledBy(StrEnum):
@@ -75,8 +78,9 @@ class EndpointFields:
     """For a container to answer its first health check, the model included."""
     download_timeout_s: int = 1800
     """For the artifact to reach the instance."""
-    volume_gb: int = 64
-    """Of an instance's disk; holds the image and the artifact."""
+    volume_gb: int | None = None
+    """Of an instance's disk; holds the image and the artifact. 64 when absent; on SageMaker, types
+    with a disk of their own (ml.g5, ml.g6, …) take none."""
     inference_ami: str | None = None
     """SageMaker's name for the host image, which fixes the GPU driver; its default when absent.
     CUDA 13 needs `al2023-ami-sagemaker-inference-gpu-4-1`."""
@@ -96,6 +100,16 @@ class EndpointFields:
     @property
     def max_instances(self) -> int:
         return math.ceil(self.max_copies / self.copies_per_instance)
+
+    @property
+    def attached_gb(self) -> int | None:
+        """Of the volume that SageMaker attaches; None where it attaches none."""
+        return None if has_own_disk(self.instance_type) else self.volume_gb or VOLUME_GB
+
+    @property
+    def volume_key_arn(self) -> pulumi.Input[str] | None:
+        """Seals that volume; a local disk is sealed by its machine, and SageMaker takes no key."""
+        return None if has_own_disk(self.instance_type) else self.kms_key_arn
 
     @property
     def target_concurrency(self) -> float:

@@ -9,9 +9,13 @@ from typing import Any
 from tidegate.offers import bundled_hardware
 from tidegate.spec import Mode, SpecIssue
 from tidegate_infra.components.inference_endpoint.fields import EndpointFields
+from tidegate_infra.components.tags import tag_issues
+from tidegate_infra.disks import has_own_disk
 
 LONGEST_NAME = 54
 """SageMaker takes 63; models and configurations get 8 more characters, so that two can be."""
+LONGEST_OF_BATCH = 46
+"""IAM takes 64 for the role of a batch's instances, which gets 18 more."""
 NAME = re.compile(rf"^[a-z](-*[a-z0-9]){{0,{LONGEST_NAME - 1}}}$")
 PREFIX_URL = re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/(?:[^/].*/)?$")
 INSTANCE_TYPE = re.compile(r"^[a-z0-9-]+\.[a-z0-9-]+$")
@@ -39,18 +43,19 @@ BOUNDS: dict[str, tuple[int, int]] = {
 
 def issues_of(args: EndpointFields) -> Iterator[SpecIssue]:
     """Every value that AWS would refuse by itself, whatever the mode."""
-    if not NAME.match(args.name) or len(args.name) > LONGEST_NAME:
+    longest = LONGEST_OF_BATCH if args.mode is Mode.BATCH else LONGEST_NAME
+    if not NAME.match(args.name) or len(args.name) > longest:
         yield SpecIssue(
             "name",
             args.name,
-            f"must be at most {LONGEST_NAME} lower-case letters, digits and hyphens, "
-            "a letter first",
+            f"must be at most {longest} lower-case letters, digits and hyphens, a letter first",
         )
     yield from _instance_type(args)
+    yield from _disk(args)
     yield from _room(args)
     for name, (low, high) in BOUNDS.items():
         value = getattr(args, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             yield SpecIssue(name, value, f"must be between {low} and {high}")
     if args.max_copies < args.min_copies:
         yield SpecIssue(
@@ -65,6 +70,7 @@ def issues_of(args: EndpointFields) -> Iterator[SpecIssue]:
         if not getattr(args, name):
             yield SpecIssue(name, [], "name one at least; nothing runs outside a private network")
     yield from _environment(args)
+    yield from tag_issues(args.tags)
 
 
 def _instance_type(args: EndpointFields) -> Iterator[SpecIssue]:
@@ -75,6 +81,13 @@ def _instance_type(args: EndpointFields) -> Iterator[SpecIssue]:
         yield SpecIssue(
             "instance_type", args.instance_type, f"mode {args.mode} takes the form {expected!r}"
         )
+
+
+def _disk(args: EndpointFields) -> Iterator[SpecIssue]:
+    on_sagemaker = args.mode is not Mode.BATCH
+    if args.volume_gb is not None and on_sagemaker and has_own_disk(args.instance_type):
+        said = f"{args.instance_type} has a disk of its own, and SageMaker attaches none; remove it"
+        yield SpecIssue("volume_gb", args.volume_gb, said)
 
 
 def _room(args: EndpointFields) -> Iterator[SpecIssue]:

@@ -49,7 +49,7 @@ class Firewall:
         }
         for way in WAYS:
             self._open(way)
-        for cidr in (args.cidr, *args.allowed_cidrs):
+        for cidr in dict.fromkeys((args.cidr, *args.allowed_cidrs)):
             self._let_in(cidr)
         if args.internet:
             self._let_out()

@@ -27,6 +27,8 @@ SERVICES = (
     "sts",
 )
 """What control planes and hosts of models call. S3 has a gateway, which costs nothing."""
+OF_BATCH_HOSTS = ("ecs", "ecs-agent", "ecs-telemetry")
+"""What the ECS agent of a batch's instances calls; without these no job is ever placed."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Network(pulumi.ComponentResource):
             opts=self._inner,
         )
         self.firewall.open_to_s3(s3.prefix_list_id)
-        for service in SERVICES:
+        for service in (*SERVICES, *(OF_BATCH_HOSTS if args.batch_hosts else ())):
             ec2.VpcEndpoint(
                 f"{args.name}-{service}",
                 vpc_id=self.vpc.id,

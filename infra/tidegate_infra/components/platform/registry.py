@@ -33,6 +33,7 @@ class Registry(pulumi.ComponentResource):
             name,
             name=f"{self._args.name}/{image}",
             image_tag_mutability="IMMUTABLE",
+            force_delete=not self._args.protect,
             image_scanning_configuration=ecr.RepositoryImageScanningConfigurationArgs(
                 scan_on_push=True
             ),

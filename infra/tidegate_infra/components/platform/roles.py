@@ -10,6 +10,7 @@ import pulumi
 from pulumi_aws import iam
 
 from tidegate_infra.components.platform.args import PlatformArgs
+from tidegate_infra.components.platform.images import repository_arn
 from tidegate_infra.components.platform.storage import ENDPOINT_RESULTS
 from tidegate_infra.components.statement import Statement, allow, document, trust
 
@@ -32,7 +33,6 @@ DESCRIBE_NETWORK = [
     "ec2:DescribeVpcs",
 ]
 USE_INTERFACES = [
-    "ec2:CreateNetworkInterface",
     "ec2:CreateNetworkInterfacePermission",
     "ec2:DeleteNetworkInterface",
     "ec2:DeleteNetworkInterfacePermission",
@@ -67,11 +67,13 @@ class Roles(pulumi.ComponentResource):
         self._may_use_key(self.task)
         self.start = self._role("start", "ecs-tasks.amazonaws.com")
         self._may(self.start, "start", *starting(args))
+        self._may_pull(self.start, args.control_plane_image)
         self._may_use_key(self.start)
         self.execution = self._role(
             "execution", "sagemaker.amazonaws.com", "ecs-tasks.amazonaws.com"
         )
         self._may(self.execution, "run", *running(args))
+        self._may_pull(self.execution, args.runtime_image)
         self._may_use_key(self.execution)
         self._may_join(self.execution, vpc_arn)
         self.register_outputs({})
@@ -101,19 +103,22 @@ class Roles(pulumi.ComponentResource):
             ),
         )
 
+    def _may_pull(self, role: iam.Role, image: pulumi.Input[str] | None) -> None:
+        """From the platform's own repositories, and from the one that the image is in."""
+        own = self._args.arn("ecr", f"repository/{self._args.name}/*")
+
+        def rights(address: str | None) -> str:
+            other = repository_arn(address)
+            return document(
+                allow("ecr:GetAuthorizationToken", "*"),
+                allow(PULL, [own, other] if other else [own]),
+            )
+
+        self._attach(role, "pull", pulumi.Output.from_input(image).apply(rights))
+
     def _may_join(self, role: iam.Role, vpc_arn: pulumi.Output[str]) -> None:
-        """Interfaces of hosts have no name before they are made, so the VPC bounds them."""
-        kinds = ("network-interface", "security-group", "subnet")
-        places = [self._args.arn("ec2", f"{kind}/*") for kind in kinds]
         self._attach(
-            role,
-            "network",
-            vpc_arn.apply(
-                lambda arn: document(
-                    allow(DESCRIBE_NETWORK, "*"),
-                    allow(USE_INTERFACES, places, {"ArnEquals": {"ec2:Vpc": arn}}),
-                )
-            ),
+            role, "network", vpc_arn.apply(lambda arn: document(*joining(self._args, arn)))
         )
 
     def _attach(self, role: iam.Role, what: str, policy: pulumi.Input[str]) -> None:
@@ -126,7 +131,10 @@ class Roles(pulumi.ComponentResource):
 
 
 def serving(args: PlatformArgs) -> list[Statement]:
-    """What a control plane does all day: ask endpoints, count copies, keep payloads and states."""
+    """What a control plane does all day: ask endpoints, count copies, keep payloads and states.
+
+    Prices it asks for when somebody refreshes the offers.
+    """
     copies = [_named(args, kind) for kind in ("endpoint", "inference-component")]
     buckets = [f"arn:aws:s3:::{args.bucket(kind)}" for kind in ("artifacts", "payloads", "state")]
     return [
@@ -134,6 +142,7 @@ def serving(args: PlatformArgs) -> list[Statement]:
         allow(
             "sagemaker:UpdateInferenceComponentRuntimeConfig", _named(args, "inference-component")
         ),
+        allow(["pricing:GetProducts", "ec2:DescribeSpotPriceHistory"], "*"),
         allow(["s3:GetBucketLocation", "s3:ListBucket", "s3:ListBucketMultipartUploads"], buckets),
         allow(
             [
@@ -189,10 +198,9 @@ def _hosting_actions() -> list[str]:
 
 
 def starting(args: PlatformArgs) -> list[Statement]:
-    """What ECS does before a control plane runs."""
+    """What ECS does before a control plane runs, beside pulling its image."""
     secrets = [args.arn("secretsmanager", f"secret:{args.name}/*")]
     return [
-        *_pulling(args),
         allow("secretsmanager:GetSecretValue", secrets),
         allow(
             ["logs:CreateLogStream", "logs:PutLogEvents"],
@@ -202,12 +210,11 @@ def starting(args: PlatformArgs) -> list[Statement]:
 
 
 def running(args: PlatformArgs) -> list[Statement]:
-    """What a host of a model does: read the artifact, write results, log, and be measured."""
+    """What a host of a model does, beside pulling: read, write results, log, and be measured."""
     artifacts = f"arn:aws:s3:::{args.bucket('artifacts')}"
     payloads = f"arn:aws:s3:::{args.bucket('payloads')}"
     namespaces = ["/aws/sagemaker/*", "AWS/SageMaker*"]
     return [
-        *_pulling(args),
         allow(["s3:GetBucketLocation", "s3:ListBucket"], [artifacts, payloads]),
         allow("s3:GetObject", f"{artifacts}/*"),
         allow(["s3:GetObject", "s3:PutObject"], f"{payloads}/{ENDPOINT_RESULTS}*"),
@@ -229,10 +236,19 @@ def running(args: PlatformArgs) -> list[Statement]:
     ]
 
 
-def _pulling(args: PlatformArgs) -> list[Statement]:
+def joining(args: PlatformArgs, vpc_arn: str) -> list[Statement]:
+    """Interfaces of hosts have no name before they are made, so the VPC bounds them.
+
+    One that is about to be made is in no VPC yet: its subnet and its group are.
+    """
+    here = {"ArnEquals": {"ec2:Vpc": vpc_arn}}
+    interfaces = args.arn("ec2", "network-interface/*")
+    around = [args.arn("ec2", f"{kind}/*") for kind in ("security-group", "subnet")]
     return [
-        allow("ecr:GetAuthorizationToken", "*"),
-        allow(PULL, args.arn("ecr", f"repository/{args.name}/*")),
+        allow(DESCRIBE_NETWORK, "*"),
+        allow("ec2:CreateNetworkInterface", interfaces),
+        allow("ec2:CreateNetworkInterface", around, here),
+        allow(USE_INTERFACES, interfaces, here),
     ]
 
 

@@ -195,9 +195,9 @@ def _container(
     }
     secrets = around.secrets
     told = {
-        "PGPASSWORD": secrets.database_password.arn,
-        "TIDEGATE_PEPPER": secrets.pepper.arn,
-        ADMIN_KEY_VARIABLE: secrets.admin_key.arn,
+        "PGPASSWORD": secrets.database_password,
+        "TIDEGATE_PEPPER": secrets.pepper,
+        ADMIN_KEY_VARIABLE: secrets.admin_key,
     }
     return {
         "name": CONTAINER,

@@ -52,7 +52,11 @@ class Storage(pulumi.ComponentResource):
     def _bucket(self, kept: Kept) -> s3.Bucket:
         name = f"{self._args.name}-{kept.kind}"
         bucket = s3.Bucket(
-            name, bucket=self._args.bucket(kept.kind), tags=self._args.tags, opts=self._opts
+            name,
+            bucket=self._args.bucket(kept.kind),
+            force_destroy=not self._args.protect,
+            tags=self._args.tags,
+            opts=self._opts,
         )
         self._close(name, kept, bucket)
         self._encrypt(name, bucket)

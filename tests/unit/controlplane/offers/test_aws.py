@@ -11,7 +11,7 @@ from tests.unit.controlplane.offers.conftest import NOW, REGION, Aws, hosting, m
 
 from tidegate.offers import Covers, bundled_hardware
 from tidegate_controlplane.errors import Unavailable
-from tidegate_controlplane.offers.aws import ask_aws
+from tidegate_controlplane.offers.aws import ask_aws, new_client
 from tidegate_controlplane.offers.price_list import SERVICES, priced
 
 EC2, SAGEMAKER = SERVICES[Covers.EC2], SERVICES[Covers.SAGEMAKER]
@@ -100,3 +100,10 @@ def test_an_answer_that_is_no_price_list_is_said_to_be_none(aws: Aws) -> None:
     aws.lists(Covers.EC2, ['{"product": {}, "terms": {"OnDemand": {}}}'])
     with pytest.raises(Unavailable, match="is no price list"):
         ask_aws(REGION, NOW, aws.make_client)
+
+
+def test_a_network_without_a_way_out_is_soon_said_to_be_one() -> None:
+    """With botocore's own waits the five tries of a refresh take five minutes."""
+    waits = new_client("pricing", "us-east-1").meta.config
+    assert (waits.connect_timeout, waits.read_timeout) == (3, 20)
+    assert waits.retries["mode"] == "standard"

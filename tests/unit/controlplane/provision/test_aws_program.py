@@ -11,6 +11,8 @@ from tidegate.protocol.resources import PlannedOffer
 from tidegate.spec import GpuSpec
 from tidegate_controlplane.provision.aws.program import arguments
 from tidegate_controlplane.settings import AwsSettings
+from tidegate_controlplane.store.ids import new_id
+from tidegate_infra.components.inference_endpoint.limits import LONGEST_NAME
 
 GIB = 1024**3
 SETTINGS = AwsSettings(
@@ -67,3 +69,15 @@ def test_no_replica_asks_for_less_memory_than_sagemaker_gives() -> None:
     assert (
         declared(offer=OFFER, memory_bytes=GIB, kv_cache_bytes=GIB, gpu=GpuSpec()).memory_mb == 128
     )
+
+
+def test_an_installation_of_the_longest_name_has_endpoints_that_aws_takes() -> None:
+    named = AwsSettings.model_validate({**dict(SETTINGS), "name": "n" * 23})
+    wanted = launch()
+    plan = wanted.plan.model_copy(update={"offer": OFFER, "memory_bytes": 4 * GIB})
+    revision = new_id("rev")
+    found = arguments(
+        named, replace(wanted, source="s3://models/smol", plan=plan, revision_id=revision)
+    )
+    assert found.name.endswith(revision.removeprefix("rev_"))
+    assert len(found.name) == LONGEST_NAME
