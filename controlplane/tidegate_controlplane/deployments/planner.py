@@ -15,6 +15,7 @@ from tidegate_controlplane.domain.on_offer import Market, staying
 from tidegate_controlplane.domain.plan import Refusal, alternatives, fingerprint, resolve
 from tidegate_controlplane.errors import Invalid
 from tidegate_controlplane.models.adapters import AdapterSizes, missing_adapters
+from tidegate_controlplane.models.heads import missing_heads
 from tidegate_controlplane.models.inspect import inspect
 from tidegate_controlplane.store.database import Database
 from tidegate_controlplane.store.deployments import facts_of_digest, median_cold_start_s
@@ -60,7 +61,7 @@ class Planner:
 
     async def plan(self, spec: DeploymentSpec) -> Planned:
         """Raises Invalid with every issue when the model or the combination cannot be served."""
-        if issues := await asyncio.to_thread(lambda: tuple(missing_adapters(spec))):
+        if issues := await asyncio.to_thread(_missing, spec):
             raise _invalid(issues)
         drafted = declared_source(spec) is not None
         found = await inspect(spec.model, self._known_by_tokens if drafted else self._known)
@@ -95,6 +96,11 @@ class Planner:
         """Facts that were kept before there was a digest of tokens are of no use here."""
         known = await self._known(digest)
         return known if known and known.tokens_digest else None
+
+
+def _missing(spec: DeploymentSpec) -> tuple[SpecIssue, ...]:
+    """What the declaration names on this machine and is not there."""
+    return (*missing_adapters(spec), *missing_heads(spec))
 
 
 def resolved(

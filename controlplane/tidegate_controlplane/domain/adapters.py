@@ -10,7 +10,6 @@ from tidegate.spec import Precision
 
 PANEL = 16
 """Compiled kernels read so many outputs of a factor at once; what is missing is zeros."""
-LEAST_LOADED = "load fewer adapters at once (runtime.max_adapters), train them with a lower rank"
 
 
 @dataclass(frozen=True)
@@ -52,11 +51,6 @@ def beside(plan: ResolvedPlan, adapters_bytes: int) -> ResolvedPlan:
     return plan.model_copy(
         update={"adapters_bytes": adapters_bytes, "memory_bytes": plan.memory_bytes + more}
     )
-
-
-def remedy(plan: ResolvedPlan) -> str:
-    """What to do about the memory of adapters, before other remedies; nothing without any."""
-    return f"{LEAST_LOADED}, " if plan.adapters_bytes else ""
 
 
 def _whole(outputs: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tidegate.protocol.resources import ModelFacts
 from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
 from tidegate_controlplane.domain.division import tensor_parallel
 from tidegate_controlplane.domain.draft import FIELD
@@ -10,7 +11,7 @@ _INTO_THE_MODEL = frozenset({"early_exit", "medusa", "hydra"})
 """Methods that guess from what the model's own layers leave."""
 
 
-def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
+def speculation_issue(spec: DeploymentSpec, facts: ModelFacts) -> SpecIssue | None:
     """Why a declared speculation is not honoured; None when it is, or when there is none."""
     asked = spec.runtime.speculation
     if asked is None:
@@ -43,5 +44,12 @@ def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
             asked.method,
             f"{asked.method!r} looks into the model, which is divided over {devices} devices; use "
             "'ngram', or divide it over one",
+        )
+    if asked.exit_layer is not None and asked.exit_layer >= facts.layers:
+        return SpecIssue(
+            "runtime.speculation.exit_layer",
+            asked.exit_layer,
+            f"{asked.exit_layer} is not before the last of the model's {facts.layers} layers; use "
+            f"1 to {facts.layers - 1}",
         )
     return None

@@ -49,6 +49,8 @@ def _issue(finding: Any, model: type[BaseModel]) -> SpecIssue:
     head, separator, rest = message.partition(": ")
     if finding["type"] == "value_error" and separator and " " not in head:
         return SpecIssue(".".join([*path, head]), _shown(value, head), rest)
+    if finding["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        message = "must be a mapping of fields to values"
     if finding["type"] == "string_pattern_mismatch":
         message = f"must be {_wording(finding['ctx']['pattern'])}"
     return SpecIssue(field, value, f"{message}, got {value!r}")
