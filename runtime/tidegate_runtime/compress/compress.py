@@ -90,7 +90,6 @@ def _compress(order: CompressOrder) -> CompressReport:
     order.say(f"reading {order.source.source}")
     checkpoint = open_checkpoint(order.source.files)
     PackPlan.of(checkpoint.skeleton, recipe.precision)
-    order.output.parent.mkdir(parents=True, exist_ok=True)
     if not recipe.calibrates:
         entry = CompressionEntry(methods=recipe.methods, parameters=recipe.parameters())
         return _publish(order, checkpoint, Smaller(checkpoint, entry, []))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tidegate_runtime.artifact.output import check_output
 from tidegate_runtime.errors import ModelRefused
 
 
@@ -22,12 +23,9 @@ class Workplace:
     def open(cls, output: Path, order: Mapping[str, Any]) -> Workplace:
         """Begin, or go on with the same order.
 
-        Raises ModelRefused: OutputExists, OtherOrder when another was begun here.
+        Raises ModelRefused: OutputExists, OutputUnwritable, OtherOrder when another was begun here.
         """
-        if output.exists():
-            raise ModelRefused(
-                "OutputExists", f"--output {str(output)!r} is there already; name a new directory"
-            )
+        check_output(output)
         root = output.with_name(f"{output.name}.work")
         begun = root / "order.json"
         root.mkdir(parents=True, exist_ok=True)
