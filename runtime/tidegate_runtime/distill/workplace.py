@@ -21,7 +21,7 @@ class Workplace:
 
     @classmethod
     def open(cls, output: Path, order: Mapping[str, Any]) -> Workplace:
-        """Begin, or go on with the same order.
+        """Begin, or go on with the same order; one of which nothing was done binds nobody.
 
         Raises ModelRefused: OutputExists, OutputUnwritable, OtherOrder when another was begun here.
         """
@@ -29,7 +29,7 @@ class Workplace:
         root = output.with_name(f"{output.name}.work")
         begun = root / "order.json"
         root.mkdir(parents=True, exist_ok=True)
-        if not begun.exists():
+        if all(path == begun for path in root.iterdir()):
             begun.write_text(json.dumps(order, indent=2))
         before = json.loads(begun.read_bytes())
         for name, value in order.items():
