@@ -6,6 +6,7 @@ RuntimeFault
 ├── ReplicaUnavailable  something outside is at fault and may recover; exit status 1
 ├── RequestRefused      the caller is at fault, or must come back later; an HTTP 4xx or 503
 └── GenerationFailed    this request's tokens cannot be made; an HTTP 500
+    ├── GrammarTooCostly  the caller's grammar is at fault; an HTTP 400
     └── EngineDead      no request's tokens can be made any more; an HTTP 503
 """
 
@@ -64,6 +65,10 @@ class RequestRefused(RuntimeFault):
 
 class GenerationFailed(RuntimeFault):
     """A request that was accepted ended without all of its tokens."""
+
+
+class GrammarTooCostly(GenerationFailed):
+    """Following the grammar of this request has become too costly; asking again cannot help."""
 
 
 class EngineDead(GenerationFailed):

@@ -13,7 +13,6 @@ PANEL = 16
 INWARD = frozenset({"o_proj", "down_proj", "dense", "dense_4h_to_h", "fc2", "c_proj"})
 """Linears that a divided model divides by their inputs, as transformers names them in the plans of
 its families (`base_model_tp_plan`); all others are divided by their outputs."""
-LEAST_LOADED = "load fewer adapters at once (runtime.max_adapters), train them with a lower rank"
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,6 @@ def beside(plan: ResolvedPlan, adapters_bytes: int) -> ResolvedPlan:
     return plan.model_copy(
         update={"adapters_bytes": adapters_bytes, "memory_bytes": plan.memory_bytes + more}
     )
-
-
-def remedy(plan: ResolvedPlan) -> str:
-    """What to do about the memory of adapters, before other remedies; nothing without any."""
-    return f"{LEAST_LOADED}, " if plan.adapters_bytes else ""
 
 
 def _wide(update: Update, devices: int) -> int:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from tidegate.offers import is_gpu
 from tidegate.protocol.resources import ResolvedPlan
 from tidegate.spec import DeploymentSpec, ProvisionerName, SpecIssue
-from tidegate_controlplane.domain.adapters import remedy
 from tidegate_controlplane.domain.offers import UTILISATION, usable
 from tidegate_controlplane.domain.on_offer import with_cache
-from tidegate_controlplane.domain.size import size
+from tidegate_controlplane.domain.size import remedy, size
 
 
 @dataclass(frozen=True)

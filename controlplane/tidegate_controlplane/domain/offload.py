@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from tidegate.protocol.resources import ModelFacts, PlannedOffload, ResolvedPlan
 from tidegate.spec import DeploymentSpec, OffloadSpec, Precision, SpecIssue
-from tidegate_controlplane.domain.adapters import remedy
 from tidegate_controlplane.domain.footprint import layer_bytes
-from tidegate_controlplane.domain.size import size
+from tidegate_controlplane.domain.size import remedy, size
 
 SLOTS = 2
 """Streamed layers in memory at once: one computes while the next is brought."""

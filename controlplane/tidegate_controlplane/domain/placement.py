@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from tidegate.protocol.resources import ModelFacts, ResolvedPlan
 from tidegate.spec import DeploymentSpec, Precision, ProvisionerName, SpecIssue
-from tidegate_controlplane.domain.adapters import remedy
 from tidegate_controlplane.domain.capabilities import Capabilities, is_local
 from tidegate_controlplane.domain.footprint import kv_bytes_per_token, read_bytes
 from tidegate_controlplane.domain.gpus import gpu_share, on_own_gpu
 from tidegate_controlplane.domain.on_offer import largest_gpu_bytes, on_offer
-from tidegate_controlplane.domain.size import need, size
+from tidegate_controlplane.domain.size import need, remedy, size
 
 REMEDY = "lower runtime.context_tokens, runtime.max_sequences or runtime.kv_cache"
 

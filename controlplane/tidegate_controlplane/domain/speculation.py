@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from tidegate.protocol.resources import ModelFacts
 from tidegate.spec import DeploymentSpec, ProvisionerName, SourceKind, SpecIssue, parse_source
 from tidegate_controlplane.domain.division import tensor_parallel
 from tidegate_controlplane.domain.draft import FIELD as DRAFT
 from tidegate_controlplane.domain.heads import FIELD as HEADS
 
 
-def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
+def speculation_issue(spec: DeploymentSpec, facts: ModelFacts) -> SpecIssue | None:
     """Why a declared speculation is not honoured; None when it is, or when there is none."""
     asked = spec.runtime.speculation
     if asked is None:
@@ -24,6 +25,13 @@ def speculation_issue(spec: DeploymentSpec) -> SpecIssue | None:
             asked.method,
             f"a draft model runs on one device, and the model is divided over {devices}; use "
             "'ngram', or divide it over one",
+        )
+    if asked.exit_layer is not None and asked.exit_layer >= facts.layers:
+        return SpecIssue(
+            "runtime.speculation.exit_layer",
+            asked.exit_layer,
+            f"{asked.exit_layer} is not before the last of the model's {facts.layers} layers; use "
+            f"1 to {facts.layers - 1}",
         )
     return None
 

@@ -65,7 +65,7 @@ def _unsupported(
     own = capabilities.gpu if is_local(spec) else None
     wrong = gpu_issue(spec, own, at_most=capabilities.gpus_per_replica)
     wrong = wrong or division_issue(spec, facts)
-    return [*issues, *filter(None, (wrong, speculation_issue(spec)))]
+    return [*issues, *filter(None, (wrong, speculation_issue(spec, facts)))]
 
 
 def _impossible(

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -291,7 +292,7 @@ async def _assembled(path: str, upstream: Upstream, listener: Listener) -> Answe
     async for piece in upstream.chunks:
         for chunk in reader.feed(piece):
             if "error" in chunk:
-                return Answer(500, to_json(chunk))
+                return Answer(_status_of(chunk["error"]), to_json(chunk))
             assembly.take(chunk)
             listener.heard(chunk)
     if not reader.is_done:
@@ -301,6 +302,12 @@ async def _assembled(path: str, upstream: Upstream, listener: Listener) -> Answe
     except ValidationError as error:
         raise UpstreamFailed(f"the replica's answer is no answer of {path}") from error
     return Answer(OK, body, usage_of(body))
+
+
+def _status_of(error: Any) -> int:
+    """What an error event would have been as the whole answer: what a caller did is not retried."""
+    kind = error.get("type") if isinstance(error, dict) else None
+    return 400 if kind == "invalid_request_error" else 500
 
 
 def _too_long() -> DeadlinePassed:

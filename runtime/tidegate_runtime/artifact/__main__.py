@@ -47,13 +47,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def run_build(asked: argparse.Namespace) -> dict[str, Any]:
     """Build into a new directory, or into the cache."""
+    from tidegate_runtime.artifact.output import check_output
     from tidegate_runtime.artifact.resolve import check_digest, resolve
 
     output: Path | None = asked.output
-    if output is not None and output.exists():
-        raise ModelRefused(
-            "OutputExists", f"--output {str(output)!r} is there already; name a new directory"
-        )
+    if output is not None:
+        check_output(output)
     asked.cache_dir.mkdir(parents=True, exist_ok=True)
     resolved = resolve(asked.source, asked.revision, asked.cache_dir)
     check_digest(resolved, asked.expect_digest)
@@ -72,7 +71,6 @@ def run_build(asked: argparse.Namespace) -> dict[str, Any]:
         if output is None:
             path = store.publish(artifact_key(resolved.digest, build.precision), build.fill)
         else:
-            output.parent.mkdir(parents=True, exist_ok=True)
             publish(output, build.fill)
             path = output
     return _tell_built(path, as_json=asked.json)

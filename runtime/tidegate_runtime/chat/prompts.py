@@ -22,6 +22,7 @@ from tidegate_runtime.tools.reading import CallReading
 from tidegate_runtime.tools.syntax import SYNTAXES, CallSyntax, knows_tools, syntax_of
 
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+NO_ARGUMENTS: Mapping[str, Any] = {**NO_PARAMETERS, "additionalProperties": False}
 """The schema of a function that takes nothing."""
 
 
@@ -155,7 +156,8 @@ def _offered(request: ChatCompletionRequest) -> list[dict[str, Any]]:
 
 def _signature(function: FunctionDefinition, param: str) -> Signature:
     """Raises RequestRefused for a schema that is none, or that a strict function cannot keep."""
-    schema = {**NO_PARAMETERS, **(function.parameters or {})}
+    given = function.parameters
+    schema = dict(NO_ARGUMENTS) if given is None else {**NO_PARAMETERS, **given}
     check_schema(schema, param, lenient=not function.strict)
     check_ends(schema, param)
     return Signature(function.name, schema, lenient=not function.strict)

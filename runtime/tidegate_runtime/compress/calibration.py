@@ -33,10 +33,11 @@ def read_calibration(
     content = read_text(path)
     tokens = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
     if len(tokens) < window * count:
+        fewer = f", or --windows {len(tokens) // window}" if len(tokens) >= window else ""
         raise ModelRefused(
             "TextTooShort",
             f"--text {str(path)!r} has {len(tokens)} tokens, and {count} windows of {window} take "
-            f"{window * count}; use a longer text, or --windows {len(tokens) // window}",
+            f"{window * count}; use a longer text{fewer}",
         )
     starts = range(0, window * count, window)
     windows = tuple(tuple(tokens[start : start + window]) for start in starts)

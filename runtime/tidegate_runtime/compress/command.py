@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tidegate.protocol.compress import CompressProgress, Method
-from tidegate_runtime.errors import ModelRefused
 
 _OPTIONS = ("sparsity", "drop_layers", "act_order", "damping", "smoothing")
 
@@ -45,16 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(asked: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
     """Make the smaller model; the report as an object. Raises ModelRefused, ReplicaUnavailable."""
+    from tidegate_runtime.artifact.output import check_output
     from tidegate_runtime.artifact.resolve import resolve
     from tidegate_runtime.compress.assess import Assessment
     from tidegate_runtime.compress.compress import CompressOrder, compress
     from tidegate_runtime.compress.recipe import Asked, resolve_recipe
 
     output: Path = asked.output
-    if output.exists():
-        raise ModelRefused(
-            "OutputExists", f"--output {str(output)!r} is there already; name a new directory"
-        )
+    check_output(output)
     options = {name: getattr(asked, name) for name in _OPTIONS}
     recipe = resolve_recipe(Asked(asked.method, asked.precision, **options))
     asked.cache_dir.mkdir(parents=True, exist_ok=True)

@@ -17,11 +17,11 @@ from tidegate_runtime.artifact.build import Build, BuildOrder, QualityCheck
 from tidegate_runtime.artifact.cache import publish
 from tidegate_runtime.artifact.check import read_config
 from tidegate_runtime.artifact.checkpoint import Checkpoint, Weight, open_checkpoint
-from tidegate_runtime.artifact.guard import EXHAUSTED
 from tidegate_runtime.artifact.manifest import CompressionEntry
 from tidegate_runtime.artifact.open import is_artifact
 from tidegate_runtime.artifact.pack import PackPlan
 from tidegate_runtime.artifact.resolve import Resolved
+from tidegate_runtime.artifact.save import resumable
 from tidegate_runtime.compress.assess import Assessment, assess
 from tidegate_runtime.compress.calibration import Calibration, read_calibration
 from tidegate_runtime.compress.decoder_layers import DecoderLayers
@@ -31,7 +31,7 @@ from tidegate_runtime.compress.report import CompressReport
 from tidegate_runtime.compress.spool import Spool
 from tidegate_runtime.compress.walk import compress_layers, measure_influence
 from tidegate_runtime.compress.work import Work, open_work
-from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
+from tidegate_runtime.errors import ModelRefused
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,8 @@ def compress(order: CompressOrder) -> CompressReport:
 
     Raises ModelRefused, and ReplicaUnavailable when memory or disk are short.
     """
-    try:
+    with resumable(order.output):
         return _compress(order)
-    except OSError as error:
-        if error.errno not in EXHAUSTED:
-            raise
-        raise ReplicaUnavailable(
-            "ResourcesExhausted",
-            f"cannot write {str(order.output)!r}: {error.strerror}; free some space and start "
-            "again: what is done is kept",
-        ) from error
 
 
 def _compress(order: CompressOrder) -> CompressReport:
@@ -90,7 +82,6 @@ def _compress(order: CompressOrder) -> CompressReport:
     order.say(f"reading {order.source.source}")
     checkpoint = open_checkpoint(order.source.files)
     PackPlan.of(checkpoint.skeleton, recipe.precision)
-    order.output.parent.mkdir(parents=True, exist_ok=True)
     if not recipe.calibrates:
         entry = CompressionEntry(methods=recipe.methods, parameters=recipe.parameters())
         return _publish(order, checkpoint, Smaller(checkpoint, entry, []))

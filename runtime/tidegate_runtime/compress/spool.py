@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tidegate_runtime.artifact.checkpoint import Weight
+from tidegate_runtime.artifact.save import save_tensors
 from tidegate_runtime.ops.quantized import QuantizedWeight
 
 _SUFFIX = ".safetensors"
@@ -29,7 +30,7 @@ class Spool:
 
     def write(self, name: str, weight: Weight) -> None:
         """Raises OSError when the disk is full."""
-        save_file(_tensors(weight), self.directory / f"{name}{_SUFFIX}")
+        save_tensors(_tensors(weight), self.directory / f"{name}{_SUFFIX}")
 
     def read(self, name: str) -> Weight:
         """Raises FileNotFoundError when there is none of that name."""
@@ -43,6 +44,6 @@ class Spool:
 
 def _tensors(weight: Weight) -> dict[str, torch.Tensor]:
     if isinstance(weight, torch.Tensor):
-        return {_VALUES: weight.contiguous()}
+        return {_VALUES: weight}
     found = {"codes": weight.codes, "scales": weight.scales, "minimums": weight.minimums}
-    return {name: tensor.contiguous() for name, tensor in found.items() if tensor is not None}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}

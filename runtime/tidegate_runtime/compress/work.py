@@ -22,10 +22,11 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tidegate_runtime.artifact.cache import publish
 from tidegate_runtime.artifact.checkpoint import Weight
+from tidegate_runtime.artifact.save import save_tensors
 from tidegate_runtime.compress.spool import Spool
 from tidegate_runtime.errors import ModelRefused
 
@@ -84,7 +85,7 @@ class Work:
             for name, weight in state.items():
                 Spool(directory).write(name, weight)
             _write(directory / _ERRORS, dict(errors))
-            save_file({"hidden": torch.stack(list(hidden))}, directory / _HIDDEN)
+            save_tensors({"hidden": torch.stack(list(hidden))}, directory / _HIDDEN)
 
         (self.root / "layers").mkdir(exist_ok=True)
         publish(self._layer(index), fill)

@@ -15,8 +15,10 @@ from tidegate.protocol.replica import ReplicaConfig
 from tidegate_runtime.artifact.cache import publish
 from tidegate_runtime.artifact.checkpoint import load_tokenizer
 from tidegate_runtime.artifact.manifest import default_kv
+from tidegate_runtime.artifact.measure import read_text
 from tidegate_runtime.artifact.open import Artifact
 from tidegate_runtime.artifact.prepare import prepare
+from tidegate_runtime.artifact.save import resumable
 from tidegate_runtime.distill.examples import Examples, shortlist_of
 from tidegate_runtime.distill.learner import Learner, OwnExit, new_learner
 from tidegate_runtime.distill.listen import Heard, listen, prompts_of
@@ -71,13 +73,21 @@ def distill(
 
     Raises ModelRefused and ReplicaUnavailable.
     """
+    with resumable(output):
+        return _distill(lesson, output, cache_dir, threads, progress)
+
+
+def _distill(
+    lesson: Lesson, output: Path, cache_dir: Path, threads: int | None, progress: Progress
+) -> HeadsManifest:
+    content = read_text(lesson.text)
     work = Workplace.open(output, {**asdict(lesson), "text": str(lesson.text)})
     artifact = _artifact(lesson, cache_dir, threads, progress)
     count = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)
     decoder = _decoder(artifact, lesson, count)
     decoder.allocate(TRACE_BLOCKS)
-    text = _tokens(artifact, lesson.text)
+    text = _tokens(artifact, content)
     prompts = prompts_of(text, lesson.places, lesson.training.seed)
     heard = listen(
         Tracer(decoder, lesson.exit_layer),
@@ -103,7 +113,6 @@ def distill(
     )
     learnt = _judged(learner, manifest, decoder, heard)
     done = manifest.model_copy(update={"acceptance": learnt})
-    output.parent.mkdir(parents=True, exist_ok=True)
     publish(output, lambda root: write_heads(root, done, learner.learnt().packed()))
     work.close()
     return read_heads(output)[0]
@@ -165,11 +174,7 @@ def _decoder(artifact: Artifact, lesson: Lesson, threads: int) -> LayeredDecoder
     return decoder
 
 
-def _tokens(artifact: Artifact, text: Path) -> list[int]:
-    try:
-        content = text.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ModelRefused("BadText", f"the text {str(text)!r} cannot be read: {error}") from error
+def _tokens(artifact: Artifact, content: str) -> list[int]:
     tokenizer: Any = load_tokenizer(artifact.root)
     found: list[int] = tokenizer(content, add_special_tokens=False, verbose=False)["input_ids"]
     return found

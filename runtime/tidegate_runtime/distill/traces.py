@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from tidegate_runtime.artifact.save import save_tensors
 from tidegate_runtime.engine.block_manager import blocks_for
 from tidegate_runtime.models.base import Integers, LayeredDecoder, StepBatch, StepLogits
 
@@ -55,7 +56,7 @@ class Traces:
     def save(self, path: Path) -> None:
         """Write a file, whole or not at all."""
         partial = path.with_suffix(".partial")
-        save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, partial)
+        save_tensors(vars(self), partial)
         partial.replace(path)
 
     @classmethod

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tidegate_runtime.artifact.output import check_output
 from tidegate_runtime.errors import ModelRefused
 
 
@@ -20,18 +21,15 @@ class Workplace:
 
     @classmethod
     def open(cls, output: Path, order: Mapping[str, Any]) -> Workplace:
-        """Begin, or go on with the same order.
+        """Begin, or go on with the same order; one of which nothing was done binds nobody.
 
-        Raises ModelRefused: OutputExists, OtherOrder when another was begun here.
+        Raises ModelRefused: OutputExists, OutputUnwritable, OtherOrder when another was begun here.
         """
-        if output.exists():
-            raise ModelRefused(
-                "OutputExists", f"--output {str(output)!r} is there already; name a new directory"
-            )
+        check_output(output)
         root = output.with_name(f"{output.name}.work")
         begun = root / "order.json"
         root.mkdir(parents=True, exist_ok=True)
-        if not begun.exists():
+        if all(path == begun for path in root.iterdir()):
             begun.write_text(json.dumps(order, indent=2))
         before = json.loads(begun.read_bytes())
         for name, value in order.items():

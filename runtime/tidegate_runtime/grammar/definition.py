@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import llguidance
@@ -21,6 +22,23 @@ _MEANINGS = {
     "NoExtensionBias": "no text satisfies it",
     "NoExtension": "only the empty text satisfies it",
 }
+_MODIFIED_START = re.compile(r"(?m)^[ \t]*[?!]start(\.-?\d+)?[ \t]*:(?!:=)")
+"""Lark that llguidance takes for GBNF, since it knows Lark by a line that begins with `start:`."""
+_IN_OTHER_WORDS = [
+    (
+        re.compile(r"Failed to convert the grammar from GBNF to Lark: "),
+        "it has no rule 'start:', so it is not Lark, and it is not GBNF ('root ::= …'): ",
+    ),
+    (
+        re.compile(r"Resource '([^']*)' is not present in a registry.*"),
+        r"the '$ref' to '\1' leads out of the schema; put what it names under '$defs'",
+    ),
+    (
+        re.compile(r"oneOf constraints are not supported\. Enable 'coerce_one_of' option.*"),
+        "the branches of a 'oneOf' do not exclude each other; write 'anyOf'",
+    ),
+]
+"""Errors of llguidance that name its own options, and what they mean to whoever wrote a schema."""
 
 
 def definition(kind: Kind, text: str, *, lenient: bool) -> str:
@@ -32,6 +50,8 @@ def definition(kind: Kind, text: str, *, lenient: bool) -> str:
     if kind == "choice":
         alternatives = " | ".join(json.dumps(item) for item in json.loads(text))
         return str(llguidance.LLMatcher.grammar_from_lark(f"start: {alternatives}"))
+    if kind == "ebnf" and _MODIFIED_START.search(text):
+        return str(llguidance.grammar_from("lark", text))
     return str(llguidance.grammar_from(kind, text))
 
 
@@ -43,4 +63,6 @@ def reason(error: str) -> str:
     first = lines[0] if lines else error
     telling = next((line for line in lines if line.startswith("error: ")), first)
     meaning = _MEANINGS.get(telling, telling.removeprefix("error: "))
+    for theirs, ours in _IN_OTHER_WORDS:
+        meaning = theirs.sub(ours, meaning)
     return meaning[:_REASON_CHARS].rstrip(".")

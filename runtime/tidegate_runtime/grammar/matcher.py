@@ -11,7 +11,7 @@ from typing import Any
 import llguidance
 import numpy as np
 
-from tidegate_runtime.errors import GenerationFailed
+from tidegate_runtime.errors import GrammarTooCostly
 from tidegate_runtime.grammar.definition import LIMITS, reason
 
 Masks = np.ndarray[tuple[int, int], np.dtype[np.int32]]
@@ -47,7 +47,7 @@ class Grammar:
 class Matcher:
     """Where one sequence stands. Only the engine's thread uses it.
 
-    Every method raises GenerationFailed when following the grammar has become too costly.
+    Every method raises GrammarTooCostly when following the grammar has become too costly.
     """
 
     def __init__(self, state: Any) -> None:
@@ -91,7 +91,7 @@ class Matcher:
         self._left_s -= time.thread_time() - began_s
         if self._state.is_error() or self._left_s < 0:
             why = reason(self._state.get_error()) or "it is too ambiguous"
-            raise GenerationFailed(
+            raise GrammarTooCostly(
                 f"the grammar has become too costly to follow ({why}); make it simpler: fewer "
                 "alternatives that begin alike"
             )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, NoReturn
 
 from tidegate_runtime.errors import RequestRefused
+from tidegate_runtime.grammar.keywords import wrong_value
 
 MAX_DEPTH = 32
 
@@ -32,8 +33,8 @@ ENFORCED = frozenset(
 DEFINITIONS = frozenset({"$defs", "definitions"})
 FORMATS = frozenset(
     {
-        *("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown"),
-        *("uri", "uuid"),
+        *("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri"),
+        "uuid",
     }
 )
 _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
@@ -62,6 +63,10 @@ def check_schema(schema: Any, param: str, *, lenient: bool = False) -> None:
             )
         if not lenient:
             _check_keywords(place, param)
+        if (wrong := wrong_value(place.schema)) is not None:
+            keyword, wanted = wrong
+            value = place.schema[keyword]
+            _refuse(place, param, f"{keyword!r} must be {wanted}, got {value!r:.60}")
 
 
 def check_depth(schema: Any, param: str) -> None:

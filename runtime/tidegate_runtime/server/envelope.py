@@ -5,7 +5,14 @@ from __future__ import annotations
 from litestar.types import Send
 
 from tidegate.protocol.openai import ErrorDetail, ErrorResponse
-from tidegate_runtime.errors import EngineDead, GenerationFailed, RequestRefused, RuntimeFault
+from tidegate_runtime.errors import (
+    EngineDead,
+    GenerationFailed,
+    GrammarTooCostly,
+    RequestRefused,
+    RuntimeFault,
+)
+from tidegate_runtime.grammar.source import TOO_COMPLEX
 
 _TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "service_unavailable"}
 
@@ -14,6 +21,8 @@ def error_status(error: RuntimeFault) -> int:
     """The HTTP status that answers an error."""
     if isinstance(error, RequestRefused):
         return error.status
+    if isinstance(error, GrammarTooCostly):
+        return 400
     return 503 if isinstance(error, EngineDead) else 500
 
 
@@ -22,6 +31,8 @@ def error_body(error: RuntimeFault) -> ErrorResponse:
     if isinstance(error, RequestRefused):
         kind = _TYPES.get(error.status, "invalid_request_error")
         return _envelope(error.message, kind, error.param, error.code)
+    if isinstance(error, GrammarTooCostly):
+        return _envelope(error.message, "invalid_request_error", None, TOO_COMPLEX)
     if isinstance(error, EngineDead):
         return _envelope(error.message, "service_unavailable", None, "engine_dead")
     if isinstance(error, GenerationFailed):

@@ -21,11 +21,12 @@ from typing import Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tidegate.local.heads_files import FORMAT, MANIFEST, WEIGHTS
 from tidegate_runtime.artifact.manifest import FileEntry
 from tidegate_runtime.artifact.open import describe_file
+from tidegate_runtime.artifact.save import save_tensors
 from tidegate_runtime.errors import ModelRefused
 from tidegate_runtime.ops.packed import PackedLinear
 from tidegate_runtime.ops.quantized import GROUP, PANEL, pack, quantize
@@ -95,7 +96,7 @@ def linears_of(
 
 def write_heads(root: Path, manifest: HeadsManifest, tensors: Mapping[str, torch.Tensor]) -> None:
     """Fill a directory; the manifest's `file` is told here."""
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, root / WEIGHTS)
+    save_tensors(tensors, root / WEIGHTS)
     whole = manifest.model_copy(update={"file": describe_file(root / WEIGHTS)})
     (root / MANIFEST).write_text(whole.model_dump_json(indent=2))
 

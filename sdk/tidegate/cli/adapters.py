@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tidegate.cli.options import Json, Name, connected
-from tidegate.cli.output import say, say_json, table
+from tidegate.cli.output import note, say, say_json, table
 
 app = typer.Typer(help="LoRA adapters of a deployment.", no_args_is_help=True)
 Adapter = Annotated[str, typer.Argument(help="The adapter's name.")]
@@ -25,6 +25,10 @@ def add(
     """Serve an adapter as MODEL:ADAPTER from now on; replicas go on, and load it when asked."""
     with connected() as client:
         deployment = client.deployments.get(name).add_adapter(adapter, source)
+        found = client.plan(deployment.spec).warnings
+    for warning in found:
+        if warning.startswith(f"runtime.adapters.{adapter}:"):
+            note(f"warning: {warning}")
     if as_json:
         say_json(deployment.view)
     else:

@@ -128,7 +128,18 @@ def _report(applied: list[Deployment], *, as_json: bool) -> None:
     for deployment in applied:
         view = deployment.view
         say(f"{view.name} is {view.phase.value} (generation {view.generation})")
-    note(f"  use it:  tidegate chat {applied[0].name} 'hello'")
+    note(f"  use it:  {_door(applied[0].spec)}")
+
+
+def _door(spec: DeploymentSpec) -> str:
+    """A first request that such a deployment answers."""
+    if spec.mode is Mode.BATCH:
+        return f"tidegate batch run {spec.name} requests.jsonl"
+    if spec.model.task is not Task.GENERATE:
+        route = "/v1/embeddings" if spec.model.task is Task.EMBED else "/v1/rerank"
+        return f"POST {route} with the model {spec.name!r}"
+    ask = "invoke" if spec.mode is Mode.ASYNC else "chat"
+    return f"tidegate {ask} {spec.name} 'hello'"
 
 
 def _declared(client: Client, name: str) -> DeploymentSpec | None:

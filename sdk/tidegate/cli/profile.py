@@ -33,6 +33,7 @@ def profile(
 ) -> None:
     """Record where the steps of a replica go: a trace for Perfetto, and a summary."""
     path = output or Path(f"{name}-profile.json.gz")
+    _check(path)
     with connected() as client:
         found = client.deployments.get(name).profile(seconds, replica)
     _write(path, found.trace_gzip)
@@ -57,6 +58,13 @@ def _say(summary: ProfileSummary) -> None:
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.3f}"
+
+
+def _check(path: Path) -> None:
+    """Before anything is recorded that would be lost."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        why = "it is a directory" if path.is_dir() else "the directory for it is not there"
+        raise ConfigurationError(f"{str(path)!r} cannot be written: {why}")
 
 
 def _write(path: Path, trace: bytes) -> None:

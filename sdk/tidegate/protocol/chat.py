@@ -21,14 +21,22 @@ class TextPart(WireModel):
 
 
 class ChatMessage(WireModel):
-    """One turn. An assistant's may be calls alone; a message of role `tool` answers each."""
+    """One turn. An assistant's may be calls alone; a message of role `tool` answers each.
+
+    An answer may be sent back as it came, or as a client keeps it: what says nothing of its own is
+    taken and not read (decision 153).
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = Field(default=None, max_length=64)
     tool_calls: list[PastToolCall] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_call_id: str | None = Field(default=None, max_length=256)
-    refusal: None = Field(default=None, description="an answer may be sent back as it came")
+    refusal: None = None
+    annotations: list[Any] | None = Field(default=None, max_length=0)
+    audio: None = None
+    function_call: None = None
+    parsed: Any = Field(default=None, description="the content once more; not read")
 
     @property
     def text(self) -> str:
@@ -41,6 +49,8 @@ class ChatMessage(WireModel):
     def _fields_suit_the_role(self) -> ChatMessage:
         if self.tool_calls is not None and self.role != "assistant":
             raise ValueError(f"tool_calls: a message of role {self.role!r} calls no tools")
+        if self.parsed is not None and self.role != "assistant":
+            raise ValueError(f"parsed: a message of role {self.role!r} has content alone")
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise ValueError(
                 "tool_call_id: a message of role 'tool' says which call it answers, and no other"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
 
 from tidegate.protocol.wire import Answer, WireModel
 
@@ -15,14 +15,16 @@ FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,64}$"
 class PastFunctionCall(WireModel):
     name: FunctionName
     arguments: str = Field(description="a JSON object as text")
+    parsed_arguments: Any = Field(default=None, description="the same once more; not read")
 
 
 class PastToolCall(WireModel):
-    """A call of an earlier turn, as an answer had it."""
+    """A call of an earlier turn, as an answer had it, or as a client put it together."""
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     type: Literal["function"]
     function: PastFunctionCall
+    index: int | None = Field(default=None, description="of a streamed call; not read")
 
 
 class FunctionDefinition(WireModel):
@@ -34,6 +36,13 @@ class FunctionDefinition(WireModel):
     strict: bool | None = Field(
         default=None, description="the model can only write arguments that follow the schema"
     )
+
+    @field_validator("parameters")
+    @classmethod
+    def _arguments_are_an_object(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        if given and given.get("type", "object") != "object":
+            raise ValueError("type: the arguments of a function are an object; write 'object'")
+        return given
 
 
 class Tool(WireModel):

@@ -8,6 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from tidegate.spec.names import PATTERNS
+
+_OF_A_KEY = "[key]"
+"""What pydantic adds to a location when the name within a mapping is at fault, not the value."""
+
 
 @dataclass(frozen=True)
 class SpecIssue:
@@ -34,7 +39,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> SpecError:
 
 
 def _issue(finding: Any, model: type[BaseModel]) -> SpecIssue:
-    path = [str(part) for part in finding["loc"]]
+    path = [str(part) for part in finding["loc"] if part != _OF_A_KEY]
     field, value = ".".join(path), finding.get("input")
     message = str(finding["msg"]).removeprefix("Value error, ")
     if finding["type"] == "extra_forbidden":
@@ -46,15 +51,16 @@ def _issue(finding: Any, model: type[BaseModel]) -> SpecIssue:
         return SpecIssue(".".join([*path, head]), _shown(value, head), rest)
     if finding["type"] == "string_type" and isinstance(value, (int, float)):
         message = "must be a text; put it in quotes"
+    if finding["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        message = "must be a mapping of fields to values"
     if finding["type"] == "string_pattern_mismatch":
-        message = f"must be {_wording(path, model)}"
+        message = f"must be {_wording(finding['ctx']['pattern'])}"
     return SpecIssue(field, value, f"{message}, got {value!r}")
 
 
-def _wording(path: list[str], model: type[BaseModel]) -> str:
-    """What a text has to look like, in words where the field has some."""
-    field = model.model_fields.get(path[0]) if len(path) == 1 else None
-    return (field.description if field else None) or "letters, digits, '.', '_', '/' and '-'"
+def _wording(pattern: str) -> str:
+    """What a text has to look like, in words where there are some."""
+    return PATTERNS.get(pattern, f"a text that matches {pattern}")
 
 
 def _shown(value: Any, dotted: str) -> Any:

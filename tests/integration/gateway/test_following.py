@@ -86,6 +86,16 @@ async def test_an_error_in_the_middle_of_the_stream_is_the_answer(platform, foll
     assert (answer.status, json.loads(answer.body)["error"]["message"]) == (500, "out of blocks")
 
 
+async def test_what_the_caller_did_is_no_fault_of_the_replica_in_the_middle_either(
+    platform, follow
+):
+    told = {"message": "too costly", "type": "invalid_request_error", "code": "schema_too_complex"}
+    error = platform.event({"error": told})
+    await platform.ready(platform.Script.stream(platform.chunk("Pa"), error))
+    answer = await follow(Ear())
+    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (400, "schema_too_complex")
+
+
 async def test_a_stream_that_ends_before_its_end_is_no_answer(platform, follow):
     await platform.ready(platform.Script.stream(platform.chunk("Pa")))
     with pytest.raises(UpstreamFailed, match="too early"):

@@ -237,6 +237,8 @@ def test_what_cannot_be_made_is_refused_by_field_value_and_remedy(
     made = ("--precision", "int4", "--output", str(tmp_path / "made"))
     gptq = ("--method", "gptq", *made, "--text", str(text), "--window", "64")
     cache = ("--cache-dir", str(tmp_path))
+    empty = tmp_path / "empty.txt"
+    empty.touch()
     quantized = tiny("Llama")
     config = json.loads((quantized / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "gptq"}
@@ -244,7 +246,12 @@ def test_what_cannot_be_made_is_refused_by_field_value_and_remedy(
     narrow = tiny("Llama", hidden_size=48, num_attention_heads=3, num_key_value_heads=3)
     cases = [
         ((str(small), "--method", "gptq", *made), "TextNeeded", "give --text FILE"),
-        ((str(small), *gptq), "TextTooShort", "or --windows 8"),
+        ((str(small), *gptq), "TextTooShort", "use a longer text, or --windows 8"),
+        (
+            (str(small), *gptq, "--text", str(empty)),
+            "TextTooShort",
+            "has 0 tokens, and 32 windows of 64 take 2048; use a longer text",
+        ),
         ((str(small), *gptq, "--window", "129"), "BadWindow", "--window 129 is not within"),
         ((str(small), "--method", "x", *made), "UnknownMethod", "--method 'x'"),
         (
@@ -265,6 +272,7 @@ def test_what_cannot_be_made_is_refused_by_field_value_and_remedy(
             "OutputExists",
             "name a new directory",
         ),
+        ((str(small), *gptq, "--output", str(empty / "out")), "OutputUnwritable", "you may write"),
     ]
     for arguments, reason, words in cases:
         error = refused(capsys, *arguments, *cache)

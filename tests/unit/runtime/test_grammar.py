@@ -61,6 +61,23 @@ def lists_within(depth: int) -> dict[str, Any]:
         ({"items": {"typ": "string"}}, "invalid_schema", "'typ' is not supported; remove it"),
         ({"anyOf": [{}, {"if": {}}]}, "invalid_schema", "at /anyOf/1: the keyword 'if'"),
         ({"type": "string", "format": "iri"}, "invalid_schema", "'iri' is not one of date"),
+        ({"format": "unknown"}, "invalid_schema", "'unknown' is not one of date"),
+        (
+            {"properties": {"a": {"type": "strin"}}},
+            "invalid_schema",
+            "at /properties/a: 'type' must be one of array, boolean, integer, null, number, "
+            "object, string, or an array of them, got 'strin'",
+        ),
+        ({"type": ["string", []]}, "invalid_schema", "or an array of them, got ['string', []]"),
+        ({"items": {"maxLength": 3.5}}, "invalid_schema", "at /items: 'maxLength' must be an int"),
+        ({"minItems": -1}, "invalid_schema", "'minItems' must be an integer, 0 or more, got -1"),
+        ({"required": "name"}, "invalid_schema", "'required' must be an array of strings"),
+        ({"required": ["a", 1]}, "invalid_schema", "'required' must be an array of strings"),
+        ({"properties": ["a"]}, "invalid_schema", "'properties' must be an object, got ['a']"),
+        ({"anyOf": {}}, "invalid_schema", "'anyOf' must be an array, got {}"),
+        ({"minimum": "3"}, "invalid_schema", "'minimum' must be a number, got '3'"),
+        ({"multipleOf": True}, "invalid_schema", "'multipleOf' must be a number, got True"),
+        ({"pattern": 3}, "invalid_schema", "'pattern' must be a string, got 3"),
         ({"properties": {"a": 3}}, "invalid_schema", "at /properties/a: 3 is no schema"),
         ({"$ref": "#"}, "invalid_schema", "leads round without an end"),
         ({"$defs": {"node": NODE}, "$ref": "#/$defs/node"}, "invalid_schema", "without an end"),
@@ -106,6 +123,17 @@ def test_what_a_lenient_schema_cannot_keep_is_left_out() -> None:
     GrammarSource.json_schema({"type": "array", "uniqueItems": True}, "x", lenient=True)
 
 
+def test_what_is_no_schema_is_refused_by_its_place_also_when_it_is_lenient() -> None:
+    schema = {"properties": {"city": {"type": "strin"}}}
+    with pytest.raises(RequestRefused, match="at /properties/city: 'type' must be"):
+        GrammarSource.json_schema(schema, "x", lenient=True)
+
+
+def test_bounds_as_draft_4_has_them_are_taken() -> None:
+    schema = {"type": "integer", "minimum": 0, "exclusiveMinimum": True}
+    GrammarSource.json_schema(schema, "x")
+
+
 def test_a_schema_within_a_grammar_is_not_taken_unchecked() -> None:
     with pytest.raises(RequestRefused, match="guided_json"):
         GrammarSource.ebnf('start: %json {"not": {}}', "guided_grammar")
@@ -131,7 +159,21 @@ async def refusal_of(compiler: Compiler, source: GrammarSource) -> RequestRefuse
         (GrammarSource.regex("a{2,", "guided_regex"), "invalid_grammar", "unclosed counted"),
         (GrammarSource.ebnf("root ::= x", "guided_grammar"), "invalid_grammar", "'x' not found"),
         (GrammarSource.ebnf("start: (", "guided_grammar"), "invalid_grammar", "Expected token"),
-        (GrammarSource.json_schema({"type": "strin"}, "g"), "invalid_schema", "strin"),
+        (
+            GrammarSource.json_schema({"$ref": "https://example.com/city"}, "g"),
+            "invalid_schema",
+            "leads out of the schema; put what it names under '$defs'",
+        ),
+        (
+            GrammarSource.json_schema({"oneOf": [{"type": "number"}, {"type": "integer"}]}, "g"),
+            "invalid_schema",
+            "do not exclude each other; write 'anyOf'",
+        ),
+        (
+            GrammarSource.ebnf('expression: "a"', "guided_grammar"),
+            "invalid_grammar",
+            "it has no rule 'start:', so it is not Lark",
+        ),
         (GrammarSource.json_schema({"$ref": "#/$defs/no"}, "g"), "invalid_schema", "/$defs/no"),
         (
             GrammarSource.json_schema({"type": "integer", "minimum": 3, "maximum": 2}, "g"),
@@ -161,6 +203,14 @@ async def test_what_does_not_compile_is_refused_with_the_reason(
     assert refused.message.startswith(f"{source.param}: ")
     assert said in refused.message
     assert "<" not in refused.message
+
+
+@pytest.mark.parametrize("begin", ["start", "?start", "!start"])
+async def test_lark_may_say_of_its_first_rule_what_becomes_of_its_tree(
+    compiler: Compiler, begin: str
+) -> None:
+    source = GrammarSource.ebnf(f"{begin}: x+\nx: /[ab]/", "guided_grammar")
+    assert await compiler.compile(source) is not None
 
 
 async def test_equal_sources_share_one_grammar(compiler: Compiler) -> None:

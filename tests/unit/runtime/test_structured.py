@@ -31,11 +31,12 @@ from tests.unit.runtime.grammars import (
 from tidegate_runtime.engine.block_manager import BlockManager
 from tidegate_runtime.engine.engine import Engine
 from tidegate_runtime.engine.sequence import SamplingParams, SequenceRequest
-from tidegate_runtime.errors import GenerationFailed
+from tidegate_runtime.errors import GrammarTooCostly
 from tidegate_runtime.grammar import matcher as matching
 from tidegate_runtime.grammar.definition import definition
 from tidegate_runtime.grammar.matcher import Grammar
 from tidegate_runtime.grammar.source import GrammarSource
+from tidegate_runtime.server.envelope import error_body, error_status
 from tidegate_runtime.speculation.base import Reach
 from tidegate_runtime.speculation.draft_model import DraftModelProposer
 from tidegate_runtime.speculation.ngram import NgramProposer
@@ -218,8 +219,11 @@ async def test_a_grammar_that_grows_too_costly_ends_its_sequence_alone(start: St
         tokens_of(engine, replace(free, grammar=regex("[a-z]+"))),
         return_exceptions=True,
     )
-    assert isinstance(failed, GenerationFailed)
+    assert isinstance(failed, GrammarTooCostly)
     assert "grammar" in failed.message
+    assert error_status(failed) == 400
+    told = error_body(failed).error
+    assert (told.type, told.code) == ("invalid_request_error", "schema_too_complex")
     assert beside == [
         await tokens_of(start(), free),
         await tokens_of(start(), replace(free, grammar=regex("[a-z]+"))),
@@ -242,28 +246,28 @@ def test_a_sequence_may_spend_so_much_of_the_processor_and_no_more() -> None:
     unbounded = llguidance.LLParserLimits(max_items_in_row=10**7, step_lexer_fuel=10**9)
     text = definition("ebnf", 'start: e\ne: e e e | e e | "a"', lenient=False)
     state = llguidance.LLMatcher(opened_vocabulary(), text, log_level=0, limits=unbounded)
-    with pytest.raises(GenerationFailed, match="it is too ambiguous"):
+    with pytest.raises(GrammarTooCostly, match="it is too ambiguous"):
         followed(Grammar(state), 250)
 
 
 def test_one_token_may_cost_so_much_and_no_more() -> None:
     lengths = " | ".join("e " * count for count in range(2, 9))
     bomb = grammar(GrammarSource.ebnf(f'start: e\ne: {lengths} | "a"', "x"))
-    with pytest.raises(GenerationFailed, match=r"row has \d+ items"):
+    with pytest.raises(GrammarTooCostly, match=r"row has \d+ items"):
         followed(bomb, 40, budget_s=1e9)
 
 
 def test_taking_a_token_is_paid_for_too() -> None:
     matcher = regex("a+").matcher()
     matcher._left_s = 0.0
-    with pytest.raises(GenerationFailed, match="it is too ambiguous"):
+    with pytest.raises(GrammarTooCostly, match="it is too ambiguous"):
         matcher.take(A)
 
 
 def test_a_token_that_the_grammar_cannot_follow_ends_the_sequence() -> None:
     matcher = regex("a+").matcher()
     matcher.take(A)
-    with pytest.raises(GenerationFailed, match="too costly to follow"):
+    with pytest.raises(GrammarTooCostly, match="too costly to follow"):
         matcher.take(A + 1)
 
 

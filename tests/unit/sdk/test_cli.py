@@ -32,6 +32,38 @@ def smol(served: Any, shapes: Any) -> Any:
     return served
 
 
+def plan_view(**more: Any) -> dict[str, Any]:
+    """A plan of `smol`, with other fields."""
+    facts = {
+        "format": "gguf",
+        "architecture": "llama",
+        "digest": "sha256:0",
+        "parameters": 135_000_000,
+        "weights_bytes": 98_000_000,
+        "context_tokens": 2048,
+        "layers": 30,
+        "kv_heads": 3,
+        "head_dim": 64,
+        "vocabulary": 49_152,
+    }
+    plan = {
+        "provisioner": "local",
+        "precision": "bf16",
+        "context_tokens": 2048,
+        "max_sequences": 16,
+        "kv_cache_bytes": 1,
+        "weights_bytes": 1,
+        "memory_bytes": 2,
+        "min_replicas": 0,
+        "max_replicas": 1,
+        "target_in_flight": 16,
+        "idle_timeout_s": 300,
+        "drain_timeout_s": 120,
+    }
+    view = {"name": "smol", "action": "create", "changes": [], "new_revision": True}
+    return {**view, "model": facts, "plan": plan, **more}
+
+
 def test_without_a_server_the_error_is_one_line_with_the_remedy() -> None:
     result = run("ls")
     assert result.exit_code == 1
@@ -97,6 +129,26 @@ def test_deploy_waits_and_says_where_it_stands(smol: Any, shapes: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "task", "door"),
+    [
+        ("serverless", "generate", "tidegate chat smol 'hello'"),
+        ("async", "generate", "tidegate invoke smol 'hello'"),
+        ("batch", "generate", "tidegate batch run smol requests.jsonl"),
+        ("serverless", "embed", "POST /v1/embeddings with the model 'smol'"),
+        ("serverless", "rerank", "POST /v1/rerank with the model 'smol'"),
+        ("batch", "embed", "tidegate batch run smol requests.jsonl"),
+    ],
+)
+def test_deploy_names_a_request_that_it_answers(
+    smol: Any, shapes: Any, mode: str, task: str, door: str
+) -> None:
+    spec = {"name": "smol", "model": {"source": "/m", "task": task}, "mode": mode}
+    smol.on("PUT", SMOL, shapes.deployment(spec=spec))
+    result = run("deploy", "/m", "--name", "smol", "--mode", mode, "--task", task)
+    assert result.stderr.endswith(f"use it:  {door}\n")
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("--set", "runtime.precison=bf16"), "did you mean 'precision'?"),
@@ -105,6 +157,11 @@ def test_deploy_waits_and_says_where_it_stands(smol: Any, shapes: Any) -> None:
         (("--label", "team"), "not of the form key=value"),
         (("--mode", "realtime", "--min", "0"), "realtime means always on"),
         (("--mode", "batch", "--min", "1"), "batch runs only while there is work"),
+        (
+            ("--set", 'runtime.adapters={"the_poet": "./poet"}'),
+            "runtime.adapters.the_poet: must be lower-case letters, digits and hyphens",
+        ),
+        (("--label", "team!=a"), "labels.team!: must be letters, digits, '.', '_', '/' and '-'"),
     ],
 )
 def test_an_impossible_deploy_is_refused_before_anything_is_sent(
@@ -399,7 +456,10 @@ def test_scale_wake_and_delete_say_what_became_of_it(smol: Any, shapes: Any) -> 
 def test_adapters_are_added_listed_and_removed(smol: Any, shapes: Any) -> None:
     spec = {**shapes.deployment()["spec"], "runtime": {"adapters": {"poet": "s3://adapters/poet"}}}
     smol.on("PUT", f"{SMOL}/adapters/poet", shapes.deployment(spec=spec))
+    short, other = "runtime.adapters.poet: it is cut short", "runtime.adapters.bard: it is gone"
+    smol.on("POST", "/api/v1/plans", plan_view(warnings=[short, other]))
     added = run("adapters", "add", "smol", "poet", "s3://adapters/poet")
+    assert added.stderr == f"warning: {short}\n"
     assert added.stdout == "smol:poet is served from s3://adapters/poet\n"
     assert "smol has no adapters" in run("adapters", "ls", "smol").output
     smol.on("GET", SMOL, shapes.deployment(spec=spec))
@@ -441,41 +501,8 @@ def test_a_first_key_is_made_without_any_platform(served: Any) -> None:
 
 
 def test_plan_models_and_usage_have_tables_and_json(served: Any) -> None:
-    facts = {
-        "format": "gguf",
-        "architecture": "llama",
-        "digest": "sha256:0",
-        "parameters": 135_000_000,
-        "weights_bytes": 98_000_000,
-        "context_tokens": 2048,
-        "layers": 30,
-        "kv_heads": 3,
-        "head_dim": 64,
-        "vocabulary": 49_152,
-    }
-    plan = {
-        "provisioner": "local",
-        "precision": "bf16",
-        "context_tokens": 2048,
-        "max_sequences": 16,
-        "kv_cache_bytes": 1,
-        "weights_bytes": 1,
-        "memory_bytes": 2,
-        "min_replicas": 0,
-        "max_replicas": 1,
-        "target_in_flight": 16,
-        "idle_timeout_s": 300,
-        "drain_timeout_s": 120,
-    }
-    view = {
-        "name": "smol",
-        "action": "create",
-        "changes": [{"field": "mode", "after": "serverless"}],
-        "new_revision": True,
-        "model": facts,
-        "plan": plan,
-        "warnings": ["it is small"],
-    }
+    view = plan_view(changes=[{"field": "mode", "after": "serverless"}], warnings=["it is small"])
+    facts = view["model"]
     served.on("POST", "/api/v1/plans", view)
     shown = run("plan", "-f", "-", stdin=DECLARED)
     assert "smol: create" in shown.stdout

@@ -79,7 +79,9 @@ def test_with_json_the_summary_is_machines_and_the_file_has_a_name_of_its_own(
 def test_a_running_profile_a_bad_path_and_bad_seconds_are_one_line(
     smol: Any, shapes: Any, tmp_path: Path
 ) -> None:
-    assert "cannot be written" in run("profile", "smol", "--output", str(tmp_path)).stderr
+    for path in (tmp_path, tmp_path / "none" / "trace.json.gz"):
+        assert "cannot be written" in run("profile", "smol", "--output", str(path)).stderr
+    assert smol.asked == []
     assert run("profile", "smol", "--seconds", "61").exit_code == 2
     running = shapes.problem(409, "profile_running", "a profile is running")
     smol.on("POST", f"{SMOL}/profile", httpx.Response(409, json=running))

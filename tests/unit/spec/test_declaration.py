@@ -501,3 +501,9 @@ def test_a_strategy_alone_is_a_whole_rollout(strategy: str) -> None:
         {"name": "smol", "model": "/m", "mode": "realtime", "rollout": {"strategy": strategy}}
     )
     assert spec.rollout.strategy == strategy
+
+
+def test_a_value_where_fields_belong_is_refused_in_words() -> None:
+    issue = _refusal(runtime={"offload": True}).issues[0]
+    assert issue.field == "runtime.offload"
+    assert issue.message == "must be a mapping of fields to values, got True"

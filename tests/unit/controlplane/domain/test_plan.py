@@ -276,6 +276,16 @@ def test_speculation_by_the_model_itself_is_for_other_machines_too(asked: dict[s
     assert [issue.field for issue in refused(elsewhere)] == ["hardware.provisioner"]
 
 
+def test_an_exit_is_before_the_last_layer() -> None:
+    def exits(layer: int) -> DeploymentSpec:
+        return spec(runtime={"speculation": {"method": "early_exit", "exit_layer": layer}})
+
+    planned(exits(FACTS.layers - 1))
+    (issue,) = refused(exits(FACTS.layers))
+    assert (issue.field, issue.value) == ("runtime.speculation.exit_layer", FACTS.layers)
+    assert issue.message.endswith(f"layers; use 1 to {FACTS.layers - 1}")
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -443,6 +453,14 @@ def test_spilled_prefixes_take_memory_beside_the_model_and_disk_takes_none() -> 
     on_gpu = plan.model_copy(update={"gpu": GpuSpec(), "memory_bytes": without.memory_bytes})
     assert host_bytes(on_gpu) == without.memory_bytes - plan.kv_cache_bytes + GIB
     assert "spilled prefixes 1.0 GiB" in need(plan)
+
+
+def test_prefixes_that_have_no_room_are_the_first_to_be_lessened() -> None:
+    remedy = "for replicas; lower runtime.kv_spill.memory, "
+    (issue,) = refused(spec(runtime={"kv_spill": {"memory": "100TiB"}}))
+    assert remedy in issue.message
+    (other,) = refused(spec(runtime={"kv_spill": {"disk": "100TiB"}, "kv_cache": "100TiB"}))
+    assert "kv_spill" not in other.message
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tidegate.protocol.openai import ChatCompletionRequest
+from tidegate.protocol.openai import ChatCompletionRequest, error_from_validation
 from tidegate_runtime.chat.prompts import ChatPrompts
 from tidegate_runtime.errors import ModelRefused, RequestRefused
 from tidegate_runtime.tools.syntax import HERMES, LLAMA3, MISTRAL, CallSyntax, syntax_of
@@ -126,6 +127,31 @@ def test_a_function_without_parameters_takes_an_empty_object(tokenizer: Any) -> 
     now = {"type": "function", "function": {"name": "now"}}
     made = told(prompts(tokenizer, KNOWS_TOOLS), asked(tools=[now]))
     assert '"parameters": {"type": "object", "properties": {}}' in made
+
+
+def test_a_function_without_parameters_is_called_without_arguments(tokenizer: Any) -> None:
+    now = {"type": "function", "function": {"name": "now"}}
+    calls = prompts(tokenizer, KNOWS_TOOLS).calls(asked(tools=[now], tool_choice="required"))
+    assert calls is not None
+    assert calls.grammar is not None
+    assert '"properties": {}, "additionalProperties": false' in calls.grammar.text
+
+
+def test_arguments_that_are_no_object_are_refused_by_the_function(tokenizer: Any) -> None:
+    text = {"type": "function", "function": {"name": "now", "parameters": {"type": "string"}}}
+    with pytest.raises(ValidationError, match="arguments of a function are an object") as caught:
+        asked(tools=[WEATHER, text])
+    error = error_from_validation(caught.value.errors())
+    assert error.param == "tools.1.function.parameters.type"
+    assert "(got 'string')" in error.message
+
+
+def test_a_wrong_type_in_a_schema_is_refused_by_function_and_place(tokenizer: Any) -> None:
+    parameters = {"type": "object", "properties": {"zone": {"type": "strin"}}}
+    now = {"type": "function", "function": {"name": "now", "parameters": parameters}}
+    with pytest.raises(RequestRefused, match="parameters at /properties/zone: 'type'") as refused:
+        prompts(tokenizer, KNOWS_TOOLS).calls(asked(tools=[WEATHER, now], tool_choice="required"))
+    assert refused.value.param == "tools.1.function.parameters"
 
 
 def test_of_several_templates_the_one_for_tools_is_used_with_tools(tokenizer: Any) -> None:

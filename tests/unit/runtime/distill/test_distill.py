@@ -211,6 +211,7 @@ def test_prompts_come_from_all_over_a_text_and_never_overlap() -> None:
 def test_a_work_goes_on_with_the_same_order_only(tmp_path: Path) -> None:
     output = tmp_path / "heads"
     work = Workplace.open(output, {"method": "hydra", "levels": 3})
+    work.checkpoint.touch()
     assert Workplace.open(output, {"method": "hydra", "levels": 3}) == work
     with pytest.raises(ModelRefused, match="was begun with levels 3, and 4 is asked for"):
         Workplace.open(output, {"method": "hydra", "levels": 4})
@@ -218,3 +219,12 @@ def test_a_work_goes_on_with_the_same_order_only(tmp_path: Path) -> None:
     output.mkdir()
     with pytest.raises(ModelRefused, match="is there already"):
         Workplace.open(output, {})
+
+
+def test_an_order_of_which_nothing_was_done_binds_nobody(tmp_path: Path) -> None:
+    output = tmp_path / "heads"
+    Workplace.open(output, {"text": "empty.txt"})
+    work = Workplace.open(output, {"text": "long.txt"})
+    work.checkpoint.touch()
+    with pytest.raises(ModelRefused, match=r"begun with text 'long.txt'"):
+        Workplace.open(output, {"text": "empty.txt"})
