@@ -59,19 +59,6 @@ async def test_a_new_declaration_is_pending_with_its_first_revision(
     assert await reasons(room) == ["Declared"]
 
 
-async def test_what_a_declaration_names_and_is_not_there_is_told_together(
-    room: Room, spec: MakeSpec, tmp_path: Path
-) -> None:
-    speculation = {"method": "medusa", "heads": str(tmp_path)}
-    runtime = {"adapters": {"poet": str(tmp_path)}, "speculation": speculation}
-    with pytest.raises(Invalid) as refused:
-        await room.deployments.apply(PROJECT, spec(runtime=runtime))
-    assert [issue.field for issue in refused.value.issues] == [
-        "runtime.adapters.poet",
-        "runtime.speculation.heads",
-    ]
-
-
 async def test_a_declared_deployment_can_be_named_in_a_request_at_once(
     room: Room, spec: MakeSpec
 ) -> None:
