@@ -133,7 +133,11 @@ def test_completions_and_chats_are_guided(
         ),
         ({"guided_regex": "(a"}, "guided_regex", "invalid_grammar"),
         ({"guided_regex": "a", "guided_choice": ["b"]}, "guided_choice", "invalid_value"),
-        ({"response_format": {"type": "json_schema"}}, "response_format", "invalid_value"),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "response_format.json_schema",
+            "invalid_value",
+        ),
         ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
     ],
 )
