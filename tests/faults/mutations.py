@@ -95,8 +95,8 @@ MUTATIONS = [
         "disk_full",
         "an answer that cannot be kept yet is dropped",
         "work/worker.py",
-        "            except Unavailable as error:\n",
-        "            except Unavailable as error:\n                return None\n",
+        "            except (Unavailable, *OUTAGES) as error:\n",
+        "            except (Unavailable, *OUTAGES) as error:\n                return None\n",
         "test_disk.py::test_a_full_disk_refuses_new_work_keeps_what_it_has_and_recovers[long]",
     ),
     Mutation(

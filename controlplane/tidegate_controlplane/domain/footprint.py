@@ -21,7 +21,7 @@ KV_ELEMENT_BYTES = {
 """Keys and values have the precision of the weights, but 8 bits beside weights of 4."""
 KV_SCALE_BYTES = 4
 """Each head keeps a scale with every key and value of 8 bits."""
-PROCESS_BYTES = 64 * 1024 * 1024
+PROCESS_BYTES = 104 * 1024 * 1024
 """What a replica has for itself beside weights and cache: measured. Interpreter and libraries are
 the zygote's, shared by all."""
 

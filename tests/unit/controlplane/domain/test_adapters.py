@@ -94,8 +94,8 @@ def refused(bound: dict[str, str] | None, memory_bytes: int) -> SpecIssue:
 @pytest.mark.parametrize(
     ("bound", "memory_bytes", "field"),
     [
-        (None, 100 * MIB, "model.source"),
-        ({"memory": "100MiB"}, 16 * 1024 * MIB, "hardware.memory"),
+        (None, 140 * MIB, "model.source"),
+        ({"memory": "140MiB"}, 16 * 1024 * MIB, "hardware.memory"),
     ],
 )
 def test_adapters_that_do_not_fit_are_refused_with_what_to_do(

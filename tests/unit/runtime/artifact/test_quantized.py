@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,12 @@ def cut(stored: dict[str, torch.Tensor], part: str) -> None:
     stored[f"{LAYER}.{part}"] = stored[f"{LAYER}.{part}"][:-1].contiguous()
 
 
+def without_blocks(stored: dict[str, torch.Tensor]) -> None:
+    key = f"{LAYER}.weight.quant_state.bitsandbytes__nf4"
+    state = json.loads(bytes(stored[key].tolist())) | {"blocksize": 0}
+    stored[key] = torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+
+
 DAMAGES: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], Any], str]] = {
     "no scales": ("awq 32", lambda s: s.pop(f"{LAYER}.scales"), "lacks 'scales'"),
     "few codes": ("awq 32", lambda s: cut(s, "qweight"), r"'qweight' of the shape \[127, 8\]"),
@@ -112,6 +119,7 @@ DAMAGES: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], Any], str]] = 
         lambda s: s[f"{LAYER}.weight.quant_state.bitsandbytes__nf4"].fill_(0),
         "has a quant_state that is not JSON",
     ),
+    "blocks of nothing": ("bnb nf4", without_blocks, "has the blocksize 0"),
     "few pairs": ("bnb nf4", lambda s: cut(s, "weight"), r"'weight' of the shape \[4095, 1\]"),
     "few blocks": ("bnb nf4 nested", lambda s: cut(s, "weight.absmax"), "'weight.absmax' of the"),
     "an order of a card": (

@@ -1,6 +1,7 @@
 """From what a model says to heads that guess it."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from tests.unit.runtime.tiny_decoders import make_decoder, packed_weights, tiny_model
 
 from tidegate.local.heads_files import FORMAT
+from tidegate.protocol.replica import EXIT_REFUSED
+from tidegate_runtime.distill.__main__ import main
 from tidegate_runtime.distill.examples import UNKNOWN, Examples, shortlist_of
 from tidegate_runtime.distill.learner import OwnExit, new_learner
 from tidegate_runtime.distill.listen import listen, prompts_of
@@ -228,3 +231,14 @@ def test_an_order_of_which_nothing_was_done_binds_nobody(tmp_path: Path) -> None
     work.checkpoint.touch()
     with pytest.raises(ModelRefused, match=r"begun with text 'long.txt'"):
         Workplace.open(output, {"text": "empty.txt"})
+
+
+@pytest.mark.parametrize(
+    "options", [["--method", "medusa", "--exit-layer", "2"], ["--method", "early-exit"]]
+)
+def test_an_exit_layer_belongs_to_an_early_exit(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = ["--text", str(tmp_path / "text"), "--output", str(tmp_path / "heads")]
+    assert main([str(tmp_path), *paths, *options, "--json"]) == EXIT_REFUSED
+    assert json.loads(capsys.readouterr().out)["error"]["reason"] == "BadExitLayer"
