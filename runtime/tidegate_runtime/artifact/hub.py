@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -19,7 +19,6 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from tidegate.spec.source import model_digest
 from tidegate_runtime.artifact.cache import publish_once
 from tidegate_runtime.artifact.check import CHECKED_CONFIGS, check_listing
-from tidegate_runtime.artifact.some_files import Wanted
 from tidegate_runtime.artifact.wanted import is_wanted
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 
@@ -67,26 +66,33 @@ def fetch_hub(repo: str, revision: str | None, cache_dir: Path) -> tuple[Path, s
         return publish_once(cache_dir, _key(repo, commit), fill), digest
 
 
-def fetch_hub_files(repo: str, revision: str | None, cache_dir: Path, wanted: Wanted) -> Path:
-    """A directory with some of the files of `org/name` at one commit, kept under that.
+def fetch_hub_files(
+    repo: str,
+    revision: str | None,
+    cache_dir: Path,
+    kind: str,
+    choose: Callable[[str, Iterable[str]], list[str]],
+) -> Path:
+    """A directory with some of the files of `org/name` at one commit, kept under that and `kind`.
 
-    A revision that is a full commit and already here needs no network; None is the newest. Raises
-    what `wanted` raises, ModelRefused (SourceNotFound, SourceForbidden) and ReplicaUnavailable.
+    `choose` gets the source and the names of its files. A revision that is a full commit and
+    already here needs no network; None is the newest. Raises what `choose` raises, ModelRefused
+    (SourceNotFound, SourceForbidden) and ReplicaUnavailable.
     """
     source = f"hf://{repo}"
     if revision is not None and _COMMIT.match(revision):
-        kept = cache_dir / f"{_key(repo, revision)}.{wanted.kind}"
+        kept = cache_dir / f"{_key(repo, revision)}.{kind}"
         if kept.is_dir():
             return kept
     with _explained(source, revision):
         info = HfApi().model_info(repo, revision=revision, timeout=30)
         commit = str(info.sha)
-        chosen = wanted.choose(source, [str(item.rfilename) for item in info.siblings or []])
+        chosen = choose(source, [str(item.rfilename) for item in info.siblings or []])
 
         def fill(directory: Path) -> None:
             snapshot_download(repo, revision=commit, allow_patterns=chosen, local_dir=directory)
 
-        return publish_once(cache_dir, f"{_key(repo, commit)}.{wanted.kind}", fill)
+        return publish_once(cache_dir, f"{_key(repo, commit)}.{kind}", fill)
 
 
 @contextmanager

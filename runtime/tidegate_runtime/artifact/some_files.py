@@ -39,7 +39,7 @@ def fetch_some(source: str, revision: str | None, cache_dir: Path, wanted: Wante
     if parsed.kind is SourceKind.HUB:
         from tidegate_runtime.artifact.hub import fetch_hub_files
 
-        return fetch_hub_files(parsed.location, revision, cache_dir, wanted)
+        return fetch_hub_files(parsed.location, revision, cache_dir, wanted.kind, wanted.choose)
     path = Path(parsed.location)
     if not path.is_dir():
         raise ModelRefused(

@@ -11,7 +11,13 @@ from typing import Any
 import pulumi
 
 from tidegate.spec import SpecIssue
-from tidegate_infra.components.platform.bounds import bound_issues, hearer_issues
+from tidegate_infra.components.platform.bounds import (
+    BOUNDS,
+    bound_issues,
+    class_issues,
+    fargate_issues,
+    hearer_issues,
+)
 from tidegate_infra.components.platform.images import image_issues
 from tidegate_infra.components.tags import tag_issues
 from tidegate_infra.errors import InvalidArguments
@@ -123,8 +129,10 @@ def _issues(args: PlatformArgs) -> Iterator[SpecIssue]:
         )
     yield from _zone_issues(args)
     yield from _network_issues(args)
-    yield from bound_issues(args)
-    yield from hearer_issues(args)
+    yield from bound_issues({name: getattr(args, name) for name in BOUNDS})
+    yield from fargate_issues(args.control_plane_cpu, args.control_plane_memory_mb)
+    yield from class_issues(args.database_class)
+    yield from hearer_issues(args.alarm_emails)
     yield from tag_issues(args.tags)
     if REGION.match(args.region):
         yield from _place_issues(args)

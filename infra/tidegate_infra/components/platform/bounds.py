@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 from tidegate.spec import SpecIssue
-
-if TYPE_CHECKING:
-    from tidegate_infra.components.platform.args import PlatformArgs
 
 BOUNDS: dict[str, tuple[int, int]] = {
     "control_planes": (0, 100),
@@ -31,38 +27,39 @@ MOST_EMAILS = 10
 """Budgets tells as many by email of one notice."""
 
 
-def bound_issues(args: PlatformArgs) -> Iterator[SpecIssue]:
-    """Every number that AWS would refuse by itself."""
+def bound_issues(numbers: Mapping[str, int]) -> Iterator[SpecIssue]:
+    """Of the numbers of `BOUNDS`, those that AWS would refuse by themselves."""
     for name, (low, high) in BOUNDS.items():
-        value = getattr(args, name)
-        if not low <= value <= high:
-            yield SpecIssue(name, value, f"must be between {low} and {high}")
-    yield from _fargate(args)
-    if not args.database_class.startswith("db."):
-        said = "must be a class of RDS, such as db.t4g.medium"
-        yield SpecIssue("database_class", args.database_class, said)
+        if not low <= numbers[name] <= high:
+            yield SpecIssue(name, numbers[name], f"must be between {low} and {high}")
 
 
-def _fargate(args: PlatformArgs) -> Iterator[SpecIssue]:
-    cpu, memory = args.control_plane_cpu, args.control_plane_memory_mb
+def fargate_issues(cpu: int, memory_mb: int) -> Iterator[SpecIssue]:
+    """Of the size of a control plane's task."""
     if cpu not in FARGATE_MB:
         said = f"Fargate takes {', '.join(map(str, FARGATE_MB))}"
         yield SpecIssue("control_plane_cpu", cpu, said)
         return
     sizes = FARGATE_MB[cpu]
-    if memory not in sizes:
+    if memory_mb not in sizes:
         said = f"with control_plane_cpu {cpu}, Fargate takes {', '.join(map(str, sizes))}"
-        yield SpecIssue("control_plane_memory_mb", memory, said)
+        yield SpecIssue("control_plane_memory_mb", memory_mb, said)
 
 
-def hearer_issues(args: PlatformArgs) -> Iterator[SpecIssue]:
+def class_issues(database_class: str) -> Iterator[SpecIssue]:
+    if not database_class.startswith("db."):
+        said = "must be a class of RDS, such as db.t4g.medium"
+        yield SpecIssue("database_class", database_class, said)
+
+
+def hearer_issues(emails: Sequence[str]) -> Iterator[SpecIssue]:
     """Of those that hear the alarms."""
-    if not args.alarm_emails:
+    if not emails:
         yield SpecIssue("alarm_emails", [], "name somebody who hears the alarms")
-    if len(args.alarm_emails) > MOST_EMAILS:
+    if len(emails) > MOST_EMAILS:
         said = f"name {MOST_EMAILS} at most, such as the address of a list"
-        yield SpecIssue("alarm_emails", f"{len(args.alarm_emails)} of them", said)
-    for email in args.alarm_emails:
+        yield SpecIssue("alarm_emails", f"{len(emails)} of them", said)
+    for email in emails:
         local, _, domain = email.partition("@")
         if not local or "." not in domain or " " in email:
             yield SpecIssue("alarm_emails", email, "must be an address, such as ops@example.org")
