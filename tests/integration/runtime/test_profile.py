@@ -11,7 +11,7 @@ import httpx
 
 from tidegate.protocol.profile import EngineProfile
 
-COMPLETION = {"model": "test-model", "prompt": "Once upon a time", "max_tokens": 60}
+COMPLETION = {"model": "test-model", "prompt": "Once upon a time", "max_tokens": 4}
 
 
 def test_a_replica_is_profiled_while_it_answers_and_one_profile_at_a_time(real: Any) -> None:
@@ -23,12 +23,13 @@ def test_a_replica_is_profiled_while_it_answers_and_one_profile_at_a_time(real: 
         asked = [threads.submit(profiled, n) for n in range(2)]
         while client.get("/readyz").json()["in_flight"] == 0:
             pass
-        assert client.post("/v1/completions", json=COMPLETION).status_code == 200
+        while not all(one.done() for one in asked):  # the engine waits between two of them
+            assert client.post("/v1/completions", json=COMPLETION).status_code == 200
         made, refused = sorted((one.result() for one in asked), key=lambda one: one.status_code)
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "profile_running")
     profile = EngineProfile.model_validate_json(made.content)
     shares = {each.phase: each.share for each in profile.summary.phases}
-    assert profile.summary.steps + profile.summary.operator_steps >= 10
+    assert profile.summary.steps + profile.summary.operator_steps >= 4
     assert shares["forward"] > shares["choosing"] > 0
     assert abs(sum(shares.values()) - 1) < 1e-6
     trace = json.loads(gzip.decompress(profile.trace_gzip))
