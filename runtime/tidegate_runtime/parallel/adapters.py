@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tidegate_runtime.artifact.memory import check_bytes_fit
+from tidegate_runtime.artifact.save import save_tensors
 from tidegate_runtime.engine.adapter import Adapter
 from tidegate_runtime.errors import ModelRefused, ReplicaUnavailable
 from tidegate_runtime.models.base import Decoder, StepBatch
@@ -41,7 +42,7 @@ def handed_over(updates: Mapping[str, LowRank]) -> Iterator[Path]:
     with TemporaryDirectory(prefix="tidegate-adapter-") as directory:
         path = Path(directory) / "updates.safetensors"
         try:
-            save_file(tensors, path)
+            save_tensors(tensors, path)
         except OSError as error:
             raise ReplicaUnavailable(
                 "NoRoom",

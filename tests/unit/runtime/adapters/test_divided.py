@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -307,3 +308,18 @@ def test_a_rank_answers_in_any_case_and_forgets_what_it_is_told_to(
     adapters.drop(7)
     with pytest.raises(KeyError):
         adapters.batch(step)
+
+
+def test_an_adapter_that_has_no_room_on_its_way_can_be_asked_for_again() -> None:
+    update = LowRank(torch.ones(4, 1024), torch.ones(1024, 4))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
+    try:
+        with (
+            pytest.raises(ReplicaUnavailable, match="make room there") as refused,
+            handed_over({"q_proj": update}),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert refused.value.reason == "NoRoom"
