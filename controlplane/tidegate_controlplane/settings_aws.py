@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import re
 
+_IN_S3 = (
+    re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"),
+    "must be s3://bucket/prefix",
+)
 SHAPES: dict[str, tuple[re.Pattern[str], str]] = {
     "region": (
         re.compile(r"^[a-z]{2}(-[a-z]+)+-[0-9]$"),
         "must be a region, such as eu-west-1",
     ),
-    "state": (
-        re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"),
-        "must be s3://bucket/prefix",
-    ),
-    "artifacts": (
-        re.compile(r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"),
-        "must be s3://bucket/prefix",
-    ),
+    "state": _IN_S3,
+    "artifacts": _IN_S3,
     "image": (
         re.compile(r"^\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/[a-z0-9][a-z0-9._/-]*[:@].+$"),
         "must be ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG, or @sha256:…",

@@ -43,11 +43,11 @@ def _with_heads_here(config: ReplicaConfig, asked: SpeculationSpec) -> Speculati
     """The same, with its heads in a directory of this machine."""
     if asked.heads is None:
         return asked
-    planned, cache = config.heads, Path(config.cache_dir)
-    if planned is None:
-        root = fetch_heads(asked.heads, cache)
-    else:
-        root = fetch_heads(
-            asked.heads, cache, revision=planned.revision, digest=planned.source_digest
-        )
+    planned = config.heads
+    root = fetch_heads(
+        asked.heads,
+        Path(config.cache_dir),
+        revision=planned.revision if planned else None,
+        digest=planned.source_digest if planned else None,
+    )
     return asked.model_copy(update={"heads": str(root)})
